@@ -1,0 +1,22 @@
+//! Per-CPU counters: hits, losses, and what was ignored.
+
+use crate::header::Kind;
+
+/// Index of the per-CPU sequence number.
+pub const SEQ: u32 = 0;
+/// Hits of processes that are not followed: they pay for the probe and give nothing.
+pub const FOREIGN_HITS: u32 = 1;
+/// Hits that came through a second attachment to the same instruction.
+pub const DUPLICATE_HITS: u32 = 2;
+/// Reads of the target's memory that failed.
+pub const FAULTS: u32 = 3;
+/// Processes that could not be followed because the table was full.
+pub const PROCESSES_REFUSED: u32 = 4;
+/// Hits on a binary whose layout is missing or implausible.
+pub const BAD_LAYOUT: u32 = 5;
+/// Hits, by the kind of record they were meant to make: `HITS + kind`.
+pub const HITS: u32 = 16;
+/// Records that did not fit into the ring, by kind: `LOST + kind`.
+pub const LOST: u32 = HITS + Kind::LIMIT;
+/// Size of the table.
+pub const LIMIT: u32 = LOST + Kind::LIMIT;

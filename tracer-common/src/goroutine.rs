@@ -1,0 +1,70 @@
+//! Goroutine records: birth, park, wake, exit.
+
+use crate::{assert_size, header::Header};
+
+/// A goroutine was made (`runtime.newproc1` returned it) and is about to be queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
+#[repr(C)]
+pub struct GoroutineBirth {
+    pub header: Header,
+    pub goid: u64,
+    /// `g.parentGoid` (Go 1.21+): the goroutine that executed the `go` statement; 0 where there was none or it is unknown.
+    pub parent_goid: u64,
+    /// `g.gopc`: return address of the `go` statement.
+    pub gopc: u64,
+    /// `g.startpc`: entry of the start function.
+    pub startpc: u64,
+    /// The creator's stack; 0 where it could not be walked.
+    pub stack_id: u64,
+}
+assert_size!(GoroutineBirth, 72);
+
+/// A goroutine calls `runtime.gopark`. Sent before it has stopped; [`GoroutineParkAbort`] takes it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
+#[repr(C)]
+pub struct GoroutinePark {
+    pub header: Header,
+    pub goid: u64,
+    /// The blocking stack; 0 where it could not be walked.
+    pub stack_id: u64,
+    /// The `lock` argument of gopark: the channel's lock, a semaphore root, …; 0 for none.
+    pub lock: u64,
+    /// The `reason` argument of gopark: an index into the Go version's own table of wait reasons.
+    pub wait_reason: u8,
+    pub _pad: [u8; 7],
+}
+assert_size!(GoroutinePark, 64);
+
+/// A goroutine that was about to park does not: `park_m` puts it back to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
+#[repr(C)]
+pub struct GoroutineParkAbort {
+    pub header: Header,
+    pub goid: u64,
+}
+assert_size!(GoroutineParkAbort, 40);
+
+/// A waiting goroutine becomes runnable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
+#[repr(C)]
+pub struct GoroutineWake {
+    pub header: Header,
+    pub goid: u64,
+    /// The goroutine on whose behalf the waking thread ran (`g.m.curg`); 0 for none (scheduler, netpoll, timer, GC).
+    pub waker_goid: u64,
+}
+assert_size!(GoroutineWake, 48);
+
+/// A goroutine has ended; its g structure will be used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
+#[repr(C)]
+pub struct GoroutineExit {
+    pub header: Header,
+    pub goid: u64,
+}
+assert_size!(GoroutineExit, 40);

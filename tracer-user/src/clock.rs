@@ -1,0 +1,77 @@
+//! Time: the one place where clocks are read.
+
+use std::{
+    ops::Sub,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// Nanoseconds of CLOCK_MONOTONIC, as `bpf_ktime_get_ns` gives them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct KtimeNs(pub u64);
+
+impl KtimeNs {
+    pub const MAX: Self = Self(u64::MAX);
+
+    /// Nanoseconds from `earlier` to here; 0 if `earlier` is later (records of two CPUs may be that close).
+    pub fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl Sub<u64> for KtimeNs {
+    type Output = Self;
+    fn sub(self, ns: u64) -> Self {
+        Self(self.0.saturating_sub(ns))
+    }
+}
+
+/// Nanoseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct WallTime(pub u64);
+
+/// One instant read on both clocks: what ties ktime to the calendar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockTie {
+    pub ktime_ns: KtimeNs,
+    pub wall_ns: WallTime,
+    /// Half of the time between the two reads of ktime around the read of wall time: the tie is that exact.
+    pub error_ns: u64,
+}
+
+impl ClockTie {
+    /// Reads wall time between two reads of ktime and keeps the closest of eight tries.
+    #[cfg(feature = "live")]
+    pub fn now() -> Self {
+        (0..8)
+            .map(|_| {
+                let before = ktime_now();
+                let wall_ns = wall_now();
+                let after = ktime_now();
+                let error_ns = after.since(before).div_ceil(2);
+                Self { ktime_ns: KtimeNs(before.0 + error_ns), wall_ns, error_ns }
+            })
+            .min_by_key(|tie| tie.error_ns)
+            .expect("eight tries")
+    }
+
+    pub fn wall_of(&self, at: KtimeNs) -> WallTime {
+        let wall = self.wall_ns.0 as i128 + at.0 as i128 - self.ktime_ns.0 as i128;
+        WallTime(wall.clamp(0, u64::MAX as i128) as u64)
+    }
+}
+
+/// CLOCK_MONOTONIC now, the clock of the BPF programs.
+#[cfg(feature = "live")]
+pub fn ktime_now() -> KtimeNs {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).expect("CLOCK_MONOTONIC exists");
+    KtimeNs(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
+}
+
+pub fn wall_now() -> WallTime {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    WallTime(since.as_nanos() as u64)
+}

@@ -1,0 +1,23 @@
+//! lifetrace as a library: the pipeline from the ring buffer to the exports.
+//!
+//! ```text
+//! probes → ring buffer → kernel → decode → order → correlate → timeline → export
+//!                           ↘ recording (written) ↗   replay enters at decode
+//! ```
+//! A stage imports only what stands to its left, plus [`event`], [`id`] and [`clock`]. `kernel` is the only user of aya and
+//! stands behind the feature `live`.
+
+pub mod cli;
+pub mod clock;
+pub mod correlate;
+pub mod decode;
+pub mod event;
+pub mod export;
+pub mod golang;
+pub mod id;
+#[cfg(feature = "live")]
+pub mod kernel;
+pub mod order;
+pub mod recording;
+pub mod symbolize;
+pub mod timeline;

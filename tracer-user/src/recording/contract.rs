@@ -1,0 +1,149 @@
+//! What a recording holds, besides raw records. Each of these is the JSON payload of a block of its own.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    clock::{ClockTie, KtimeNs},
+    id::{Address, BinaryId, SiteId, Tgid},
+};
+
+/// The first block: who recorded what, when, where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meta {
+    /// Version of the lifetrace that wrote it.
+    pub lifetrace: String,
+    pub hostname: String,
+    pub kernel: String,
+    pub cpus: u32,
+    /// The recording's zero: every `*_ns` of the outputs counts from `clock.ktime_ns`.
+    pub clock: ClockTie,
+    pub tier: Tier,
+    /// The command followed (`run`), as given.
+    pub command: Vec<String>,
+    /// Calibrated cost of one hit of an empty probe on this machine, in nanoseconds; `None` where it was not measured.
+    pub hit_cost_ns: Option<u64>,
+}
+
+/// How much detail the probes give (docs: "Tiers").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Tier {
+    T0,
+    T1,
+    T2,
+    T3,
+}
+
+/// A probed file, written when it is attached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Binary {
+    pub id: BinaryId,
+    pub path: String,
+    /// `go1.26.8`, as the build info says.
+    pub go_version: String,
+    /// Main module path; empty where the binary has none.
+    pub module: String,
+    pub sites: Vec<Site>,
+    /// Wait reasons of this Go version, by number.
+    pub wait_reasons: Vec<String>,
+    /// Offset of `lock` in `runtime.hchan`: from a park's lock address to the channel's.
+    pub hchan_lock: Option<u64>,
+}
+
+/// One attached site of a [`Binary`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Site {
+    pub id: SiteId,
+    /// Runtime function it is in, e.g. `runtime.ready`.
+    pub function: String,
+    /// Link-time address.
+    pub address: Address,
+    /// The instruction, as a person reads it.
+    pub instruction: String,
+}
+
+/// Symbols of code addresses of one binary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Code {
+    pub binary: BinaryId,
+    /// By link-time address (runtime address less the load bias). For a return address the frames are those of the call.
+    pub entries: Vec<CodeEntry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CodeEntry {
+    pub address: Address,
+    pub use_as: CodeUse,
+    /// Innermost first: inlined functions, then the function that holds the code. Empty if unknown.
+    pub frames: Vec<Frame>,
+}
+
+/// What an address stands for: a return address is looked up one byte before, an entry as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum CodeUse {
+    Return,
+    Entry,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Frame {
+    pub function: String,
+    pub file: String,
+    /// 0: unknown.
+    pub line: u32,
+}
+
+/// Something that happened to the session itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "note", rename_all = "snake_case")]
+pub enum Note {
+    /// From here on `tgid` (all processes of `binary`) is followed at `tier`.
+    Coverage { at: KtimeNs, binary: BinaryId, tier: Tier },
+    /// A process that runs without probes, and why.
+    Unprobed { at: KtimeNs, tgid: Tgid, exe: String, reason: String },
+    /// Free text for people.
+    Warning { at: KtimeNs, text: String },
+}
+
+/// Counters of the BPF side, cumulative since the start. Written whenever they changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    pub at: KtimeNs,
+    /// Records lost, by CPU and kind; zeros left out.
+    pub lost: Vec<Lost>,
+    /// Hits by kind, over all CPUs.
+    pub hits: Vec<KindCount>,
+    /// Hits of processes that are not followed.
+    pub foreign_hits: u64,
+    /// Hits through a second attachment to the same instruction.
+    pub duplicate_hits: u64,
+    /// Failed reads of target memory.
+    pub faults: u64,
+    /// Processes not followed because the table was full.
+    pub processes_refused: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    pub cpu: u16,
+    /// A [`tracer_common::header::Kind`].
+    pub kind: u8,
+    pub count: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KindCount {
+    pub kind: u8,
+    pub count: u64,
+}
+
+/// The last block of a recording that was ended in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    pub at: KtimeNs,
+    /// Why it ended: `exited`, `interrupted`, `write_error`.
+    pub reason: String,
+    /// Wait status of the command, where there was one.
+    pub wait_status: Option<i32>,
+    /// CPU time of the command and its reaped descendants (user and system), ns.
+    pub target_cpu_ns: Option<u64>,
+}

@@ -1,0 +1,3 @@
+//! Recordings: one file of checksummed blocks.
+
+pub mod contract;
