@@ -15,17 +15,28 @@ pub struct Cookie {
     pub site: u16,
     /// Number of the register that holds the `*g` the event is about, in x86-64's encoding (0 = rax, 3 = rbx, … 15 = r15).
     pub register: u8,
+    /// What the zero flag must be for the hit to count: 0 anything, 1 clear, 2 set (a jump after a compare-and-swap is also
+    /// reached when the swap failed).
+    pub zero_flag: u8,
 }
 
 impl Cookie {
     #[inline(always)]
     pub fn to_u64(self) -> u64 {
-        self.binary as u64 | (self.site as u64) << 16 | (self.register as u64) << 32
+        self.binary as u64
+            | (self.site as u64) << 16
+            | (self.register as u64 & 15) << 32
+            | (self.zero_flag as u64 & 3) << 36
     }
 
     #[inline(always)]
     pub fn from_u64(value: u64) -> Self {
-        Self { binary: value as u16, site: (value >> 16) as u16, register: (value >> 32) as u8 & 15 }
+        Self {
+            binary: value as u16,
+            site: (value >> 16) as u16,
+            register: (value >> 32) as u8 & 15,
+            zero_flag: (value >> 36) as u8 & 3,
+        }
     }
 }
 

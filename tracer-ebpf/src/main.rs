@@ -1,1 +1,106 @@
+//! lifetrace's BPF programs: entry points only. Each says what it is attached to; the work is in the modules.
+//!
+//! On the host this crate is an empty program: it exists for `cargo xtask build-ebpf`.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", allow(internal_features), feature(core_intrinsics))]
+
+#[cfg(target_arch = "bpf")]
+mod emit;
+#[cfg(target_arch = "bpf")]
+mod filter;
+#[cfg(target_arch = "bpf")]
+mod go_abi;
+#[cfg(target_arch = "bpf")]
+mod goroutine;
+#[cfg(target_arch = "bpf")]
+mod maps;
+#[cfg(target_arch = "bpf")]
+mod mem;
+#[cfg(target_arch = "bpf")]
+mod process;
+#[cfg(target_arch = "bpf")]
+mod stack;
+
+#[cfg(not(target_arch = "bpf"))]
 fn main() {}
+
+#[cfg(target_arch = "bpf")]
+mod programs {
+    use aya_ebpf::{
+        macros::{btf_tracepoint, uprobe},
+        programs::{BtfTracePointContext, ProbeContext},
+    };
+
+    use crate::{goroutine, process};
+
+    /// After `runtime.newproc1` has returned the new g (in newproc's and newcoro's closures).
+    #[uprobe]
+    fn go_newproc1(ctx: ProbeContext) -> u32 {
+        goroutine::birth(&ctx);
+        0
+    }
+
+    /// In `runtime.gopark`, on the stack of the goroutine that parks.
+    #[uprobe]
+    fn go_gopark(ctx: ProbeContext) -> u32 {
+        goroutine::park(&ctx);
+        0
+    }
+
+    /// In `runtime.park_m`, where the unlock function has said no.
+    #[uprobe]
+    fn go_park_m(ctx: ProbeContext) -> u32 {
+        goroutine::park_abort(&ctx);
+        0
+    }
+
+    /// Wherever the runtime makes a waiting goroutine runnable (`ready`, `injectglist`, `findRunnable`, …).
+    #[uprobe]
+    fn go_ready(ctx: ProbeContext) -> u32 {
+        goroutine::wake(&ctx);
+        0
+    }
+
+    /// Where a goroutine becomes dead (`gdestroy`, before Go 1.22 `goexit0`).
+    #[uprobe]
+    fn go_gdestroy(ctx: ProbeContext) -> u32 {
+        goroutine::exit(&ctx);
+        0
+    }
+
+    /// Nothing: what the trap alone costs, for calibration and benchmarks.
+    #[uprobe]
+    fn empty(_ctx: ProbeContext) -> u32 {
+        0
+    }
+
+    /// `(struct task_struct *parent, struct task_struct *child)`
+    #[btf_tracepoint(function = "sched_process_fork")]
+    fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
+        process::fork(&ctx, ctx.arg(0), ctx.arg(1));
+        0
+    }
+
+    /// `(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`
+    #[btf_tracepoint(function = "sched_process_exec")]
+    fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
+        process::exec(ctx.arg(0));
+        0
+    }
+
+    /// `(struct task_struct *p, …)`: once a thread.
+    #[btf_tracepoint(function = "sched_process_exit")]
+    fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
+        process::exit(ctx.arg(0));
+        0
+    }
+
+    #[panic_handler]
+    fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+        loop {}
+    }
+
+    #[unsafe(link_section = "license")]
+    #[unsafe(no_mangle)]
+    static LICENSE: [u8; 4] = *b"GPL\0";
+}

@@ -1,0 +1,89 @@
+//! Which hits count: those of followed processes, through the one attachment that is theirs.
+
+use aya_ebpf::{
+    EbpfContext,
+    helpers::{bpf_get_attach_cookie, bpf_get_current_pid_tgid},
+    programs::ProbeContext,
+};
+use aya_log_ebpf::warn;
+use tracer_common::{
+    config::{Cookie, Followed, GoLayout, MAX_OFFSET},
+    counters,
+    header::Kind,
+    process::ProcessImage,
+};
+
+use crate::{
+    emit, go_abi,
+    maps::{FOLLOWED, LAYOUTS, count},
+};
+
+/// A hit that counts.
+pub struct Hit {
+    pub cookie: Cookie,
+    pub layout: &'static GoLayout,
+}
+
+/// Decides whether this hit counts, and counts it either way.
+#[inline(always)]
+pub fn accept(ctx: &ProbeContext, kind: Kind) -> Option<Hit> {
+    // SAFETY: the context is the one the kernel passed.
+    let cookie = Cookie::from_u64(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    let Some(followed) = FOLLOWED.get_ptr_mut(&tgid) else {
+        count(counters::FOREIGN_HITS);
+        return None;
+    };
+    count(counters::HITS + kind as u32);
+    // SAFETY: a map value; a race with another thread of the process writes the same kind of value.
+    let binary = unsafe { (*followed).binary };
+    if binary != cookie.binary {
+        if binary != 0 {
+            count(counters::DUPLICATE_HITS);
+            return None;
+        }
+        first_hit(ctx, cookie, followed)?;
+    }
+    if !go_abi::zero_flag_is(ctx, cookie.zero_flag) {
+        return None;
+    }
+    let layout = LAYOUTS.get(cookie.binary as u32)?;
+    if !plausible(layout) {
+        if count(counters::BAD_LAYOUT) == 0 {
+            bad_layout(ctx, cookie);
+        }
+        return None;
+    }
+    Some(Hit { cookie, layout })
+}
+
+/// The first hit since the process's exec settles which attachment is its own, and tells userspace where it is mapped. If
+/// that record does not fit, the next hit tries again.
+#[inline(always)]
+fn first_hit(ctx: &ProbeContext, cookie: Cookie, followed: *mut Followed) -> Option<()> {
+    let header = emit::header(Kind::ProcessImage, cookie.binary, cookie.site);
+    let record = ProcessImage { header, ip: go_abi::instruction_pointer(ctx) };
+    if !emit::send(Kind::ProcessImage, header.seq, record) {
+        return None;
+    }
+    // SAFETY: a map value that lives as long as the program runs.
+    unsafe { (*followed).binary = cookie.binary };
+    Some(())
+}
+
+#[inline(always)]
+fn plausible(layout: &GoLayout) -> bool {
+    layout.valid == 1
+        && layout.g_goid <= MAX_OFFSET
+        && layout.g_parent_goid <= MAX_OFFSET
+        && layout.g_gopc <= MAX_OFFSET
+        && layout.g_startpc <= MAX_OFFSET
+        && layout.g_m <= MAX_OFFSET
+        && layout.g_sched_bp <= MAX_OFFSET
+        && layout.m_curg <= MAX_OFFSET
+}
+
+#[inline(never)]
+fn bad_layout(ctx: &ProbeContext, cookie: Cookie) {
+    warn!(ctx, "binary {} has no plausible runtime layout: its hits are dropped", cookie.binary);
+}

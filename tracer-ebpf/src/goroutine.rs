@@ -1,0 +1,139 @@
+//! Goroutines: birth, park, wake, exit. What each site guarantees stands at its function.
+
+use aya_ebpf::programs::ProbeContext;
+use tracer_common::{
+    config::GoLayout,
+    goroutine::{GoroutineBirth, GoroutineExit, GoroutinePark, GoroutineParkAbort, GoroutineWake},
+    header::Kind,
+};
+
+use crate::{
+    emit,
+    filter::{Hit, accept},
+    go_abi,
+    mem::read_user,
+    stack,
+};
+
+/// The goroutine on whose behalf the current thread runs: `getg().m.curg`, 0 for none. On a system stack that is not the
+/// current g.
+#[inline(always)]
+fn current_user_g(ctx: &ProbeContext, layout: &GoLayout) -> u64 {
+    let Some(m) = read_user::<u64>(go_abi::current_g(ctx) + layout.g_m as u64) else {
+        return 0;
+    };
+    if m == 0 {
+        return 0;
+    }
+    read_user::<u64>(m + layout.m_curg as u64).unwrap_or(0)
+}
+
+#[inline(always)]
+fn goid_of(g: u64, layout: &GoLayout) -> Option<u64> {
+    read_user::<u64>(g + layout.g_goid as u64)
+}
+
+/// The new g is complete (goid, parentGoid, gopc, startpc are set) and not yet in any run queue: nothing can happen to it
+/// before this record. Runs on the system stack of the creating thread.
+#[inline(always)]
+pub fn birth(ctx: &ProbeContext) {
+    let Some(Hit { cookie, layout }) = accept(ctx, Kind::GoroutineBirth) else {
+        return;
+    };
+    let g = go_abi::register(ctx, cookie.register);
+    let Some(goid) = goid_of(g, layout) else {
+        return;
+    };
+    let gopc = read_user::<u64>(g + layout.g_gopc as u64).unwrap_or(0);
+    let startpc = read_user::<u64>(g + layout.g_startpc as u64).unwrap_or(0);
+    let mut parent_goid = 0;
+    if layout.g_parent_goid != 0 {
+        parent_goid = read_user::<u64>(g + layout.g_parent_goid as u64).unwrap_or(0);
+    }
+    // A goroutine's `go` statement switches to the system stack, and the goroutine's own frames are saved in its g. A timer
+    // makes goroutines from the system stack itself, and then its frames lead to the creator.
+    let mut frame_pointer = go_abi::frame_pointer(ctx);
+    if parent_goid != 0 || layout.g_parent_goid == 0 {
+        let creator = current_user_g(ctx, layout);
+        if creator != 0 {
+            frame_pointer = read_user::<u64>(creator + layout.g_sched_bp as u64).unwrap_or(0);
+        }
+    }
+    let stack_id = stack::walk(cookie.binary, cookie.site, 0, frame_pointer);
+    let header = emit::header(Kind::GoroutineBirth, cookie.binary, cookie.site);
+    emit::send(
+        Kind::GoroutineBirth,
+        header.seq,
+        GoroutineBirth { header, goid, parent_goid, gopc, startpc, stack_id },
+    );
+}
+
+/// gopark's caller is at the top of the stack, its frame pointer still in the register.
+#[inline(always)]
+pub fn park(ctx: &ProbeContext) {
+    let Some(Hit { cookie, layout }) = accept(ctx, Kind::GoroutinePark) else {
+        return;
+    };
+    let Some(goid) = goid_of(go_abi::current_g(ctx), layout) else {
+        return;
+    };
+    let caller = read_user::<u64>(go_abi::stack_pointer(ctx)).unwrap_or(0);
+    let stack_id = stack::walk(cookie.binary, cookie.site, caller, go_abi::frame_pointer(ctx));
+    let header = emit::header(Kind::GoroutinePark, cookie.binary, cookie.site);
+    emit::send(
+        Kind::GoroutinePark,
+        header.seq,
+        GoroutinePark {
+            header,
+            goid,
+            stack_id,
+            lock: go_abi::arg1(ctx),
+            wait_reason: go_abi::arg2(ctx) as u8,
+            _pad: [0; 7],
+        },
+    );
+}
+
+/// `park_m` is about to call `casgstatus(gp, _Gwaiting, _Grunnable)` because the unlock function returned false.
+#[inline(always)]
+pub fn park_abort(ctx: &ProbeContext) {
+    let Some(Hit { cookie, layout }) = accept(ctx, Kind::GoroutineParkAbort) else {
+        return;
+    };
+    let Some(goid) = goid_of(go_abi::register(ctx, cookie.register), layout) else {
+        return;
+    };
+    let header = emit::header(Kind::GoroutineParkAbort, cookie.binary, cookie.site);
+    emit::send(Kind::GoroutineParkAbort, header.seq, GoroutineParkAbort { header, goid });
+}
+
+/// The runtime is about to call `casgstatus(gp, _Gwaiting, _Grunnable)`: the goroutine cannot run before this record.
+#[inline(always)]
+pub fn wake(ctx: &ProbeContext) {
+    let Some(Hit { cookie, layout }) = accept(ctx, Kind::GoroutineWake) else {
+        return;
+    };
+    let Some(goid) = goid_of(go_abi::register(ctx, cookie.register), layout) else {
+        return;
+    };
+    let waker = current_user_g(ctx, layout);
+    let mut waker_goid = 0;
+    if waker != 0 {
+        waker_goid = goid_of(waker, layout).unwrap_or(0);
+    }
+    let header = emit::header(Kind::GoroutineWake, cookie.binary, cookie.site);
+    emit::send(Kind::GoroutineWake, header.seq, GoroutineWake { header, goid, waker_goid });
+}
+
+/// The runtime is about to call `casgstatus(gp, _Grunning, _Gdead)`: the g still has its goid.
+#[inline(always)]
+pub fn exit(ctx: &ProbeContext) {
+    let Some(Hit { cookie, layout }) = accept(ctx, Kind::GoroutineExit) else {
+        return;
+    };
+    let Some(goid) = goid_of(go_abi::register(ctx, cookie.register), layout) else {
+        return;
+    };
+    let header = emit::header(Kind::GoroutineExit, cookie.binary, cookie.site);
+    emit::send(Kind::GoroutineExit, header.seq, GoroutineExit { header, goid });
+}

@@ -1,0 +1,50 @@
+//! Every map, and the counters' arithmetic. Sizes given here are the defaults; userspace may change them before loading.
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+};
+use tracer_common::{
+    config::{Followed, GoLayout, KernelLayout, MAX_BINARIES},
+    counters,
+};
+
+/// All records, in the order in which they were reserved.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(64 << 20, 0);
+
+/// Processes that are followed, by tgid.
+#[map]
+pub static FOLLOWED: HashMap<u32, Followed> = HashMap::with_max_entries(65_536, 0);
+
+/// Go runtime layouts, by binary id.
+#[map]
+pub static LAYOUTS: Array<GoLayout> = Array::with_max_entries(MAX_BINARIES, 0);
+
+/// Stacks that userspace has been sent, by id. One that falls out is sent again.
+#[map]
+pub static STACKS: LruHashMap<u64, u8> = LruHashMap::with_max_entries(65_536, 0);
+
+/// Entry 0: the running kernel's offsets.
+#[map]
+pub static KERNEL: Array<KernelLayout> = Array::with_max_entries(1, 0);
+
+/// [`tracer_common::counters`], one table a CPU.
+#[map]
+pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counters::LIMIT, 0);
+
+/// Adds one to this CPU's counter and returns what it was before.
+///
+/// Atomic although the counter is this CPU's own: a uprobe program can be preempted, and the next task on this CPU may run
+/// the same program before it goes on.
+#[inline(always)]
+pub fn count(index: u32) -> u64 {
+    let Some(slot) = COUNTERS.get_ptr_mut(index) else {
+        return 0;
+    };
+    // SAFETY: a map value is 8-byte aligned and lives as long as the program runs. (`AtomicU64::fetch_add` is withheld from
+    // this target because it has no compare-and-swap in every version; it has fetch-and-add since v3.)
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(slot, 1) }
+}

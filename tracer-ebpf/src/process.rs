@@ -1,0 +1,137 @@
+//! Processes: who is followed, and fork, exec and exit of those.
+
+use aya_ebpf::{
+    helpers::{bpf_get_current_pid_tgid, generated::bpf_probe_read_user},
+    programs::BtfTracePointContext,
+};
+use aya_log_ebpf::warn;
+use tracer_common::{
+    config::{Followed, KernelLayout},
+    counters,
+    header::Kind,
+    process::{ARGS_MAX, ProcessExec, ProcessExit, ProcessFork},
+};
+
+use crate::{
+    emit,
+    maps::{FOLLOWED, KERNEL, count},
+    mem::read_kernel,
+};
+
+#[inline(always)]
+fn current_tgid() -> u32 {
+    (bpf_get_current_pid_tgid() >> 32) as u32
+}
+
+#[inline(always)]
+fn start_boottime(task: *const u8, kernel: &KernelLayout) -> u64 {
+    read_kernel::<u64>(task, kernel.task_start_boottime).unwrap_or(0)
+}
+
+/// A child of a followed process is followed too, before its first instruction; so is the command the tracer itself starts.
+#[inline(always)]
+pub fn fork(ctx: &BtfTracePointContext, parent: *const u8, child: *const u8) {
+    let Some(kernel) = KERNEL.get(0) else {
+        return;
+    };
+    let pid_tgid = bpf_get_current_pid_tgid();
+    let tgid = (pid_tgid >> 32) as u32;
+    let tid = pid_tgid as u32;
+    // SAFETY: a map value, copied.
+    let inherited = match unsafe { FOLLOWED.get(&tgid) } {
+        Some(followed) => *followed,
+        None if kernel.spawner_tid != 0 && kernel.spawner_tid == tid => Followed::default(),
+        None => return,
+    };
+    let Some(child_tgid) = read_kernel::<u32>(child, kernel.task_tgid) else {
+        return;
+    };
+    if child_tgid == tgid {
+        return; // a thread
+    }
+    if FOLLOWED.insert(&child_tgid, &inherited, 0).is_err() {
+        if count(counters::PROCESSES_REFUSED) == 0 {
+            table_full(ctx, child_tgid);
+        }
+        return;
+    }
+    let header = emit::header(Kind::ProcessFork, 0, 0);
+    let record = ProcessFork {
+        header,
+        child_start_boottime_ns: start_boottime(child, kernel),
+        parent_start_boottime_ns: start_boottime(parent, kernel),
+        child_tgid,
+        _pad: 0,
+    };
+    emit::send(Kind::ProcessFork, header.seq, record);
+}
+
+#[inline(never)]
+fn table_full(ctx: &BtfTracePointContext, tgid: u32) {
+    warn!(ctx, "the table of followed processes is full: process {} and later ones are not followed", tgid);
+}
+
+/// A new program: which attachment is its own is settled by its first hit.
+#[inline(always)]
+pub fn exec(task: *const u8) {
+    let tgid = current_tgid();
+    let Some(followed) = FOLLOWED.get_ptr_mut(&tgid) else {
+        return;
+    };
+    // SAFETY: a map value that lives as long as the program runs.
+    unsafe { (*followed).binary = 0 };
+    let Some(kernel) = KERNEL.get(0) else {
+        return;
+    };
+    let mm = read_kernel::<u64>(task, kernel.task_mm).unwrap_or(0) as *const u8;
+    let start = read_kernel::<u64>(mm, kernel.mm_arg_start).unwrap_or(0);
+    let end = read_kernel::<u64>(mm, kernel.mm_arg_end).unwrap_or(0);
+    let header = emit::header(Kind::ProcessExec, 0, 0);
+    let Some(mut entry) = emit::reserve::<ProcessExec>(Kind::ProcessExec) else {
+        return;
+    };
+    let args_len = end.saturating_sub(start).min(u32::MAX as u64) as u32;
+    let record = entry.as_mut_ptr();
+    // SAFETY: the entry is a reserved, writable ProcessExec. Bytes of `args` beyond `args_copied` are whatever the ring held
+    // before; userspace does not read them.
+    unsafe {
+        (*record).header = header;
+        (*record).start_boottime_ns = start_boottime(task, kernel);
+        (*record).args_len = args_len;
+        let mut wanted = args_len;
+        if wanted > ARGS_MAX as u32 {
+            wanted = ARGS_MAX as u32;
+        }
+        let copied = bpf_probe_read_user((&raw mut (*record).args).cast(), wanted, start as *const _);
+        (*record).args_copied = if copied == 0 { wanted } else { 0 };
+    }
+    entry.submit(emit::wakeup(header.seq));
+}
+
+/// Fires once a thread; the process is over when the last one is. Two threads that end at once may both see that, so the
+/// one that takes the process out of the table tells.
+#[inline(always)]
+pub fn exit(task: *const u8) {
+    let tgid = current_tgid();
+    if FOLLOWED.get_ptr(&tgid).is_none() {
+        return;
+    }
+    let Some(kernel) = KERNEL.get(0) else {
+        return;
+    };
+    let signal = read_kernel::<u64>(task, kernel.task_signal).unwrap_or(0) as *const u8;
+    if read_kernel::<i32>(signal, kernel.signal_live) != Some(0) {
+        return;
+    }
+    if FOLLOWED.remove(&tgid).is_err() {
+        return;
+    }
+    let header = emit::header(Kind::ProcessExit, 0, 0);
+    let record = ProcessExit {
+        header,
+        start_boottime_ns: start_boottime(task, kernel),
+        wait_status: read_kernel::<u32>(task, kernel.task_exit_code).unwrap_or(0),
+        _pad: 0,
+    };
+    emit::send(Kind::ProcessExit, header.seq, record);
+}
