@@ -1,1 +1,72 @@
-//! Placeholder until the first commit of this room.
+//! The kernel's side: loading and attaching the BPF programs, draining the ring, starting the command, holding execs.
+//!
+//! The only user of aya. It hands on raw records and never interprets them beyond what following processes needs.
+
+pub mod calibrate;
+pub mod command;
+pub mod counters;
+pub mod features;
+pub mod gate;
+pub mod offsets;
+pub mod ring;
+pub mod session;
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// What can go wrong between lifetrace and the kernel.
+#[derive(Debug, Error)]
+pub enum KernelError {
+    #[error("the kernel's type information cannot be read ({path})")]
+    NoBtf { path: PathBuf, source: btf_rs::Error },
+    #[error("this kernel's {structure} has no field {field}")]
+    NoField { structure: &'static str, field: &'static str },
+    #[error("the BPF object cannot be loaded")]
+    Load(#[from] aya::EbpfError),
+    #[error("BPF program {program} cannot be {step}")]
+    Program {
+        program: &'static str,
+        step: &'static str,
+        #[source]
+        source: Box<aya::programs::ProgramError>,
+    },
+    #[error("no BPF program or map {0} in the object")]
+    Missing(&'static str),
+    #[error("BPF map {map} cannot be used")]
+    Map {
+        map: &'static str,
+        #[source]
+        source: Box<aya::maps::MapError>,
+    },
+    #[error("probe at {function}+{address:#x} of {path} cannot be set")]
+    Attach {
+        function: String,
+        address: u64,
+        path: PathBuf,
+        #[source]
+        source: Box<aya::programs::ProgramError>,
+    },
+    #[error("too many binaries in one session (at most {0})")]
+    TooManyBinaries(u32),
+    #[error("{what}")]
+    Io {
+        what: &'static str,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl KernelError {
+    pub(crate) fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Io { what, source }
+    }
+
+    pub(crate) fn program(program: &'static str, step: &'static str) -> impl FnOnce(aya::programs::ProgramError) -> Self {
+        move |source| Self::Program { program, step, source: Box::new(source) }
+    }
+
+    pub(crate) fn map(map: &'static str) -> impl FnOnce(aya::maps::MapError) -> Self {
+        move |source| Self::Map { map, source: Box::new(source) }
+    }
+}

@@ -1,0 +1,247 @@
+//! Writing the recording while it happens: raw records as they came, and beside them the symbols they need.
+//!
+//! Runs on a thread of its own behind a bounded channel. When the disk is slower than the ring, the channel fills, the
+//! reader waits, the ring fills, and the kernel counts the loss. What it does not do: order or interpret events.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread::{self, JoinHandle},
+};
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use tracer_common::{
+    goroutine::GoroutineBirth,
+    header::{Header, Kind},
+    process::{ProcessFork, ProcessImage},
+    stack::Stack,
+};
+use zerocopy::FromBytes;
+
+use crate::{
+    golang::GoBinary,
+    id::{Address, BinaryId, Tgid},
+    recording::{
+        RecordingError,
+        contract::{Binary, Code, CodeEntry, CodeUse, Counters, End, Note},
+        frames,
+        writer::Writer,
+    },
+};
+
+/// Blocks that may wait for the disk.
+const QUEUE: usize = 16;
+
+/// What is to be written.
+pub enum Message {
+    /// Framed raw records.
+    Records(Vec<u8>),
+    /// A binary that is probed from now on, and the means to name its code.
+    Binary(Box<(Binary, Arc<GoBinary>)>),
+    Note(Note),
+    Counters(Counters),
+    End(End),
+}
+
+/// What has been written so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    pub records: u64,
+    pub goroutines_born: u64,
+    /// Processes whose first hit was seen.
+    pub go_processes: u64,
+}
+
+/// The writing thread, seen from the reader.
+pub struct Capture {
+    sender: Option<SyncSender<Message>>,
+    failed: Arc<AtomicBool>,
+    written: Arc<Mutex<Written>>,
+    thread: JoinHandle<Result<(), RecordingError>>,
+}
+
+impl Capture {
+    pub fn start(writer: Writer) -> std::io::Result<Self> {
+        let (sender, receiver) = sync_channel(QUEUE);
+        let failed = Arc::new(AtomicBool::new(false));
+        let written = Arc::new(Mutex::new(Written::default()));
+        let mut scribe = Scribe {
+            writer,
+            binaries: FxHashMap::default(),
+            images: FxHashMap::default(),
+            named: FxHashSet::default(),
+            unnamed: FxHashMap::default(),
+            written: Written::default(),
+            shared: Arc::clone(&written),
+        };
+        let flag = Arc::clone(&failed);
+        let thread = thread::Builder::new().name("capture".into()).spawn(move || scribe.serve(&receiver, &flag))?;
+        Ok(Self { sender: Some(sender), failed, written, thread })
+    }
+
+    /// Hands over something to write; waits while the queue is full. After a failed write everything is dropped.
+    pub fn send(&self, message: Message) {
+        if let Some(sender) = &self.sender {
+            // The thread ends only when the sender is dropped.
+            let _ = sender.send(message);
+        }
+    }
+
+    /// Whether writing has failed: [`Capture::finish`] tells why.
+    pub fn failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Waits until everything is written.
+    pub fn finish(mut self) -> (Written, Result<(), RecordingError>) {
+        self.sender = None;
+        let result = self.thread.join().unwrap_or(Ok(()));
+        let written = self.written.lock().map_or_else(|poisoned| *poisoned.into_inner(), |written| *written);
+        (written, result)
+    }
+}
+
+struct Scribe {
+    writer: Writer,
+    binaries: FxHashMap<BinaryId, (Binary, Arc<GoBinary>)>,
+    /// What each followed process runs, and where it is mapped.
+    images: FxHashMap<Tgid, Image>,
+    /// Addresses whose names are written.
+    named: FxHashSet<(BinaryId, u64, CodeUse)>,
+    /// Those still to be written, by binary.
+    unnamed: FxHashMap<BinaryId, Vec<(u64, CodeUse)>>,
+    written: Written,
+    shared: Arc<Mutex<Written>>,
+}
+
+#[derive(Clone, Copy)]
+struct Image {
+    binary: BinaryId,
+    load_bias: u64,
+}
+
+impl Scribe {
+    fn serve(&mut self, receiver: &Receiver<Message>, failed: &AtomicBool) -> Result<(), RecordingError> {
+        let mut outcome = Ok(());
+        for message in receiver {
+            if outcome.is_ok() {
+                outcome = self.write(message);
+                if outcome.is_err() {
+                    failed.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+        outcome
+    }
+
+    fn write(&mut self, message: Message) -> Result<(), RecordingError> {
+        match message {
+            Message::Records(framed) => {
+                for record in frames(&framed) {
+                    self.look_at(record);
+                }
+                self.writer.records(&framed)?;
+                if let Ok(mut shared) = self.shared.lock() {
+                    *shared = self.written;
+                }
+                self.write_names()
+            }
+            Message::Binary(boxed) => {
+                let (binary, code) = *boxed;
+                self.writer.binary(&binary)?;
+                self.binaries.insert(binary.id, (binary, code));
+                Ok(())
+            }
+            Message::Note(note) => self.writer.note(&note),
+            Message::Counters(counters) => self.writer.counters(&counters),
+            Message::End(end) => self.writer.end(&end),
+        }
+    }
+
+    /// Takes out of a record what names need: which process runs what, and which addresses occur.
+    fn look_at(&mut self, record: &[u8]) {
+        self.written.records += 1;
+        let Ok((header, _)) = Header::read_from_prefix(record) else {
+            return;
+        };
+        let tgid = Tgid(header.tgid);
+        match Kind::from_u8(header.kind) {
+            Some(Kind::GoroutineBirth) => {
+                self.written.goroutines_born += 1;
+                if let Ok(birth) = GoroutineBirth::read_from_bytes(record) {
+                    self.want(&header, birth.gopc, CodeUse::Return);
+                    self.want(&header, birth.startpc, CodeUse::Entry);
+                }
+            }
+            Some(Kind::Stack) => {
+                if let Ok(stack) = Stack::read_from_bytes(record) {
+                    for &pc in stack.pcs.iter().take(stack.depth as usize) {
+                        self.want(&header, pc, CodeUse::Return);
+                    }
+                }
+            }
+            Some(Kind::ProcessImage) => {
+                if let Ok(image) = ProcessImage::read_from_bytes(record) {
+                    self.written.go_processes += 1;
+                    self.settle_image(&header, image.ip);
+                }
+            }
+            Some(Kind::ProcessFork) => {
+                if let (Ok(fork), Some(&image)) = (ProcessFork::read_from_bytes(record), self.images.get(&tgid)) {
+                    self.images.insert(Tgid(fork.child_tgid), image);
+                }
+            }
+            Some(Kind::ProcessExec | Kind::ProcessExit) => {
+                self.images.remove(&tgid);
+            }
+            _ => {}
+        }
+    }
+
+    fn settle_image(&mut self, header: &Header, ip: u64) {
+        let binary = BinaryId(header.binary);
+        let Some((known, _)) = self.binaries.get(&binary) else {
+            return;
+        };
+        if let Some(site) = known.sites.iter().find(|site| site.id.0 == header.site) {
+            let load_bias = ip.wrapping_sub(site.address.0);
+            self.images.insert(Tgid(header.tgid), Image { binary, load_bias });
+        }
+    }
+
+    fn want(&mut self, header: &Header, pc: u64, use_as: CodeUse) {
+        if pc == 0 {
+            return;
+        }
+        let binary = BinaryId(header.binary);
+        let load_bias = match self.images.get(&Tgid(header.tgid)) {
+            Some(image) if image.binary == binary => image.load_bias,
+            _ => 0,
+        };
+        let address = pc.wrapping_sub(load_bias);
+        if self.named.insert((binary, address, use_as)) {
+            self.unnamed.entry(binary).or_default().push((address, use_as));
+        }
+    }
+
+    fn write_names(&mut self) -> Result<(), RecordingError> {
+        for (binary, wanted) in self.unnamed.drain() {
+            let Some((_, code)) = self.binaries.get(&binary) else {
+                continue;
+            };
+            let entries = wanted
+                .into_iter()
+                .map(|(address, use_as)| CodeEntry {
+                    address: Address(address),
+                    use_as,
+                    frames: code.symbolize(address, use_as),
+                })
+                .collect();
+            self.writer.code(&Code { binary, entries })?;
+        }
+        Ok(())
+    }
+}

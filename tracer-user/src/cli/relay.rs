@@ -1,0 +1,174 @@
+//! Signals and the command's end: what a shell sees of lifetrace is what it would see of the command.
+
+use std::{
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::process::ExitStatusExt,
+    },
+    process::ExitStatus,
+};
+
+use anyhow::Result;
+use nix::{
+    errno::Errno,
+    sys::{
+        signal::{SigSet, SigmaskHow, Signal, kill, raise, sigprocmask},
+        signalfd::{SfdFlags, SignalFd, siginfo},
+    },
+    unistd::Pid,
+};
+
+use super::{
+    exit::{CliError, Exit},
+    run::{Ended, Starting},
+};
+
+/// Signals that are passed on when somebody sends them to lifetrace.
+const PASSED_ON: [Signal; 9] = [
+    Signal::SIGINT,
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGALRM,
+    Signal::SIGWINCH,
+    Signal::SIGTSTP,
+];
+
+/// Our signals as a descriptor.
+pub struct Signals(SignalFd);
+
+impl Signals {
+    /// Blocks the signals that [`Signals::open`] will read, and returns the mask from before. Call before any thread exists.
+    pub fn block() -> Result<SigSet> {
+        let mut before = SigSet::empty();
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&Self::set()), Some(&mut before))?;
+        Ok(before)
+    }
+
+    pub fn open() -> Result<Self> {
+        Ok(Self(SignalFd::with_flags(&Self::set(), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?))
+    }
+
+    fn set() -> SigSet {
+        let mut set: SigSet = PASSED_ON.into_iter().collect();
+        set.add(Signal::SIGCHLD);
+        set
+    }
+
+    fn next(&mut self) -> Result<Option<siginfo>> {
+        Ok(self.0.read_signal()?)
+    }
+}
+
+impl AsRawFd for Signals {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// The command as its parent sees it.
+pub struct Relay {
+    starting: Starting,
+    pid: Option<Pid>,
+    /// Signals that came before the command was there.
+    early: Vec<Signal>,
+}
+
+impl Relay {
+    pub fn new(starting: Starting) -> Self {
+        Self { starting, pid: None, early: Vec::new() }
+    }
+
+    /// Passes on what a process sent us. What the terminal sends reaches the command by itself: it is in our process group.
+    pub fn take_signals(&mut self, signals: &mut Signals) -> Result<()> {
+        while let Some(info) = signals.next()? {
+            let sent_by_a_process = info.ssi_code <= 0;
+            let Ok(signal) = Signal::try_from(info.ssi_signo as i32) else {
+                continue;
+            };
+            if signal != Signal::SIGCHLD && sent_by_a_process {
+                match self.pid {
+                    Some(pid) => pass(pid, signal),
+                    None => self.early.push(signal),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How the command ended, if it has. Also finishes its start.
+    pub fn ended(&mut self) -> Result<Option<Ended>> {
+        if self.pid.is_none() {
+            match self.starting.poll() {
+                None => return Ok(None),
+                Some(Ok(child)) => {
+                    let pid = Pid::from_raw(child.id().cast_signed());
+                    self.early.drain(..).for_each(|signal| pass(pid, signal));
+                    self.pid = Some(pid);
+                }
+                Some(Err(error)) => return Err(cannot_start(error).into()),
+            }
+        }
+        let Some(pid) = self.pid else {
+            return Ok(None);
+        };
+        loop {
+            match wait4(pid)? {
+                Waited::Nothing => return Ok(None),
+                Waited::Stopped(signal) => stop_with_it(pid, signal)?,
+                Waited::Ended(ended) => return Ok(Some(ended)),
+            }
+        }
+    }
+}
+
+fn pass(pid: Pid, signal: Signal) {
+    // ESRCH: it has just ended, and its status is on the way.
+    let _ = kill(pid, signal);
+}
+
+fn cannot_start(error: std::io::Error) -> CliError {
+    let code = match error.kind() {
+        std::io::ErrorKind::NotFound => Exit::NOT_FOUND,
+        _ => Exit::NOT_EXECUTABLE,
+    };
+    CliError::new(code, anyhow::Error::from(error).context("the command cannot be executed"))
+}
+
+/// The terminal stopped the command (Ctrl-Z): stop as well, so that the shell gets its terminal back; go on together.
+fn stop_with_it(pid: Pid, signal: i32) -> Result<()> {
+    if [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU].contains(&signal) {
+        raise(Signal::SIGSTOP)?;
+        pass(pid, Signal::SIGCONT);
+    }
+    Ok(())
+}
+
+enum Waited {
+    Nothing,
+    Stopped(i32),
+    Ended(Ended),
+}
+
+fn wait4(pid: Pid) -> Result<Waited> {
+    let mut status = 0;
+    // SAFETY: rusage is plain integers; zero is a valid value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are to live locals of the right type.
+    let waited = unsafe { libc::wait4(pid.as_raw(), &mut status, libc::WNOHANG | libc::WUNTRACED, &mut usage) };
+    match waited {
+        0 => Ok(Waited::Nothing),
+        -1 => match Errno::last() {
+            Errno::EINTR => Ok(Waited::Nothing),
+            error => Err(error.into()),
+        },
+        _ if libc::WIFSTOPPED(status) => Ok(Waited::Stopped(libc::WSTOPSIG(status))),
+        _ => {
+            let nanoseconds = |time: libc::timeval| time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_usec.unsigned_abs() * 1_000;
+            let cpu_ns = nanoseconds(usage.ru_utime) + nanoseconds(usage.ru_stime);
+            Ok(Waited::Ended(Ended { status: ExitStatus::from_raw(status), cpu_ns }))
+        }
+    }
+}

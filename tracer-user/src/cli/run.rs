@@ -1,0 +1,340 @@
+//! `lifetrace run`: start a command under trace from its first instruction, its children included.
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    io,
+    os::{
+        fd::AsRawFd,
+        unix::{fs::lchown, process::ExitStatusExt},
+    },
+    path::{Path, PathBuf},
+    process::{Child, ExitStatus},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use nix::sys::signal::{SigSet, Signal};
+use tokio::{io::unix::AsyncFd, time::MissedTickBehavior};
+
+use super::{
+    args::RunArgs,
+    exit::{CliError, Exit},
+    follow::Follower,
+    relay::{Relay, Signals},
+};
+use crate::{
+    capture::{Capture, Message, Written},
+    clock::{ClockTie, ktime_now},
+    golang,
+    kernel::{
+        calibrate,
+        command::{CommandError, Identity, Launch, Launcher, resolve},
+        features,
+        gate::{Gate, FileKey},
+        ring::Ring,
+        session::{Session, Sizes},
+    },
+    recording::{
+        contract::{End, Meta, Note, Tier},
+        writer::Writer,
+    },
+};
+
+/// How long records may lie in the ring when no wake-up comes.
+const TICK: Duration = Duration::from_millis(10);
+/// How long records may lie in memory before they are written.
+const FLUSH_EVERY: Duration = Duration::from_millis(250);
+/// Bytes of records in one block.
+const BLOCK_BYTES: usize = 1 << 20;
+
+/// Runs the command to its end and returns its exit status, or ours.
+pub fn run(args: &RunArgs) -> Result<Exit> {
+    let name = args.command.first().context("no command")?.clone();
+    let program = resolve(&name, std::env::var_os("PATH").as_deref()).map_err(command_error)?;
+    let identity = Identity::choose(args.user.as_deref(), args.as_root).map_err(command_error)?;
+    if let Some(missing) = features::missing_privilege() {
+        return Err(CliError::ours(missing).into());
+    }
+    // Before any thread exists, so that every thread inherits it.
+    let mask = Signals::block()?;
+    let output = args.output.clone().unwrap_or_else(|| default_output(&name));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let launch = Launch { program, name, args: args.command[1..].to_vec(), identity, mask };
+    runtime.block_on(record(args, launch, &output))
+}
+
+fn command_error(error: CommandError) -> CliError {
+    let code = match error {
+        CommandError::NotFound(_) => Exit::NOT_FOUND,
+        CommandError::NotExecutable { .. } => Exit::NOT_EXECUTABLE,
+        CommandError::NoUser(_) | CommandError::User { .. } => Exit::OURS,
+    };
+    CliError::new(code, error)
+}
+
+fn default_output(name: &OsString) -> PathBuf {
+    let base = Path::new(name).file_name().unwrap_or(name).to_string_lossy().into_owned();
+    PathBuf::from(format!("{base}.{}.lifetrace", std::process::id()))
+}
+
+fn sizes(args: &RunArgs) -> Sizes {
+    let default = Sizes::default();
+    Sizes {
+        ring_bytes: args.ring_mib.map_or(default.ring_bytes, |mib| mib << 20),
+        processes: args.max_processes.unwrap_or(default.processes),
+    }
+}
+
+/// Everything from the first probe to the last block.
+async fn record(args: &RunArgs, launch: Launch, output: &Path) -> Result<Exit> {
+    let (mut session, ring, logger) = Session::load(sizes(args)).map_err(|error| CliError::ours_from(error.into()))?;
+    let hit_cost_ns = calibrate::hit_cost_ns(&mut session)
+        .inspect_err(|error| tracing::warn!(%error, "the cost of a hit could not be measured"))
+        .ok();
+    let meta = Meta {
+        lifetrace: env!("CARGO_PKG_VERSION").to_owned(),
+        hostname: features::hostname(),
+        kernel: features::kernel_release(),
+        cpus: std::thread::available_parallelism().map_or(0, |cpus| cpus.get() as u32),
+        clock: ClockTie::now(),
+        tier: args.tier,
+        command: args.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+        hit_cost_ns,
+    };
+    let file = File::open(&launch.program).with_context(|| format!("cannot read {}", launch.program.display()));
+    let writer = Writer::create(output, &meta).map_err(|error| CliError::ours_from(error.into()))?;
+    if let Some(identity) = &launch.identity {
+        lchown(output, Some(identity.uid.as_raw()), Some(identity.gid.as_raw()))
+            .with_context(|| format!("cannot give {} to {}", output.display(), identity.name))?;
+    }
+    let capture = Capture::start(writer)?;
+    let gate = match Gate::start(session.followed_fd()) {
+        Ok(gate) => Some(gate),
+        Err(error) => {
+            tracing::warn!(%error, "no exec gate: the first goroutines of child programs may be missed");
+            None
+        }
+    };
+    let mut follower = Follower::new(session, capture, args.tier);
+    let what = match file {
+        Ok(file) => probe_command(&mut follower, gate.as_ref(), &file, &launch.program)?,
+        Err(error) => format!("unreadable ({error:#})"),
+    };
+    let mut recorder = Recorder { follower, ring, block: Vec::with_capacity(BLOCK_BYTES + 4096) };
+    let ended = recorder.follow_command(launch, gate, logger).await;
+    let reason = if recorder.follower.capture().failed() { "write_error" } else { "exited" };
+    let (written, recorded) = recorder.finish(reason, ended.as_ref().ok());
+    let ended = ended?;
+    conclude(args, output, &ended, written, recorded, &what)
+}
+
+/// Probes the command's own file before it starts. Returns what it is, for a complaint at the end.
+fn probe_command(follower: &mut Follower, gate: Option<&Gate>, file: &File, path: &Path) -> Result<String> {
+    let what = golang::what_is(file).unwrap_or_else(|error| format!("unreadable ({error})"));
+    if golang::looks_like_go(file).unwrap_or(false) {
+        follower
+            .probe(file)
+            .map_err(|error| CliError::ours_from(error.context(format!("{} cannot be traced", path.display()))))?;
+        if let (Some(gate), Ok(key)) = (gate, FileKey::of(file)) {
+            gate.know(key)?;
+        }
+    } else {
+        tracing::info!("{} is {what}; following the Go programs that it starts", path.display());
+    }
+    Ok(what)
+}
+
+/// How the command ended.
+pub struct Ended {
+    pub status: ExitStatus,
+    /// User and system time of the command and of the descendants it waited for.
+    pub cpu_ns: u64,
+}
+
+struct Recorder {
+    follower: Follower,
+    ring: Ring,
+    block: Vec<u8>,
+}
+
+impl Recorder {
+    /// Starts the command and serves ring, gate, signals and log until it has ended.
+    async fn follow_command(
+        &mut self,
+        launch: Launch,
+        gate: Option<Gate>,
+        logger: aya_log::EbpfLogger<&'static dyn log::Log>,
+    ) -> Result<Ended> {
+        let mut signals = AsyncFd::new(Signals::open()?)?;
+        let gate = gate.map(AsyncFd::new).transpose()?;
+        let mut logger = AsyncFd::new(logger)?;
+        let wakeups = AsyncFd::new(RingFd(self.ring.as_raw_fd()))?;
+        let launcher = Launcher::prepare(launch)?;
+        self.follower.session().set_spawner(Some(launcher.tid))?;
+        let mut relay = Relay::new(Starting(Some(launcher.go())));
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut flush = tokio::time::interval(FLUSH_EVERY);
+        flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut more = false;
+        loop {
+            tokio::select! {
+                biased;
+                ready = signals.readable_mut() => {
+                    let mut ready = ready?;
+                    relay.take_signals(ready.get_inner_mut())?;
+                    ready.clear_ready();
+                }
+                ready = readable(gate.as_ref()) => {
+                    let mut ready = ready?;
+                    self.answer_gate(ready.get_inner());
+                    ready.clear_ready();
+                }
+                ready = logger.readable_mut() => {
+                    let mut ready = ready?;
+                    ready.get_inner_mut().flush();
+                    ready.clear_ready();
+                }
+                _ = flush.tick() => {
+                    self.flush();
+                    self.follower.note_counters()?;
+                }
+                ready = wakeups.readable() => {
+                    ready?.clear_ready();
+                    more = !self.drain();
+                }
+                _ = tick.tick() => more = !self.drain(),
+                () = tokio::task::yield_now(), if more => more = !self.drain(),
+            }
+            if let Some(ended) = relay.ended()? {
+                self.follower.session().set_spawner(None)?;
+                logger.get_mut().flush();
+                return Ok(ended);
+            }
+        }
+    }
+
+    /// One bounded round; true when the ring is empty.
+    fn drain(&mut self) -> bool {
+        let empty = self.ring.drain(&mut self.block, BLOCK_BYTES);
+        if self.block.len() >= BLOCK_BYTES {
+            self.flush();
+        }
+        empty
+    }
+
+    fn flush(&mut self) {
+        if !self.block.is_empty() {
+            let full = std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK_BYTES + 4096));
+            self.follower.capture().send(Message::Records(full));
+        }
+    }
+
+    fn answer_gate(&mut self, gate: &Gate) {
+        loop {
+            match gate.next() {
+                Ok(Some(held)) => {
+                    let key = FileKey::of(&held.file);
+                    self.follower.probe_held(&held.file, held.tgid);
+                    if let Err(error) = key.and_then(|key| gate.release(held.id, key)) {
+                        tracing::warn!(%error, "an exec could not be released; its deadline will");
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::debug!(%error, "the exec gate is closed");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Takes the probes away, empties the ring, ends the recording.
+    fn finish(mut self, reason: &str, ended: Option<&Ended>) -> (Written, Result<(), crate::recording::RecordingError>) {
+        while !self.drain() {}
+        self.follower.session().detach_probes();
+        while !self.drain() {}
+        self.flush();
+        if let Err(error) = self.follower.note_counters() {
+            tracing::warn!(%error, "the last counters are missing");
+        }
+        let capture = self.follower.into_capture();
+        capture.send(Message::End(End {
+            at: ktime_now(),
+            reason: reason.to_owned(),
+            wait_status: ended.map(|ended| ended.status.into_raw()),
+            target_cpu_ns: ended.map(|ended| ended.cpu_ns),
+        }));
+        capture.finish()
+    }
+}
+
+/// The ring's descriptor for epoll; the ring itself stays where it is.
+struct RingFd(std::os::fd::RawFd);
+
+impl AsRawFd for RingFd {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.0
+    }
+}
+
+async fn readable(gate: Option<&AsyncFd<Gate>>) -> io::Result<tokio::io::unix::AsyncFdReadyGuard<'_, Gate>> {
+    match gate {
+        Some(gate) => gate.readable().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The command while it is being started.
+pub struct Starting(Option<JoinHandle<io::Result<Child>>>);
+
+impl Starting {
+    /// The command's process once its exec has succeeded; the error if it failed.
+    pub fn poll(&mut self) -> Option<io::Result<Child>> {
+        if !self.0.as_ref()?.is_finished() {
+            return None;
+        }
+        Some(self.0.take()?.join().unwrap_or_else(|_| Err(io::Error::other("the launching thread panicked"))))
+    }
+}
+
+/// What is said at the end, and with which exit code.
+fn conclude(
+    args: &RunArgs,
+    output: &Path,
+    ended: &Ended,
+    written: Written,
+    recorded: Result<(), crate::recording::RecordingError>,
+    what: &str,
+) -> Result<Exit> {
+    let command = Exit::of_status(ended.status);
+    let ours = |error: anyhow::Error| -> Result<Exit> {
+        if command == Exit::FINE {
+            return Err(CliError::ours_from(error).into());
+        }
+        tracing::error!("{error:#}");
+        Ok(command)
+    };
+    if let Err(error) = recorded {
+        let path = output.display();
+        return ours(anyhow::Error::from(error).context(format!("recording stopped early; {path} holds what was written before")));
+    }
+    if written.go_processes == 0 {
+        let name = args.command.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        return ours(anyhow::anyhow!(
+            "nothing was traced: {name} is {what}, and it started no Go program; give the Go program itself as the command"
+        ));
+    }
+    if !args.global.quiet {
+        eprintln!(
+            "lifetrace: {} records, {} goroutines born in {} Go process(es); read it with `lifetrace report {}`",
+            written.records,
+            written.goroutines_born,
+            written.go_processes,
+            output.display()
+        );
+    }
+    Ok(command)
+}

@@ -1,0 +1,148 @@
+//! What this kernel and our privileges allow: the facts behind `doctor` and behind a refusal.
+
+use std::{fs, path::Path};
+
+use serde::Serialize;
+
+use super::offsets::VMLINUX_BTF;
+
+/// Bit numbers of `linux/capability.h`.
+const CAPABILITIES: [(&str, u32); 5] =
+    [("CAP_SYS_ADMIN", 21), ("CAP_SYS_PTRACE", 19), ("CAP_DAC_READ_SEARCH", 2), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
+
+/// One thing that lifetrace needs or can use.
+#[derive(Clone, Debug, Serialize)]
+pub struct Check {
+    pub name: &'static str,
+    pub ok: bool,
+    /// Whether `run` is impossible without it.
+    pub required: bool,
+    /// What was found.
+    pub found: String,
+    /// What to do about it; empty where it is fine.
+    pub advice: String,
+}
+
+/// The release of the running kernel (`uname -r`).
+pub fn kernel_release() -> String {
+    nix::sys::utsname::uname().map_or_else(|_| "unknown".into(), |name| name.release().to_string_lossy().into_owned())
+}
+
+/// The host's name.
+pub fn hostname() -> String {
+    nix::sys::utsname::uname().map_or_else(|_| "unknown".into(), |name| name.nodename().to_string_lossy().into_owned())
+}
+
+/// Whether we may load BPF programs and set probes: the refusal that `run` gives otherwise.
+pub fn missing_privilege() -> Option<String> {
+    let effective = effective_capabilities()?;
+    let has = |bit: u32| effective & (1 << bit) != 0;
+    let admin = has(21);
+    if admin || (has(38) && has(39)) {
+        return None;
+    }
+    Some(
+        "lifetrace needs root, or CAP_BPF and CAP_PERFMON (and CAP_SYS_ADMIN for following execs): try `sudo lifetrace …`"
+            .to_owned(),
+    )
+}
+
+fn effective_capabilities() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}
+
+/// Every check, cheapest first. Changes nothing.
+pub fn checks() -> Vec<Check> {
+    let mut checks = vec![capabilities(), btf()];
+    checks.push(device("uprobes", "/sys/bus/event_source/devices/uprobe/type", true, "a kernel with CONFIG_UPROBE_EVENTS"));
+    checks.push(device(
+        "kprobes",
+        "/sys/bus/event_source/devices/kprobe/type",
+        false,
+        "facts without a tracepoint fall back; a kernel with CONFIG_KPROBE_EVENTS has them",
+    ));
+    checks.push(ring_buffer());
+    checks.push(attach_cookies());
+    checks.push(fanotify());
+    checks
+}
+
+fn capabilities() -> Check {
+    let effective = effective_capabilities().unwrap_or(0);
+    let held: Vec<&str> = CAPABILITIES.iter().filter(|(_, bit)| effective & (1 << bit) != 0).map(|(name, _)| *name).collect();
+    let missing = missing_privilege();
+    Check {
+        name: "capabilities",
+        ok: missing.is_none(),
+        required: true,
+        found: if held.is_empty() { "none of those that matter".into() } else { held.join(" ") },
+        advice: missing.unwrap_or_default(),
+    }
+}
+
+fn btf() -> Check {
+    let size = fs::metadata(VMLINUX_BTF).map(|meta| meta.len());
+    Check {
+        name: "BTF",
+        ok: size.is_ok(),
+        required: true,
+        found: size.as_ref().map_or_else(|_| format!("no {VMLINUX_BTF}"), |size| format!("{VMLINUX_BTF}, {size} bytes")),
+        advice: if size.is_ok() { String::new() } else { "a kernel with CONFIG_DEBUG_INFO_BTF".into() },
+    }
+}
+
+fn device(name: &'static str, path: &str, required: bool, advice: &str) -> Check {
+    let ok = Path::new(path).exists();
+    Check {
+        name,
+        ok,
+        required,
+        found: if ok { path.to_owned() } else { format!("no {path}") },
+        advice: if ok { String::new() } else { advice.to_owned() },
+    }
+}
+
+fn ring_buffer() -> Check {
+    let supported = aya::sys::is_map_supported(aya::maps::MapType::RingBuf);
+    let ok = matches!(supported, Ok(true));
+    Check {
+        name: "ring buffer",
+        ok,
+        required: true,
+        found: match supported {
+            Ok(true) => "BPF_MAP_TYPE_RINGBUF".into(),
+            Ok(false) => "not in this kernel".into(),
+            Err(error) => error.to_string(),
+        },
+        advice: if ok { String::new() } else { "Linux 5.8 or later, and the privilege to make BPF maps".into() },
+    }
+}
+
+fn attach_cookies() -> Check {
+    let ok = aya::features().bpf_cookie();
+    Check {
+        name: "attach cookies",
+        ok,
+        required: true,
+        found: if ok { "bpf_get_attach_cookie".into() } else { "not found".into() },
+        advice: if ok { String::new() } else { "Linux 5.15 or later".into() },
+    }
+}
+
+fn fanotify() -> Check {
+    use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags};
+    let tried = Fanotify::init(InitFlags::FAN_CLASS_CONTENT | InitFlags::FAN_CLOEXEC, EventFFlags::O_RDONLY);
+    Check {
+        name: "exec gate",
+        ok: tried.is_ok(),
+        required: false,
+        found: tried.as_ref().map_or_else(|error| format!("fanotify: {error}"), |_| "fanotify permission events".into()),
+        advice: if tried.is_ok() {
+            String::new()
+        } else {
+            "without CAP_SYS_ADMIN and CONFIG_FANOTIFY_ACCESS_PERMISSIONS a child's first goroutines may be missed".into()
+        },
+    }
+}
