@@ -4,6 +4,7 @@
 //! reader waits, the ring fills, and the kernel counts the loss. What it does not do: order or interpret events.
 
 use std::{
+    fs::File,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -25,10 +26,9 @@ use crate::{
     golang::GoBinary,
     id::{Address, BinaryId, Tgid},
     recording::{
-        RecordingError,
         contract::{Binary, Code, CodeEntry, CodeUse, Counters, End, Note},
-        frames,
-        writer::Writer,
+        records,
+        writer::{WriteError, Writer},
     },
 };
 
@@ -60,11 +60,11 @@ pub struct Capture {
     sender: Option<SyncSender<Message>>,
     failed: Arc<AtomicBool>,
     written: Arc<Mutex<Written>>,
-    thread: JoinHandle<Result<(), RecordingError>>,
+    thread: JoinHandle<Result<(), WriteError>>,
 }
 
 impl Capture {
-    pub fn start(writer: Writer) -> std::io::Result<Self> {
+    pub fn start(writer: Writer<File>) -> std::io::Result<Self> {
         let (sender, receiver) = sync_channel(QUEUE);
         let failed = Arc::new(AtomicBool::new(false));
         let written = Arc::new(Mutex::new(Written::default()));
@@ -96,7 +96,7 @@ impl Capture {
     }
 
     /// Waits until everything is written.
-    pub fn finish(mut self) -> (Written, Result<(), RecordingError>) {
+    pub fn finish(mut self) -> (Written, Result<(), WriteError>) {
         self.sender = None;
         let result = self.thread.join().unwrap_or(Ok(()));
         let written = self.written.lock().map_or_else(|poisoned| *poisoned.into_inner(), |written| *written);
@@ -105,7 +105,7 @@ impl Capture {
 }
 
 struct Scribe {
-    writer: Writer,
+    writer: Writer<File>,
     binaries: FxHashMap<BinaryId, (Binary, Arc<GoBinary>)>,
     /// What each followed process runs, and where it is mapped.
     images: FxHashMap<Tgid, Image>,
@@ -124,7 +124,7 @@ struct Image {
 }
 
 impl Scribe {
-    fn serve(&mut self, receiver: &Receiver<Message>, failed: &AtomicBool) -> Result<(), RecordingError> {
+    fn serve(&mut self, receiver: &Receiver<Message>, failed: &AtomicBool) -> Result<(), WriteError> {
         let mut outcome = Ok(());
         for message in receiver {
             if outcome.is_ok() {
@@ -137,10 +137,10 @@ impl Scribe {
         outcome
     }
 
-    fn write(&mut self, message: Message) -> Result<(), RecordingError> {
+    fn write(&mut self, message: Message) -> Result<(), WriteError> {
         match message {
             Message::Records(framed) => {
-                for record in frames(&framed) {
+                for record in records(&framed) {
                     self.look_at(record);
                 }
                 self.writer.records(&framed)?;
@@ -227,7 +227,7 @@ impl Scribe {
         }
     }
 
-    fn write_names(&mut self) -> Result<(), RecordingError> {
+    fn write_names(&mut self) -> Result<(), WriteError> {
         for (binary, wanted) in self.unnamed.drain() {
             let Some((_, code)) = self.binaries.get(&binary) else {
                 continue;

@@ -7,6 +7,7 @@
 //! A stage imports only what stands to its left, plus [`event`], [`id`] and [`clock`]. `kernel` is the only user of aya and
 //! stands behind the feature `live`.
 
+pub mod capture;
 pub mod cli;
 pub mod clock;
 pub mod correlate;

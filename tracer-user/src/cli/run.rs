@@ -38,7 +38,7 @@ use crate::{
     },
     recording::{
         contract::{End, Meta, Note, Tier},
-        writer::Writer,
+        writer::{WriteError, Writer},
     },
 };
 
@@ -252,7 +252,7 @@ impl Recorder {
     }
 
     /// Takes the probes away, empties the ring, ends the recording.
-    fn finish(mut self, reason: &str, ended: Option<&Ended>) -> (Written, Result<(), crate::recording::RecordingError>) {
+    fn finish(mut self, reason: &str, ended: Option<&Ended>) -> (Written, Result<(), WriteError>) {
         while !self.drain() {}
         self.follower.session().detach_probes();
         while !self.drain() {}
@@ -306,7 +306,7 @@ fn conclude(
     output: &Path,
     ended: &Ended,
     written: Written,
-    recorded: Result<(), crate::recording::RecordingError>,
+    recorded: Result<(), WriteError>,
     what: &str,
 ) -> Result<Exit> {
     let command = Exit::of_status(ended.status);

@@ -1,0 +1,261 @@
+//! Reads a recording from front to back, with bounded memory, trusting no byte of it.
+
+use std::{
+    fs::File,
+    io::{self, BufReader, Read},
+    path::{Path, PathBuf},
+};
+
+use serde::de::DeserializeOwned;
+
+use super::{
+    BLOCK_HEADER_LEN, BLOCK_MAGIC, Block, Codec, Completeness, Damage, FILE_HEADER_LEN, FILE_MAGIC, FORMAT_VERSION, Kind,
+    MAX_PAYLOAD, RecordingError, contract::Meta,
+};
+
+/// An open recording: an iterator over its blocks. After the last one [`Recording::completeness`] says how it ended.
+pub struct Recording<R: Read = BufReader<File>> {
+    input: R,
+    path: PathBuf,
+    meta: Meta,
+    /// Where the next block begins.
+    offset: u64,
+    stored: Vec<u8>,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Reading { ended: bool },
+    Done(Completeness),
+}
+
+/// The fixed part of a block.
+struct BlockHeader {
+    kind: u8,
+    codec: u8,
+    stored_len: usize,
+    raw_len: usize,
+    crc: u32,
+}
+
+impl Recording {
+    /// Opens a recording and reads its header and its meta block.
+    pub fn open(path: &Path) -> Result<Self, RecordingError> {
+        let io = |source| RecordingError::Io { path: path.into(), source };
+        let file = File::open(path).map_err(io)?;
+        if file.metadata().map_err(io)?.is_dir() {
+            return Err(RecordingError::Foreign { path: path.into() });
+        }
+        Recording::from_reader(BufReader::with_capacity(1 << 20, file), path)
+    }
+}
+
+impl<R: Read> Recording<R> {
+    /// The same for bytes that are no file; `path` is what errors call them.
+    pub fn from_reader(mut input: R, path: &Path) -> Result<Self, RecordingError> {
+        let path = path.to_path_buf();
+        let mut header = [0; FILE_HEADER_LEN];
+        let got = fill(&mut input, &mut header).map_err(|source| RecordingError::Io { path: path.clone(), source })?;
+        let magic = FILE_MAGIC.len().min(got);
+        if got == 0 || header[..magic] != FILE_MAGIC[..magic] {
+            return Err(RecordingError::Foreign { path });
+        }
+        if got < FILE_HEADER_LEN {
+            return Err(RecordingError::Empty { path });
+        }
+        let (version, reserved) = (le_u32(&header[8..12]), le_u32(&header[12..16]));
+        if version != FORMAT_VERSION {
+            return Err(RecordingError::Version { path, found: version });
+        }
+        if reserved != 0 {
+            return Err(RecordingError::Foreign { path });
+        }
+        let mut first = Recording {
+            input,
+            path,
+            meta: no_meta(),
+            offset: FILE_HEADER_LEN as u64,
+            stored: Vec::new(),
+            state: State::Reading { ended: false },
+        };
+        match first.read_block()? {
+            Some(Block::Meta(meta)) => first.meta = meta,
+            Some(_) => return Err(RecordingError::NoMeta { path: first.path }),
+            None => return Err(RecordingError::Empty { path: first.path }),
+        }
+        Ok(first)
+    }
+
+    /// Who recorded what, when, where.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// How the recording ended; `None` before its last block has been read.
+    pub fn completeness(&self) -> Option<Completeness> {
+        match self.state {
+            State::Reading { .. } => None,
+            State::Done(completeness) => Some(completeness),
+        }
+    }
+
+    fn damaged(&self, what: Damage) -> RecordingError {
+        RecordingError::Damaged { path: self.path.clone(), at: self.offset, what }
+    }
+
+    fn read_block(&mut self) -> Result<Option<Block>, RecordingError> {
+        let State::Reading { ended } = self.state else { return Ok(None) };
+        let mut bytes = [0; BLOCK_HEADER_LEN];
+        let got = fill(&mut self.input, &mut bytes).map_err(|source| self.io(source))?;
+        let magic = BLOCK_MAGIC.to_le_bytes();
+        let known = got.min(magic.len());
+        if bytes[..known] != magic[..known] {
+            return Err(self.damaged(Damage::Magic));
+        }
+        if got < BLOCK_HEADER_LEN {
+            let whole = if ended { Completeness::Complete } else { Completeness::NotEnded };
+            self.state = State::Done(if got == 0 { whole } else { Completeness::Truncated { at: self.offset } });
+            return Ok(None);
+        }
+        let header = BlockHeader::parse(&bytes);
+        if header.stored_len > MAX_PAYLOAD || header.raw_len > MAX_PAYLOAD {
+            return Err(self.damaged(Damage::Length));
+        }
+        self.stored.clear();
+        // read_to_end: memory grows with what is there, not with what a damaged length promises.
+        let read = self.input.by_ref().take(header.stored_len as u64).read_to_end(&mut self.stored);
+        let read = read.map_err(|source| self.io(source))?;
+        if read < header.stored_len {
+            if holds_block(&self.stored) {
+                return Err(self.damaged(Damage::Swallows));
+            }
+            self.state = State::Done(Completeness::Truncated { at: self.offset });
+            return Ok(None);
+        }
+        if checksum(&bytes, &self.stored) != header.crc {
+            return Err(self.damaged(Damage::Checksum));
+        }
+        let block = self.unpack(&header)?;
+        self.state = State::Reading { ended: matches!(block, Block::End(_)) };
+        self.offset += (BLOCK_HEADER_LEN + header.stored_len) as u64;
+        Ok(Some(block))
+    }
+
+    fn unpack(&mut self, header: &BlockHeader) -> Result<Block, RecordingError> {
+        let raw = match header.codec {
+            codec if codec == Codec::Raw as u8 => self.stored.clone(),
+            codec if codec == Codec::Zstd as u8 => {
+                zstd::bulk::decompress(&self.stored, header.raw_len).map_err(|_| self.damaged(Damage::Payload))?
+            }
+            codec => return Err(self.damaged(Damage::Codec(codec))),
+        };
+        if raw.len() != header.raw_len {
+            return Err(self.damaged(Damage::Payload));
+        }
+        Ok(match Kind::from_u8(header.kind).ok_or_else(|| self.damaged(Damage::Kind(header.kind)))? {
+            Kind::Meta => Block::Meta(self.json(&raw)?),
+            Kind::Records => Block::Records(raw),
+            Kind::Binary => Block::Binary(self.json(&raw)?),
+            Kind::Code => Block::Code(self.json(&raw)?),
+            Kind::Note => Block::Note(self.json(&raw)?),
+            Kind::Counters => Block::Counters(self.json(&raw)?),
+            Kind::End => Block::End(self.json(&raw)?),
+        })
+    }
+
+    fn json<T: DeserializeOwned>(&self, raw: &[u8]) -> Result<T, RecordingError> {
+        serde_json::from_slice(raw).map_err(|_| self.damaged(Damage::Content))
+    }
+
+    fn io(&self, source: io::Error) -> RecordingError {
+        RecordingError::Io { path: self.path.clone(), source }
+    }
+}
+
+impl<R: Read> Iterator for Recording<R> {
+    type Item = Result<Block, RecordingError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let block = self.read_block().transpose();
+        if let Some(Err(_)) = block {
+            // Nothing behind damage can be trusted.
+            self.state = State::Done(Completeness::Truncated { at: self.offset });
+        }
+        block
+    }
+}
+
+impl BlockHeader {
+    fn parse(bytes: &[u8; BLOCK_HEADER_LEN]) -> Self {
+        Self {
+            kind: bytes[4],
+            codec: bytes[5],
+            stored_len: le_u32(&bytes[8..12]) as usize,
+            raw_len: le_u32(&bytes[12..16]) as usize,
+            crc: le_u32(&bytes[16..20]),
+        }
+    }
+}
+
+fn checksum(header: &[u8; BLOCK_HEADER_LEN], stored: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&header[..16]);
+    crc.update(stored);
+    crc.finalize()
+}
+
+/// Whether whole blocks hide in bytes that claim to be the cut end of one: then its length was damaged, and nothing was cut.
+fn holds_block(bytes: &[u8]) -> bool {
+    let magic = BLOCK_MAGIC.to_le_bytes();
+    let mut tried = 0;
+    for (at, _) in bytes.windows(4).enumerate().filter(|(_, window)| *window == magic) {
+        let Some(header) = bytes[at..].first_chunk::<BLOCK_HEADER_LEN>() else { return false };
+        let parsed = BlockHeader::parse(header);
+        let payload = &bytes[at + BLOCK_HEADER_LEN..];
+        if payload.get(..parsed.stored_len).is_some_and(|stored| checksum(header, stored) == parsed.crc) {
+            return true;
+        }
+        tried += 1;
+        if tried == 64 {
+            return false;
+        }
+    }
+    false
+}
+
+/// Reads until `buf` is full or the input ends; how many bytes that were.
+fn fill(input: &mut impl Read, buf: &mut [u8]) -> io::Result<usize> {
+    let mut got = 0;
+    while got < buf.len() {
+        match input.read(&mut buf[got..]) {
+            Ok(0) => break,
+            Ok(n) => got += n,
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+            Err(err) => return Err(err),
+        }
+    }
+    Ok(got)
+}
+
+fn le_u32(bytes: &[u8]) -> u32 {
+    u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+}
+
+/// Stands in for the meta block while it is being read; never handed out.
+fn no_meta() -> Meta {
+    use crate::{
+        clock::{ClockTie, KtimeNs, WallTime},
+        recording::contract::Tier,
+    };
+    Meta {
+        lifetrace: String::new(),
+        hostname: String::new(),
+        kernel: String::new(),
+        cpus: 0,
+        clock: ClockTie { ktime_ns: KtimeNs(0), wall_ns: WallTime(0), error_ns: 0 },
+        tier: Tier::T0,
+        command: Vec::new(),
+        hit_cost_ns: None,
+    }
+}

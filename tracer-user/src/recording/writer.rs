@@ -1,0 +1,179 @@
+//! Writes a recording, one whole block at a time.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+
+use super::{
+    BLOCK_HEADER_LEN, BLOCK_MAGIC, Codec, FILE_MAGIC, FORMAT_VERSION, Kind, MAX_PAYLOAD,
+    contract::{Binary, Code, Counters, End, Meta, Note},
+};
+
+const ZSTD_LEVEL: i32 = 1;
+
+/// Why a recording cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    #[error("cannot create recording {path}")]
+    Create {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("recording {path} is a symbolic link; lifetrace does not write through links")]
+    Symlink { path: PathBuf },
+    #[error("recording {path} is not a regular file")]
+    NotAFile { path: PathBuf },
+    #[error("cannot write recording {path}")]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot write recording {path}: an earlier write failed")]
+    Broken { path: PathBuf },
+    #[error("a block of {len} bytes is too large for a recording")]
+    TooLarge { len: usize },
+    #[error("cannot encode a block of the recording")]
+    Encode(#[source] serde_json::Error),
+}
+
+/// A recording in the making. After a failed write every further one fails too: blocks behind a torn one would be lost.
+pub struct Writer<W: Write> {
+    out: W,
+    path: PathBuf,
+    written: u64,
+    broken: bool,
+    block: Vec<u8>,
+}
+
+impl Writer<File> {
+    /// Creates the file (mode 0600, an existing regular file is overwritten, a symbolic link refused) and writes the meta block.
+    pub fn create(path: &Path, meta: &Meta) -> Result<Self, WriteError> {
+        let file = open_private(path)?;
+        Self::start(file, path, meta)
+    }
+
+    /// The file, for `fsync` or `fchown`.
+    pub fn file(&self) -> &File {
+        &self.out
+    }
+}
+
+fn open_private(path: &Path) -> Result<File, WriteError> {
+    let create = |source| WriteError::Create { path: path.into(), source };
+    // O_NONBLOCK: opening a FIFO nobody reads must fail, not hang. It means nothing to a regular file.
+    let opened = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK)
+        .open(path);
+    let file = match opened {
+        Ok(file) => file,
+        Err(err) if err.raw_os_error() == Some(libc::ELOOP) => return Err(WriteError::Symlink { path: path.into() }),
+        Err(err) => return Err(create(err)),
+    };
+    let metadata = file.metadata().map_err(create)?;
+    if !metadata.is_file() {
+        return Err(WriteError::NotAFile { path: path.into() });
+    }
+    if metadata.permissions().mode() & 0o077 != 0 {
+        file.set_permissions(PermissionsExt::from_mode(0o600)).map_err(create)?;
+    }
+    file.set_len(0).map_err(create)?;
+    Ok(file)
+}
+
+impl<W: Write> Writer<W> {
+    /// Writes the file header and the meta block to `out`; `path` is what errors call it.
+    pub fn start(out: W, path: &Path, meta: &Meta) -> Result<Self, WriteError> {
+        let mut writer = Self { out, path: path.into(), written: 0, broken: false, block: Vec::new() };
+        writer.block.extend_from_slice(&FILE_MAGIC);
+        writer.block.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        writer.block.extend_from_slice(&[0; 4]);
+        writer.flush_block()?;
+        writer.json(Kind::Meta, meta)?;
+        Ok(writer)
+    }
+
+    /// Writes a run of records, each framed by [`super::frame_record`]. An empty run writes nothing.
+    pub fn records(&mut self, framed: &[u8]) -> Result<(), WriteError> {
+        if framed.is_empty() { Ok(()) } else { self.write_block(Kind::Records, framed) }
+    }
+
+    pub fn binary(&mut self, binary: &Binary) -> Result<(), WriteError> {
+        self.json(Kind::Binary, binary)
+    }
+
+    pub fn code(&mut self, code: &Code) -> Result<(), WriteError> {
+        self.json(Kind::Code, code)
+    }
+
+    pub fn note(&mut self, note: &Note) -> Result<(), WriteError> {
+        self.json(Kind::Note, note)
+    }
+
+    pub fn counters(&mut self, counters: &Counters) -> Result<(), WriteError> {
+        self.json(Kind::Counters, counters)
+    }
+
+    /// The last block: with it the recording counts as complete.
+    pub fn end(&mut self, end: &End) -> Result<(), WriteError> {
+        self.json(Kind::End, end)?;
+        self.out.flush().map_err(|source| WriteError::Write { path: self.path.clone(), source })
+    }
+
+    /// Bytes written so far.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    pub fn into_inner(self) -> W {
+        self.out
+    }
+
+    fn json(&mut self, kind: Kind, value: &impl Serialize) -> Result<(), WriteError> {
+        let payload = serde_json::to_vec(value).map_err(WriteError::Encode)?;
+        self.write_block(kind, &payload)
+    }
+
+    fn write_block(&mut self, kind: Kind, raw: &[u8]) -> Result<(), WriteError> {
+        if raw.len() > MAX_PAYLOAD {
+            return Err(WriteError::TooLarge { len: raw.len() });
+        }
+        // A failing compressor costs space, not data.
+        let packed = zstd::bulk::compress(raw, ZSTD_LEVEL).ok().filter(|packed| packed.len() < raw.len());
+        let (codec, stored) = packed.as_deref().map_or((Codec::Raw, raw), |packed| (Codec::Zstd, packed));
+        self.block.extend_from_slice(&BLOCK_MAGIC.to_le_bytes());
+        self.block.extend_from_slice(&[kind as u8, codec as u8, 0, 0]);
+        self.block.extend_from_slice(&(stored.len() as u32).to_le_bytes());
+        self.block.extend_from_slice(&(raw.len() as u32).to_le_bytes());
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&self.block);
+        crc.update(stored);
+        self.block.extend_from_slice(&crc.finalize().to_le_bytes());
+        debug_assert_eq!(self.block.len(), BLOCK_HEADER_LEN);
+        self.block.extend_from_slice(stored);
+        self.flush_block()
+    }
+
+    fn flush_block(&mut self) -> Result<(), WriteError> {
+        if self.broken {
+            self.block.clear();
+            return Err(WriteError::Broken { path: self.path.clone() });
+        }
+        let result = self.out.write_all(&self.block);
+        self.written += self.block.len() as u64;
+        self.block.clear();
+        result.map_err(|source| {
+            self.broken = true;
+            WriteError::Write { path: self.path.clone(), source }
+        })
+    }
+}
