@@ -13,7 +13,7 @@ pub const MAX_OFFSET: u32 = 4096;
 pub struct Cookie {
     pub binary: u16,
     pub site: u16,
-    /// Number of the register that holds the `*g` the event is about, in x86-64's encoding (0 = rax, 3 = rbx, … 15 = r15).
+    /// Where the register that holds the `*g` the event is about lies in `struct pt_regs` ([`pt_regs_offset`]).
     pub register: u8,
     /// What the zero flag must be for the hit to count: 0 anything, 1 clear, 2 set (a jump after a compare-and-swap is also
     /// reached when the swap failed).
@@ -25,8 +25,8 @@ impl Cookie {
     pub fn to_u64(self) -> u64 {
         self.binary as u64
             | (self.site as u64) << 16
-            | (self.register as u64 & 15) << 32
-            | (self.zero_flag as u64 & 3) << 36
+            | (self.register as u64) << 32
+            | (self.zero_flag as u64 & 3) << 40
     }
 
     #[inline(always)]
@@ -34,10 +34,17 @@ impl Cookie {
         Self {
             binary: value as u16,
             site: (value >> 16) as u16,
-            register: (value >> 32) as u8 & 15,
-            zero_flag: (value >> 36) as u8 & 3,
+            register: (value >> 32) as u8,
+            zero_flag: (value >> 40) as u8 & 3,
         }
     }
+}
+
+/// Byte offset in `struct pt_regs` (`arch/x86/include/uapi/asm/ptrace.h`) of a register by its x86-64 number (0 = rax,
+/// 3 = rbx, … 15 = r15).
+pub const fn pt_regs_offset(number: u8) -> u8 {
+    const OFFSETS: [u8; 16] = [80, 88, 96, 40, 152, 32, 104, 112, 72, 64, 56, 48, 24, 16, 8, 0];
+    OFFSETS[(number & 15) as usize]
 }
 
 /// Byte offsets into the structures of one binary's Go runtime (`runtime2.go`), and what is at no offset.

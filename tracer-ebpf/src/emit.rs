@@ -10,7 +10,7 @@ use tracer_common::{
     header::{Header, Kind},
 };
 
-use crate::maps::{EVENTS, count};
+use crate::maps::{EVENTS, count, count_and_get};
 
 /// The reader is woken once in this many records of a CPU, and otherwise looks by itself: a wake-up a record would cost over
 /// a microsecond inside the target's trap.
@@ -24,7 +24,7 @@ pub fn header(kind: Kind, binary: u16, site: u16) -> Header {
     let pid_tgid = bpf_get_current_pid_tgid();
     Header {
         ktime_ns,
-        seq: count(counters::SEQ),
+        seq: count_and_get(counters::SEQ),
         tgid: (pid_tgid >> 32) as u32,
         tid: pid_tgid as u32,
         // SAFETY: takes no pointer.

@@ -15,7 +15,7 @@ use tracer_common::{
 
 use crate::{
     emit, go_abi,
-    maps::{FOLLOWED, LAYOUTS, count},
+    maps::{FOLLOWED, LAYOUTS, count, count_and_get},
 };
 
 /// A hit that counts.
@@ -49,7 +49,7 @@ pub fn accept(ctx: &ProbeContext, kind: Kind) -> Option<Hit> {
     }
     let layout = LAYOUTS.get(cookie.binary as u32)?;
     if !plausible(layout) {
-        if count(counters::BAD_LAYOUT) == 0 {
+        if count_and_get(counters::BAD_LAYOUT) == 0 {
             bad_layout(ctx, cookie);
         }
         return None;

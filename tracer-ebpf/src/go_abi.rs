@@ -5,32 +5,16 @@
 
 use aya_ebpf::programs::ProbeContext;
 
+use crate::mem::read_kernel;
+
 /// Bit of the zero flag in RFLAGS.
 const ZERO_FLAG: u64 = 1 << 6;
 
-/// A register by its x86-64 number. The context cannot be indexed by a variable (the verifier wants constant offsets).
+/// The register whose value lies `offset` bytes into `struct pt_regs`. Read with the helper, because the verifier wants
+/// direct reads of the context at constant offsets.
 #[inline(always)]
-pub fn register(ctx: &ProbeContext, number: u8) -> u64 {
-    // SAFETY: the kernel passes a valid pt_regs to every uprobe program.
-    let regs = unsafe { &*ctx.regs };
-    match number {
-        0 => regs.rax,
-        1 => regs.rcx,
-        2 => regs.rdx,
-        3 => regs.rbx,
-        4 => regs.rsp,
-        5 => regs.rbp,
-        6 => regs.rsi,
-        7 => regs.rdi,
-        8 => regs.r8,
-        9 => regs.r9,
-        10 => regs.r10,
-        11 => regs.r11,
-        12 => regs.r12,
-        13 => regs.r13,
-        14 => regs.r14,
-        _ => regs.r15,
-    }
+pub fn register(ctx: &ProbeContext, offset: u8) -> u64 {
+    read_kernel::<u64>(ctx.regs.cast(), offset as u32).unwrap_or(0)
 }
 
 macro_rules! named {

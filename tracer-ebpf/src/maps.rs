@@ -35,16 +35,28 @@ pub static KERNEL: Array<KernelLayout> = Array::with_max_entries(1, 0);
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counters::LIMIT, 0);
 
-/// Adds one to this CPU's counter and returns what it was before.
+/// Adds one to this CPU's counter.
 ///
 /// Atomic although the counter is this CPU's own: a uprobe program can be preempted, and the next task on this CPU may run
 /// the same program before it goes on.
 #[inline(always)]
-pub fn count(index: u32) -> u64 {
+pub fn count(index: u32) {
+    if let Some(slot) = COUNTERS.get_ptr_mut(index) {
+        // SAFETY: a map value is 8-byte aligned and lives as long as the program runs. (`AtomicU64::fetch_add` is withheld
+        // from this target because not every version of it has compare-and-swap.)
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(slot, 1) };
+    }
+}
+
+/// The same, and returns what it was before.
+///
+/// Sequentially consistent because LLVM 22 turns a relaxed addition into the form that returns nothing, and then takes the
+/// addend for the result.
+#[inline(always)]
+pub fn count_and_get(index: u32) -> u64 {
     let Some(slot) = COUNTERS.get_ptr_mut(index) else {
         return 0;
     };
-    // SAFETY: a map value is 8-byte aligned and lives as long as the program runs. (`AtomicU64::fetch_add` is withheld from
-    // this target because it has no compare-and-swap in every version; it has fetch-and-add since v3.)
-    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(slot, 1) }
+    // SAFETY: as above.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(slot, 1) }
 }

@@ -14,7 +14,7 @@ use tracer_common::{
 
 use crate::{
     emit,
-    maps::{FOLLOWED, KERNEL, count},
+    maps::{FOLLOWED, KERNEL, count_and_get},
     mem::read_kernel,
 };
 
@@ -50,7 +50,7 @@ pub fn fork(ctx: &BtfTracePointContext, parent: *const u8, child: *const u8) {
         return; // a thread
     }
     if FOLLOWED.insert(&child_tgid, &inherited, 0).is_err() {
-        if count(counters::PROCESSES_REFUSED) == 0 {
+        if count_and_get(counters::PROCESSES_REFUSED) == 0 {
             table_full(ctx, child_tgid);
         }
         return;

@@ -4,10 +4,7 @@ use std::{
     ffi::OsString,
     fs::File,
     io,
-    os::{
-        fd::AsRawFd,
-        unix::{fs::lchown, process::ExitStatusExt},
-    },
+    os::unix::{fs::lchown, process::ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, ExitStatus},
     thread::JoinHandle,
@@ -15,8 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use nix::sys::signal::{SigSet, Signal};
-use tokio::{io::unix::AsyncFd, time::MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 
 use super::{
     args::RunArgs,
@@ -33,11 +29,12 @@ use crate::{
         command::{CommandError, Identity, Launch, Launcher, resolve},
         features,
         gate::{Gate, FileKey},
+        readiness::{self, Readiness},
         ring::Ring,
         session::{Session, Sizes},
     },
     recording::{
-        contract::{End, Meta, Note, Tier},
+        contract::{End, Meta},
         writer::{WriteError, Writer},
     },
 };
@@ -165,12 +162,15 @@ impl Recorder {
         &mut self,
         launch: Launch,
         gate: Option<Gate>,
-        logger: aya_log::EbpfLogger<&'static dyn log::Log>,
+        mut logger: aya_log::EbpfLogger<&'static dyn log::Log>,
     ) -> Result<Ended> {
-        let mut signals = AsyncFd::new(Signals::open()?)?;
-        let gate = gate.map(AsyncFd::new).transpose()?;
-        let mut logger = AsyncFd::new(logger)?;
-        let wakeups = AsyncFd::new(RingFd(self.ring.as_raw_fd()))?;
+        let mut signals = Signals::open()?;
+        let sources = Sources {
+            signals: Readiness::of(&signals)?,
+            gate: gate.as_ref().map(Readiness::of).transpose()?,
+            log: Readiness::of(&logger)?,
+            ring: Readiness::of(&self.ring)?,
+        };
         let launcher = Launcher::prepare(launch)?;
         self.follower.session().set_spawner(Some(launcher.tid))?;
         let mut relay = Relay::new(Starting(Some(launcher.go())));
@@ -182,27 +182,24 @@ impl Recorder {
         loop {
             tokio::select! {
                 biased;
-                ready = signals.readable_mut() => {
-                    let mut ready = ready?;
-                    relay.take_signals(ready.get_inner_mut())?;
-                    ready.clear_ready();
+                ready = sources.signals.ready() => {
+                    ready?;
+                    relay.take_signals(&mut signals)?;
                 }
-                ready = readable(gate.as_ref()) => {
-                    let mut ready = ready?;
-                    self.answer_gate(ready.get_inner());
-                    ready.clear_ready();
+                ready = readiness::ready(sources.gate.as_ref()) => {
+                    ready?;
+                    gate.iter().for_each(|gate| self.answer_gate(gate));
                 }
-                ready = logger.readable_mut() => {
-                    let mut ready = ready?;
-                    ready.get_inner_mut().flush();
-                    ready.clear_ready();
+                ready = sources.log.ready() => {
+                    ready?;
+                    logger.flush();
                 }
                 _ = flush.tick() => {
                     self.flush();
                     self.follower.note_counters()?;
                 }
-                ready = wakeups.readable() => {
-                    ready?.clear_ready();
+                ready = sources.ring.ready() => {
+                    ready?;
                     more = !self.drain();
                 }
                 _ = tick.tick() => more = !self.drain(),
@@ -210,7 +207,7 @@ impl Recorder {
             }
             if let Some(ended) = relay.ended()? {
                 self.follower.session().set_spawner(None)?;
-                logger.get_mut().flush();
+                logger.flush();
                 return Ok(ended);
             }
         }
@@ -271,20 +268,12 @@ impl Recorder {
     }
 }
 
-/// The ring's descriptor for epoll; the ring itself stays where it is.
-struct RingFd(std::os::fd::RawFd);
-
-impl AsRawFd for RingFd {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.0
-    }
-}
-
-async fn readable(gate: Option<&AsyncFd<Gate>>) -> io::Result<tokio::io::unix::AsyncFdReadyGuard<'_, Gate>> {
-    match gate {
-        Some(gate) => gate.readable().await,
-        None => std::future::pending().await,
-    }
+/// What the daemon waits for.
+struct Sources {
+    signals: Readiness,
+    gate: Option<Readiness>,
+    log: Readiness,
+    ring: Readiness,
 }
 
 /// The command while it is being started.

@@ -8,6 +8,7 @@ pub mod counters;
 pub mod features;
 pub mod gate;
 pub mod offsets;
+pub mod readiness;
 pub mod ring;
 pub mod session;
 

@@ -16,7 +16,7 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use rustc_hash::FxHashMap;
-use tracer_common::config::{Cookie, Followed, GoLayout, KernelLayout, MAX_BINARIES};
+use tracer_common::config::{Cookie, Followed, GoLayout, KernelLayout, MAX_BINARIES, pt_regs_offset};
 
 use super::{KernelError, counters, offsets, ring::Ring};
 use crate::{
@@ -149,7 +149,7 @@ impl Session {
         let cookie = Cookie {
             binary: target.id.0,
             site: site_id.0,
-            register: site.register,
+            register: pt_regs_offset(site.register),
             zero_flag: match site.needs_zf {
                 None => 0,
                 Some(false) => 1,

@@ -160,9 +160,9 @@ impl Gate {
     }
 }
 
-impl AsRawFd for Gate {
-    fn as_raw_fd(&self) -> RawFd {
-        self.socket.as_raw_fd()
+impl AsFd for Gate {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

@@ -41,7 +41,7 @@ pub fn serve() -> io::Result<()> {
     println!("ready");
     io::stdout().flush()?;
     // lifetrace reads our standard output to its end.
-    drop(nix::unistd::close(libc::STDOUT_FILENO));
+    let _ = nix::unistd::close(libc::STDOUT_FILENO);
     while server.turn()? {}
     Ok(())
 }
