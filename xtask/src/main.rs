@@ -1,8 +1,12 @@
 //! `cargo xtask …`: everything a contributor or a newcomer runs. Each subcommand does its own set-up.
 
+mod bench;
+mod demo;
 mod ebpf;
 mod place;
+mod setup;
 mod shell;
+mod test;
 mod toolchain;
 
 use anyhow::Result;
@@ -23,11 +27,24 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Trace examples/orders and show what comes out; does all set-up; needs root
+    Demo,
+    /// Run every test, set-up included; needs root for the end-to-end ones
+    Test,
+    /// Measure what tracing costs the target, beside an empty probe; needs root
+    Bench {
+        /// Only the JSON lines
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 fn main() -> Result<()> {
     match Cli::parse().command {
         Command::BuildEbpf { check: false } => ebpf::build(),
         Command::BuildEbpf { check: true } => ebpf::check(),
+        Command::Demo => demo::demo(),
+        Command::Test => test::test(),
+        Command::Bench { json } => bench::bench(json),
     }
 }

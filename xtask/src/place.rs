@@ -11,3 +11,8 @@ pub fn root() -> PathBuf {
 pub fn cache() -> PathBuf {
     std::env::var_os("LIFETRACE_CACHE").map_or_else(|| root().join(".cache"), PathBuf::from)
 }
+
+/// Where cargo builds.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}

@@ -27,6 +27,7 @@ pub struct Follower {
     session: Session,
     capture: Capture,
     tier: Tier,
+    empty: bool,
     /// Files that are probed, or known not to be probed.
     known: FxHashMap<FileKey, Option<BinaryId>>,
     next_binary: u16,
@@ -34,8 +35,8 @@ pub struct Follower {
 }
 
 impl Follower {
-    pub fn new(session: Session, capture: Capture, tier: Tier) -> Self {
-        Self { session, capture, tier, known: FxHashMap::default(), next_binary: 1, last_counters: None }
+    pub fn new(session: Session, capture: Capture, tier: Tier, empty: bool) -> Self {
+        Self { session, capture, tier, empty, known: FxHashMap::default(), next_binary: 1, last_counters: None }
     }
 
     pub fn session(&mut self) -> &mut Session {
@@ -100,7 +101,7 @@ impl Follower {
         self.capture.send(Message::Binary(Box::new((describe(id, &path, &code, &sites), Arc::new(code)))));
         self.next_binary = self.next_binary.checked_add(1).context("too many binaries")?;
         let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        self.session.attach(&Target { id, path: &by_descriptor, layout, sites: &sites })?;
+        self.session.attach(&Target { id, path: &by_descriptor, layout, sites: &sites, empty: self.empty })?;
         self.capture.send(Message::Note(Note::Coverage { at: ktime_now(), binary: id, tier }));
         Ok(id)
     }

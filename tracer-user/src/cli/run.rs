@@ -114,7 +114,7 @@ async fn record(args: &RunArgs, launch: Launch, output: &Path) -> Result<Exit> {
             None
         }
     };
-    let mut follower = Follower::new(session, capture, args.tier);
+    let mut follower = Follower::new(session, capture, args.tier, args.empty_probes);
     let what = match file {
         Ok(file) => probe_command(&mut follower, gate.as_ref(), &file, &launch.program)?,
         Err(error) => format!("unreadable ({error:#})"),
@@ -310,7 +310,7 @@ fn conclude(
         let path = output.display();
         return ours(anyhow::Error::from(error).context(format!("recording stopped early; {path} holds what was written before")));
     }
-    if written.go_processes == 0 {
+    if written.go_processes == 0 && !args.empty_probes {
         let name = args.command.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         return ours(anyhow::anyhow!(
             "nothing was traced: {name} is {what}, and it started no Go program; give the Go program itself as the command"

@@ -55,6 +55,8 @@ pub struct Target<'a> {
     pub layout: GoLayout,
     /// Sites with their ids.
     pub sites: &'a [(SiteId, HookSite)],
+    /// Probes that do nothing: the floor of a benchmark.
+    pub empty: bool,
 }
 
 /// Loaded programs. Dropping it detaches everything; [`Session::detach`] does it side by side.
@@ -156,7 +158,8 @@ impl Session {
                 Some(true) => 2,
             },
         };
-        self.attach_one(program_of(site.hook), target.path, site.file_offset, cookie.to_u64(), UProbeScope::AllProcesses).map_err(
+        let program = if target.empty { "empty" } else { program_of(site.hook) };
+        self.attach_one(program, target.path, site.file_offset, cookie.to_u64(), UProbeScope::AllProcesses).map_err(
             |source| match source {
                 KernelError::Program { source, .. } => KernelError::Attach {
                     function: site.function.clone(),

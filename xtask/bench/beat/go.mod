@@ -1,0 +1,3 @@
+module lifetrace.dev/bench/beat
+
+go 1.22

@@ -1,0 +1,59 @@
+// Beat does one thing many times and prints how long each took, in nanoseconds: the measured side of `cargo xtask bench`.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+)
+
+func main() {
+	what := flag.String("what", "life", "life: one goroutine's birth and exit; pingpong: one round trip over two channels")
+	n := flag.Int("n", 200_000, "how many times")
+	flag.Parse()
+	runtime.GOMAXPROCS(1)
+	beats := map[string]func(int){"life": lives, "pingpong": pingPong}
+	beat, ok := beats[*what]
+	if !ok {
+		fmt.Fprintf(os.Stderr, "beat: no -what %s\n", *what)
+		os.Exit(2)
+	}
+	beat(*n / 10) // warm up: the heap, the free list of g structures, the first stacks
+	began := time.Now()
+	beat(*n)
+	fmt.Println(float64(time.Since(began).Nanoseconds()) / float64(*n))
+}
+
+// lives starts n goroutines that end at once, a hundred at a time: a park for each would not be the life's own.
+func lives(n int) {
+	var wg sync.WaitGroup
+	for done := 0; done < n; {
+		batch := min(100, n-done)
+		wg.Add(batch)
+		for range batch {
+			go wg.Done()
+		}
+		wg.Wait()
+		done += batch
+	}
+}
+
+// pingPong passes a value back and forth n times: two parks and two wakes a round trip.
+func pingPong(n int) {
+	ping, pong := make(chan int), make(chan int)
+	go func() {
+		for v := range ping {
+			pong <- v
+		}
+		close(pong)
+	}()
+	for i := range n {
+		ping <- i
+		<-pong
+	}
+	close(ping)
+	<-pong
+}

@@ -1,0 +1,57 @@
+//! `cargo xtask test`: all set-up, then every test there is.
+
+use std::{
+    fs,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+
+use crate::{
+    place, setup,
+    shell::run,
+};
+
+pub fn test() -> Result<()> {
+    let go = setup::go()?;
+    let root = setup::is_root();
+    let skips = place::target().join("skips.jsonl");
+    let _ = fs::remove_file(&skips);
+    fs::create_dir_all(place::target())?;
+    stage("build", || setup::lifetrace().map(drop))?;
+    stage("unit tests, without the kernel", || {
+        run(cargo_test().args(["--package", "tracer-user", "--no-default-features"]).env("LIFETRACE_GO", &go))
+    })?;
+    if !root {
+        println!("not root: the end-to-end tests that set probes are skipped and counted; run `sudo -E cargo xtask test` for them");
+    }
+    stage("all crates, end to end", || run(cargo_test().arg("--workspace").env("LIFETRACE_GO", &go)))?;
+    report_skips(&fs::read_to_string(&skips).unwrap_or_default());
+    Ok(())
+}
+
+fn cargo_test() -> Command {
+    let mut cargo = Command::new("cargo");
+    cargo.args(["test", "--quiet"]).current_dir(place::root());
+    cargo
+}
+
+/// Runs one stage and prints its minutes.
+pub fn stage(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    println!("== {name}");
+    let began = Instant::now();
+    let result = work();
+    println!("== {name}: {} min", minutes(began.elapsed()));
+    result
+}
+
+fn minutes(took: Duration) -> String {
+    format!("{:.1}", took.as_secs_f64() / 60.0)
+}
+
+fn report_skips(lines: &str) {
+    let count = lines.lines().count();
+    println!("== {count} skipped");
+    lines.lines().for_each(|line| println!("   {line}"));
+}
