@@ -1,27 +1,229 @@
-//! STUB
-use std::fs::File;
-use crate::recording::contract::*;
-#[derive(Clone, Copy, Debug)]
-pub enum Hook { Birth, Exit, Park, ParkAbort, Wake }
-impl Hook { pub fn name(self) -> &'static str { "" } }
-#[derive(Clone, Debug)]
-pub struct HookSite { pub hook: Hook, pub function: String, pub address: u64, pub file_offset: u64, pub instruction: String, pub emulated: bool, pub register: u8, pub note: String, pub needs_zf: Option<bool> }
-pub struct MissingHook { pub hook: Hook, pub reason: String }
-pub struct Plan { pub sites: Vec<HookSite>, pub missing: Vec<MissingHook> }
-impl Plan { pub fn complete(&self) -> bool { true } }
-pub struct GoBinary {}
+//! Go executables: version, symbols, runtime layout, and where to probe.
+//!
+//! Owns everything that is read out of a Go binary on disk. Does not read running processes, and attaches nothing: it hands
+//! out link-time addresses and file offsets. The file belongs to whoever is traced, so every parser here is bounded in time
+//! and memory and answers damage with an error or an empty result, never a panic.
+//!
+//! ```text
+//! elf → buildinfo, pclntab → moduledata → symbol (inline)
+//!                          ↘ flow → sites (hook) ← offsets
+//! ```
+
+mod buildinfo;
+mod elf;
+mod flow;
+mod hook;
+mod identify;
+mod inline;
+mod moduledata;
+mod offsets;
+mod pclntab;
+mod sites;
+mod symbol;
+#[cfg(test)]
+mod toolchain_tests;
+mod version;
+
+use std::{
+    fs::File,
+    io::{self, Read},
+};
+
+use tracer_common::config::GoLayout;
+
+use self::{
+    buildinfo::BuildInfo,
+    elf::Elf,
+    moduledata::ModuleData,
+    pclntab::{Header, Pclntab},
+};
+pub use self::{
+    hook::{Hook, HookSite, MissingHook, Plan},
+    identify::{looks_like_go, what_is, what_is_file},
+    version::GoVersion,
+};
+use crate::recording::contract::{CodeUse, Frame, Tier};
+
+/// The largest file that is read.
+pub const MAX_FILE_BYTES: u64 = 2 << 30;
+
+/// Why a file cannot be used as a Go executable.
 #[derive(Debug, thiserror::Error)]
-#[error("x")]
-pub struct GolangError;
-impl GoBinary {
-    pub fn open(_f: &File) -> Result<Self, GolangError> { Err(GolangError) }
-    pub fn version(&self) -> &str { "" }
-    pub fn module(&self) -> &str { "" }
-    pub fn layout(&self) -> Result<tracer_common::config::GoLayout, GolangError> { Err(GolangError) }
-    pub fn wait_reasons(&self) -> &'static [&'static str] { &[] }
-    pub fn hchan_lock(&self) -> Option<u64> { None }
-    pub fn plan(&self, _t: Tier) -> Plan { Plan { sites: vec![], missing: vec![] } }
-    pub fn symbolize(&self, _a: u64, _u: CodeUse) -> Vec<Frame> { vec![] }
+pub enum GolangError {
+    /// `what` tells a person what it is instead: "a shell script run by /bin/sh".
+    #[error("not a Go executable for x86-64: {what}")]
+    NotGo { what: String },
+    #[error("built by {version}, which lifetrace does not know")]
+    Unsupported { version: String },
+    #[error("a Go executable that cannot be read: {0}")]
+    Malformed(String),
+    #[error("the file has {bytes} bytes, more than the {MAX_FILE_BYTES} that are read")]
+    TooLarge { bytes: u64 },
+    #[error("the file cannot be read")]
+    Io(#[from] io::Error),
 }
-pub fn looks_like_go(_f: &File) -> std::io::Result<bool> { Ok(false) }
-pub fn what_is(_f: &File) -> std::io::Result<String> { Ok(String::new()) }
+
+/// A Go executable, taken apart. Addresses are link-time: without the load bias of a position-independent one.
+pub struct GoBinary {
+    elf: Elf,
+    header: Header,
+    /// Where functions' entry offsets count from.
+    text: u64,
+    /// Where inline trees are; `None` leaves inlined calls unexpanded.
+    gofunc: Option<u64>,
+    version: GoVersion,
+    module: String,
+    build_id: Option<String>,
+}
+
+impl std::fmt::Debug for GoBinary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut this = f.debug_struct("GoBinary");
+        this.field("version", &self.version.raw()).field("module", &self.module).finish_non_exhaustive()
+    }
+}
+
+impl GoBinary {
+    /// Reads a Go executable from the file's start, whatever its position. Up to [`MAX_FILE_BYTES`].
+    pub fn open(file: &File) -> Result<Self, GolangError> {
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(GolangError::NotGo { what: "not a regular file".to_owned() });
+        }
+        let bytes = metadata.len();
+        if bytes > MAX_FILE_BYTES {
+            return Err(GolangError::TooLarge { bytes });
+        }
+        if !looks_like_go(file)? {
+            return Err(GolangError::NotGo { what: what_is_file(file)? });
+        }
+        let mut contents = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0));
+        PositionedReader { file, at: 0 }.take(MAX_FILE_BYTES).read_to_end(&mut contents)?;
+        Self::from_bytes(contents)
+    }
+
+    /// The same from a file's contents.
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, GolangError> {
+        if !identify::is_x86_64(&bytes) {
+            return Err(GolangError::NotGo { what: what_is(&bytes) });
+        }
+        let what = what_is(bytes.get(..64 << 10).unwrap_or(&bytes));
+        let elf = Elf::parse(bytes)?;
+        let info = BuildInfo::read(&elf);
+        let header = match Header::find(&elf) {
+            Err(GolangError::Malformed(_)) if info.is_none() => return Err(GolangError::NotGo { what }),
+            header => header?,
+        };
+        let module = ModuleData::find(&elf, &header);
+        let text = module.map(|m| m.text).or((header.text_start != 0).then_some(header.text_start));
+        let text = text.ok_or_else(|| GolangError::Malformed("its module data was not found".to_owned()))?;
+        let mut this = Self {
+            build_id: buildinfo::build_id(&elf),
+            version: GoVersion::unknown(),
+            module: info.as_ref().map(|info| info.module.clone()).unwrap_or_default(),
+            elf,
+            header,
+            text,
+            gofunc: None,
+        };
+        let stated = info.as_ref().and_then(|info| GoVersion::parse(&info.version));
+        this.version = match stated.or_else(|| this.version_from_code()) {
+            Some(version) => version,
+            None if info.is_some() => {
+                return Err(GolangError::Unsupported { version: info.map(|info| info.version).unwrap_or_default() });
+            }
+            None => return Err(GolangError::Malformed("it does not tell its Go version".to_owned())),
+        };
+        let minor = this.version.release().1;
+        this.gofunc = module.and_then(|module| module.gofunc(&this.elf, this.header.format, minor));
+        Ok(this)
+    }
+
+    pub fn version(&self) -> &GoVersion {
+        &self.version
+    }
+
+    /// Path of the main module, "" if the binary names none.
+    pub fn module(&self) -> &str {
+        &self.module
+    }
+
+    /// Go's build id, else the GNU one in hex.
+    pub fn build_id(&self) -> Option<&str> {
+        self.build_id.as_deref()
+    }
+
+    /// Whether it is loaded at an address of the kernel's choice.
+    pub fn is_pie(&self) -> bool {
+        self.elf.is_position_independent()
+    }
+
+    /// Offsets into its runtime's structures. `Unsupported` for a version nobody measured.
+    pub fn layout(&self) -> Result<GoLayout, GolangError> {
+        let unsupported = || GolangError::Unsupported { version: self.version.to_string() };
+        self.runtime().map(|runtime| runtime.layout).ok_or_else(unsupported)
+    }
+
+    /// Names of its wait reasons by number; empty for a version nobody measured.
+    pub fn wait_reasons(&self) -> &'static [&'static str] {
+        self.runtime().map_or(&[], |runtime| runtime.wait_reasons)
+    }
+
+    /// Offset of `lock` in `runtime.hchan`.
+    pub fn hchan_lock(&self) -> Option<u64> {
+        self.runtime().map(|runtime| runtime.hchan_lock)
+    }
+
+    /// Where to probe for a tier, and what of it could not be found.
+    pub fn plan(&self, tier: Tier) -> Plan {
+        let Some(table) = self.table() else { return Plan::nothing("the table of functions is gone") };
+        let minor = self.version.release().1;
+        let program = sites::Program { elf: &self.elf, table, gofunc: self.gofunc, minor, runtime: self.runtime() };
+        sites::plan(&program, tier)
+    }
+
+    /// Frames of a code address, innermost first, inlined calls expanded. Empty when unknown.
+    pub fn symbolize(&self, address: u64, use_as: CodeUse) -> Vec<Frame> {
+        let address = match use_as {
+            CodeUse::Return => address.wrapping_sub(1),
+            CodeUse::Entry => address,
+        };
+        self.table().map(|table| symbol::frames(&self.elf, table, self.gofunc, address)).unwrap_or_default()
+    }
+
+    /// Entry of the function of this name (`main.main`); the largest, where an assembly wrapper shares it.
+    pub fn function(&self, name: &str) -> Option<u64> {
+        let table = self.table()?;
+        let same = table.functions().filter(|function| table.name(*function) == name);
+        same.max_by_key(|function| function.end - function.start).map(|function| function.start)
+    }
+
+    fn runtime(&self) -> Option<&'static offsets::Runtime> {
+        let (major, minor) = self.version.release();
+        (major == 1 && !self.version.is_development()).then(|| offsets::runtime(minor))?
+    }
+
+    fn table(&self) -> Option<Pclntab<'_>> {
+        Some(Pclntab { header: &self.header, bytes: self.elf.from(self.header.address)?, text: self.text })
+    }
+
+    fn version_from_code(&self) -> Option<GoVersion> {
+        let table = self.table()?;
+        let schedinit = table.lookup(self.function("runtime.schedinit")?)?;
+        version::from_schedinit(&self.elf, schedinit)
+    }
+}
+
+/// Reads by offset, so that the position of a file others share stays where it is.
+struct PositionedReader<'a> {
+    file: &'a File,
+    at: u64,
+}
+
+impl Read for PositionedReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = std::os::unix::fs::FileExt::read_at(self.file, buffer, self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}

@@ -1,0 +1,47 @@
+//! From a code address to the frames a person reads: inlined calls innermost, the function that holds the code last.
+//!
+//! Source: `runtime/symtabinl.go` (`inlineUnwinder`).
+
+use super::{
+    elf::Elf,
+    inline::{CallSite, InlineTree, MAX_DEPTH, PCDATA_TREE_INDEX},
+    pclntab::{Function, Pclntab},
+};
+use crate::recording::contract::Frame;
+
+/// Frames of the instruction at `address`; empty where no function holds it.
+pub fn frames(elf: &Elf, table: Pclntab<'_>, gofunc: Option<u64>, address: u64) -> Vec<Frame> {
+    let Some(function) = table.lookup(address) else { return Vec::new() };
+    let Ok(mut offset) = u32::try_from(address - function.start) else { return Vec::new() };
+    let tree = gofunc.and_then(|gofunc| InlineTree::of(elf, table, gofunc, function));
+    let tree_index = |offset| table.pcdata(function, PCDATA_TREE_INDEX, offset).unwrap_or(-1);
+    let mut frames = Vec::new();
+    let (mut file, mut line) = table.position(function, offset);
+    let mut index = tree_index(offset);
+    while let Some(call) = tree.and_then(|tree| tree.call(index))
+        && frames.len() < MAX_DEPTH
+    {
+        frames.push(Frame { function: table.name_at(call.name).into_owned(), file, line });
+        match call.site {
+            CallSite::Code(parent) => {
+                offset = parent;
+                (file, line) = table.position(function, offset);
+                index = tree_index(offset);
+            }
+            CallSite::Position { file: number, line: at, parent } => {
+                file = table.file(function, number).unwrap_or_default().into_owned();
+                line = u32::try_from(at).unwrap_or(0);
+                index = parent;
+            }
+        }
+    }
+    frames.push(Frame { function: table.name(function).into_owned(), file, line });
+    frames
+}
+
+/// Whether the compiler folded a call of `name` into `function`.
+pub fn inlines(elf: &Elf, table: Pclntab<'_>, gofunc: Option<u64>, function: Function, name: &str) -> bool {
+    let Some(tree) = gofunc.and_then(|gofunc| InlineTree::of(elf, table, gofunc, function)) else { return false };
+    let last = table.pcdata_max(function, PCDATA_TREE_INDEX).unwrap_or(-1);
+    (0..=last).any(|index| tree.call(index).is_some_and(|call| table.name_at(call.name) == name))
+}
