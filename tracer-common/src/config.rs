@@ -55,14 +55,15 @@ pub struct GoLayout {
     /// 1 once userspace has filled the entry.
     pub valid: u32,
     pub g_goid: u32,
-    /// 0 where the version has no `parentGoid` (before 1.21).
-    pub g_parent_goid: u32,
+    /// 1 where `parentGoid` lies just before `gopc` (since Go 1.21), else 0.
+    pub has_parent_goid: u32,
+    /// `g.gopc`; `g.startpc` lies 16 bytes behind it in every version.
     pub g_gopc: u32,
-    pub g_startpc: u32,
     pub g_m: u32,
     /// `g.sched.bp`.
     pub g_sched_bp: u32,
     pub m_curg: u32,
+    pub _pad: u32,
 }
 assert_size!(GoLayout, 32);
 

@@ -1,4 +1,4 @@
-//! Per-CPU counters: hits, losses, and what was ignored.
+//! Per-CPU counters: losses, and hits that make no record. A hit that counts makes one record, delivered or lost.
 
 use crate::header::Kind;
 
@@ -14,9 +14,11 @@ pub const FAULTS: u32 = 3;
 pub const PROCESSES_REFUSED: u32 = 4;
 /// Hits on a binary whose layout is missing or implausible.
 pub const BAD_LAYOUT: u32 = 5;
-/// Hits, by the kind of record they were meant to make: `HITS + kind`.
-pub const HITS: u32 = 16;
+/// Hits after a compare-and-swap that had failed: they mean nothing.
+pub const FAILED_SWAPS: u32 = 6;
+/// Stacks not walked because every scratch place of the CPU was taken.
+pub const NO_SCRATCH: u32 = 7;
 /// Records that did not fit into the ring, by kind: `LOST + kind`.
-pub const LOST: u32 = HITS + Kind::LIMIT;
+pub const LOST: u32 = 16;
 /// Size of the table.
 pub const LIMIT: u32 = LOST + Kind::LIMIT;

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
-    helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns},
+    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
     maps::ring_buf::RingBufEntry,
 };
 use tracer_common::{
@@ -18,10 +18,9 @@ const WAKE_EVERY: u64 = 1024;
 
 /// The header of a record made now. Takes the next sequence number of this CPU, whether the record will fit or not.
 #[inline(always)]
-pub fn header(kind: Kind, binary: u16, site: u16) -> Header {
+pub fn header(kind: Kind, binary: u16, site: u16, pid_tgid: u64) -> Header {
     // SAFETY: takes no pointer.
     let ktime_ns = unsafe { bpf_ktime_get_ns() };
-    let pid_tgid = bpf_get_current_pid_tgid();
     Header {
         ktime_ns,
         seq: count_and_get(counters::SEQ),

@@ -21,20 +21,21 @@ use crate::{
 /// A hit that counts.
 pub struct Hit {
     pub cookie: Cookie,
+    pub pid_tgid: u64,
     pub layout: &'static GoLayout,
 }
 
-/// Decides whether this hit counts, and counts it either way.
+/// Decides whether this hit counts. One that does not is counted as what it is; one that does makes a record.
 #[inline(always)]
-pub fn accept(ctx: &ProbeContext, kind: Kind) -> Option<Hit> {
+pub fn accept(ctx: &ProbeContext) -> Option<Hit> {
     // SAFETY: the context is the one the kernel passed.
     let cookie = Cookie::from_u64(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
-    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    let pid_tgid = bpf_get_current_pid_tgid();
+    let tgid = (pid_tgid >> 32) as u32;
     let Some(followed) = FOLLOWED.get_ptr_mut(&tgid) else {
         count(counters::FOREIGN_HITS);
         return None;
     };
-    count(counters::HITS + kind as u32);
     // SAFETY: a map value; a race with another thread of the process writes the same kind of value.
     let binary = unsafe { (*followed).binary };
     if binary != cookie.binary {
@@ -42,9 +43,10 @@ pub fn accept(ctx: &ProbeContext, kind: Kind) -> Option<Hit> {
             count(counters::DUPLICATE_HITS);
             return None;
         }
-        first_hit(ctx, cookie, followed)?;
+        first_hit(ctx, cookie, pid_tgid, followed)?;
     }
     if !go_abi::zero_flag_is(ctx, cookie.zero_flag) {
+        count(counters::FAILED_SWAPS);
         return None;
     }
     let layout = LAYOUTS.get(cookie.binary as u32)?;
@@ -54,14 +56,14 @@ pub fn accept(ctx: &ProbeContext, kind: Kind) -> Option<Hit> {
         }
         return None;
     }
-    Some(Hit { cookie, layout })
+    Some(Hit { cookie, pid_tgid, layout })
 }
 
 /// The first hit since the process's exec settles which attachment is its own, and tells userspace where it is mapped. If
 /// that record does not fit, the next hit tries again.
 #[inline(always)]
-fn first_hit(ctx: &ProbeContext, cookie: Cookie, followed: *mut Followed) -> Option<()> {
-    let header = emit::header(Kind::ProcessImage, cookie.binary, cookie.site);
+fn first_hit(ctx: &ProbeContext, cookie: Cookie, pid_tgid: u64, followed: *mut Followed) -> Option<()> {
+    let header = emit::header(Kind::ProcessImage, cookie.binary, cookie.site, pid_tgid);
     let record = ProcessImage { header, ip: go_abi::instruction_pointer(ctx) };
     if !emit::send(Kind::ProcessImage, header.seq, record) {
         return None;
@@ -75,9 +77,8 @@ fn first_hit(ctx: &ProbeContext, cookie: Cookie, followed: *mut Followed) -> Opt
 fn plausible(layout: &GoLayout) -> bool {
     layout.valid == 1
         && layout.g_goid <= MAX_OFFSET
-        && layout.g_parent_goid <= MAX_OFFSET
+        && layout.g_gopc >= 8
         && layout.g_gopc <= MAX_OFFSET
-        && layout.g_startpc <= MAX_OFFSET
         && layout.g_m <= MAX_OFFSET
         && layout.g_sched_bp <= MAX_OFFSET
         && layout.m_curg <= MAX_OFFSET

@@ -33,34 +33,36 @@ fn goid_of(g: u64, layout: &GoLayout) -> Option<u64> {
     read_user::<u64>(g + layout.g_goid as u64)
 }
 
+/// Neighbours in `struct g`: `parentGoid` (since Go 1.21), `gopc`, `ancestors`, `startpc`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Origin {
+    parent_goid: u64,
+    gopc: u64,
+    _ancestors: u64,
+    startpc: u64,
+}
+
 /// The new g is complete (goid, parentGoid, gopc, startpc are set) and not yet in any run queue: nothing can happen to it
-/// before this record. Runs on the system stack of the creating thread.
+/// before this record. Runs in a closure on the system stack of the creating thread.
 #[inline(always)]
 pub fn birth(ctx: &ProbeContext) {
-    let Some(Hit { cookie, layout }) = accept(ctx, Kind::GoroutineBirth) else {
+    let Some(Hit { cookie, pid_tgid, layout }) = accept(ctx) else {
         return;
     };
     let g = go_abi::register(ctx, cookie.register);
     let Some(goid) = goid_of(g, layout) else {
         return;
     };
-    let gopc = read_user::<u64>(g + layout.g_gopc as u64).unwrap_or(0);
-    let startpc = read_user::<u64>(g + layout.g_startpc as u64).unwrap_or(0);
-    let mut parent_goid = 0;
-    if layout.g_parent_goid != 0 {
-        parent_goid = read_user::<u64>(g + layout.g_parent_goid as u64).unwrap_or(0);
-    }
-    // A goroutine's `go` statement switches to the system stack, and the goroutine's own frames are saved in its g. A timer
-    // makes goroutines from the system stack itself, and then its frames lead to the creator.
-    let mut frame_pointer = go_abi::frame_pointer(ctx);
-    if parent_goid != 0 || layout.g_parent_goid == 0 {
-        let creator = current_user_g(ctx, layout);
-        if creator != 0 {
-            frame_pointer = read_user::<u64>(creator + layout.g_sched_bp as u64).unwrap_or(0);
-        }
-    }
-    let stack_id = stack::walk(cookie.binary, cookie.site, 0, frame_pointer);
-    let header = emit::header(Kind::GoroutineBirth, cookie.binary, cookie.site);
+    let Some(Origin { parent_goid, gopc, startpc, .. }) = read_user::<Origin>(g + layout.g_gopc as u64 - 8) else {
+        return;
+    };
+    let parent_goid = if layout.has_parent_goid == 0 { 0 } else { parent_goid };
+    // The closure's own frame lies on the system stack, but systemstack leaves RBP alone when it switches (asm_amd64.s): what
+    // the closure saved is the frame pointer of newproc, on the stack of whoever executed the `go` statement.
+    let newproc_frame = read_user::<u64>(go_abi::frame_pointer(ctx)).unwrap_or(0);
+    let stack_id = stack::above(cookie, pid_tgid, newproc_frame);
+    let header = emit::header(Kind::GoroutineBirth, cookie.binary, cookie.site, pid_tgid);
     emit::send(
         Kind::GoroutineBirth,
         header.seq,
@@ -71,15 +73,14 @@ pub fn birth(ctx: &ProbeContext) {
 /// gopark's caller is at the top of the stack, its frame pointer still in the register.
 #[inline(always)]
 pub fn park(ctx: &ProbeContext) {
-    let Some(Hit { cookie, layout }) = accept(ctx, Kind::GoroutinePark) else {
+    let Some(Hit { cookie, pid_tgid, layout }) = accept(ctx) else {
         return;
     };
     let Some(goid) = goid_of(go_abi::current_g(ctx), layout) else {
         return;
     };
-    let caller = read_user::<u64>(go_abi::stack_pointer(ctx)).unwrap_or(0);
-    let stack_id = stack::walk(cookie.binary, cookie.site, caller, go_abi::frame_pointer(ctx));
-    let header = emit::header(Kind::GoroutinePark, cookie.binary, cookie.site);
+    let stack_id = stack::of_caller(cookie, pid_tgid, go_abi::stack_pointer(ctx), go_abi::frame_pointer(ctx));
+    let header = emit::header(Kind::GoroutinePark, cookie.binary, cookie.site, pid_tgid);
     emit::send(
         Kind::GoroutinePark,
         header.seq,
@@ -97,20 +98,20 @@ pub fn park(ctx: &ProbeContext) {
 /// `park_m` is about to call `casgstatus(gp, _Gwaiting, _Grunnable)` because the unlock function returned false.
 #[inline(always)]
 pub fn park_abort(ctx: &ProbeContext) {
-    let Some(Hit { cookie, layout }) = accept(ctx, Kind::GoroutineParkAbort) else {
+    let Some(Hit { cookie, pid_tgid, layout }) = accept(ctx) else {
         return;
     };
     let Some(goid) = goid_of(go_abi::register(ctx, cookie.register), layout) else {
         return;
     };
-    let header = emit::header(Kind::GoroutineParkAbort, cookie.binary, cookie.site);
+    let header = emit::header(Kind::GoroutineParkAbort, cookie.binary, cookie.site, pid_tgid);
     emit::send(Kind::GoroutineParkAbort, header.seq, GoroutineParkAbort { header, goid });
 }
 
 /// The runtime is about to call `casgstatus(gp, _Gwaiting, _Grunnable)`: the goroutine cannot run before this record.
 #[inline(always)]
 pub fn wake(ctx: &ProbeContext) {
-    let Some(Hit { cookie, layout }) = accept(ctx, Kind::GoroutineWake) else {
+    let Some(Hit { cookie, pid_tgid, layout }) = accept(ctx) else {
         return;
     };
     let Some(goid) = goid_of(go_abi::register(ctx, cookie.register), layout) else {
@@ -121,19 +122,19 @@ pub fn wake(ctx: &ProbeContext) {
     if waker != 0 {
         waker_goid = goid_of(waker, layout).unwrap_or(0);
     }
-    let header = emit::header(Kind::GoroutineWake, cookie.binary, cookie.site);
+    let header = emit::header(Kind::GoroutineWake, cookie.binary, cookie.site, pid_tgid);
     emit::send(Kind::GoroutineWake, header.seq, GoroutineWake { header, goid, waker_goid });
 }
 
 /// The runtime is about to call `casgstatus(gp, _Grunning, _Gdead)`: the g still has its goid.
 #[inline(always)]
 pub fn exit(ctx: &ProbeContext) {
-    let Some(Hit { cookie, layout }) = accept(ctx, Kind::GoroutineExit) else {
+    let Some(Hit { cookie, pid_tgid, layout }) = accept(ctx) else {
         return;
     };
     let Some(goid) = goid_of(go_abi::register(ctx, cookie.register), layout) else {
         return;
     };
-    let header = emit::header(Kind::GoroutineExit, cookie.binary, cookie.site);
+    let header = emit::header(Kind::GoroutineExit, cookie.binary, cookie.site, pid_tgid);
     emit::send(Kind::GoroutineExit, header.seq, GoroutineExit { header, goid });
 }

@@ -2,7 +2,7 @@
 //!
 //! On the host this crate is an empty program: it exists for `cargo xtask build-ebpf`.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
-#![cfg_attr(target_arch = "bpf", allow(internal_features), feature(core_intrinsics))]
+#![cfg_attr(target_arch = "bpf", allow(internal_features), feature(asm_experimental_arch, core_intrinsics))]
 
 #[cfg(target_arch = "bpf")]
 mod emit;

@@ -11,6 +11,8 @@ use tracer_common::{
     counters,
 };
 
+use crate::stack::{SCRATCHES, Scratch};
+
 /// All records, in the order in which they were reserved.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(64 << 20, 0);
@@ -26,6 +28,10 @@ pub static LAYOUTS: Array<GoLayout> = Array::with_max_entries(MAX_BINARIES, 0);
 /// Stacks that userspace has been sent, by id. One that falls out is sent again.
 #[map]
 pub static STACKS: LruHashMap<u64, u8> = LruHashMap::with_max_entries(65_536, 0);
+
+/// Places to copy pieces of the target's stack to.
+#[map]
+pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(SCRATCHES, 0);
 
 /// Entry 0: the running kernel's offsets.
 #[map]

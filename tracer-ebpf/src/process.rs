@@ -55,7 +55,7 @@ pub fn fork(ctx: &BtfTracePointContext, parent: *const u8, child: *const u8) {
         }
         return;
     }
-    let header = emit::header(Kind::ProcessFork, 0, 0);
+    let header = emit::header(Kind::ProcessFork, 0, 0, bpf_get_current_pid_tgid());
     let record = ProcessFork {
         header,
         child_start_boottime_ns: start_boottime(child, kernel),
@@ -86,7 +86,7 @@ pub fn exec(task: *const u8) {
     let mm = read_kernel::<u64>(task, kernel.task_mm).unwrap_or(0) as *const u8;
     let start = read_kernel::<u64>(mm, kernel.mm_arg_start).unwrap_or(0);
     let end = read_kernel::<u64>(mm, kernel.mm_arg_end).unwrap_or(0);
-    let header = emit::header(Kind::ProcessExec, 0, 0);
+    let header = emit::header(Kind::ProcessExec, 0, 0, bpf_get_current_pid_tgid());
     let Some(mut entry) = emit::reserve::<ProcessExec>(Kind::ProcessExec) else {
         return;
     };
@@ -126,7 +126,7 @@ pub fn exit(task: *const u8) {
     if FOLLOWED.remove(&tgid).is_err() {
         return;
     }
-    let header = emit::header(Kind::ProcessExit, 0, 0);
+    let header = emit::header(Kind::ProcessExit, 0, 0, bpf_get_current_pid_tgid());
     let record = ProcessExit {
         header,
         start_boottime_ns: start_boottime(task, kernel),

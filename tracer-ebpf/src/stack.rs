@@ -1,31 +1,141 @@
 //! Walking frame pointers, and naming a stack by its addresses so that it is sent once.
 
+use core::intrinsics::{AtomicOrdering, atomic_xchg};
+
+use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use tracer_common::{
+    config::Cookie,
+    counters,
     header::Kind,
     stack::{MAX_FRAMES, Stack, hash_add, hash_end, hash_start},
 };
 
 use crate::{
     emit,
-    maps::STACKS,
-    mem::read_user,
+    maps::{SCRATCH, STACKS, count},
 };
 
-/// A frame as Go's prologues leave it: the caller's frame pointer, then the return address.
-#[derive(Clone, Copy)]
+/// Stacks are copied up to the next multiple of this: a copy costs about as much as its call, so one copy for several frames
+/// is what makes a walk cheap, and what lies on one page with a live frame can be read without a fault.
+const WINDOW_BYTES: u64 = 1024;
+/// A saved frame pointer and a return address.
+const RECORD_BYTES: u64 = 16;
+/// Word offsets into a window, as a mask: it tells the verifier what the arithmetic guarantees.
+const OFFSET_MASK: u64 = 0x7f8;
+
+/// A place to copy a piece of stack to; BPF's own stack is too small. One that is taken belongs to a task that was preempted
+/// inside a program. What is known of the copy lies here too, and not in registers, so that the verifier does not follow
+/// every value it may have.
 #[repr(C)]
-struct FrameRecord {
-    caller: u64,
-    return_address: u64,
+pub struct Scratch {
+    taken: u64,
+    /// Address of the first byte copied.
+    base: u64,
+    /// The largest offset at which a record lies whole in the copy.
+    last: u64,
+    words: [u64; (OFFSET_MASK as usize + 8 + 16) / 8],
 }
 
-/// Walks from `frame_pointer` (its record holds the first return address, unless `first` is one already) and returns the
-/// stack's id, or 0 if nothing could be read. A stack not seen before is sent.
+/// Scratch places of a CPU. More tasks than that preempted at once inside a program: their stacks are unknown.
+pub const SCRATCHES: u32 = 4;
+
+/// A taken scratch place.
+struct Window(*mut Scratch);
+
+impl Window {
+    #[inline(always)]
+    fn take() -> Option<Self> {
+        for index in 0..SCRATCHES {
+            let scratch = SCRATCH.get_ptr_mut(index)?;
+            // SAFETY: an aligned word of a map value.
+            if unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(&raw mut (*scratch).taken, 1) } == 0 {
+                // SAFETY: the place is ours. No address is below this base, so the first record is copied.
+                unsafe {
+                    (&raw mut (*scratch).base).write_volatile(u64::MAX);
+                    (&raw mut (*scratch).last).write_volatile(0);
+                }
+                return Some(Self(scratch));
+            }
+        }
+        count(counters::NO_SCRATCH);
+        None
+    }
+
+    #[inline(always)]
+    fn give_back(self) {
+        // SAFETY: an aligned word of a map value that we took.
+        unsafe { (&raw mut (*self.0).taken).write_volatile(0) };
+    }
+
+    /// The two words at `at`, a multiple of 8.
+    #[inline(always)]
+    fn record(&self, at: u64) -> Option<(u64, u64)> {
+        // SAFETY: the place is ours.
+        let (base, last) = unsafe { ((&raw const (*self.0).base).read_volatile(), (&raw const (*self.0).last).read_volatile()) };
+        let mut offset = at.wrapping_sub(base);
+        if offset > last {
+            self.copy_from(at)?;
+            offset = 0;
+        }
+        offset &= OFFSET_MASK;
+        // SAFETY: an offset within the mask and the word behind it lie in `words`.
+        unsafe {
+            let word = (&raw const (*self.0).words).cast::<u64>().byte_add(offset as usize);
+            Some((word.read(), word.add(1).read()))
+        }
+    }
+
+    #[inline(always)]
+    fn copy_from(&self, at: u64) -> Option<()> {
+        // The word at the very end may be the first half of a record.
+        let length = WINDOW_BYTES - at % WINDOW_BYTES + 8;
+        // SAFETY: `words` is larger than length can be; the helper checks the source.
+        let failed = unsafe { bpf_probe_read_user((&raw mut (*self.0).words).cast(), length as u32, at as *const _) };
+        if failed != 0 {
+            count(counters::FAULTS);
+            return None;
+        }
+        // SAFETY: the place is ours.
+        unsafe {
+            (&raw mut (*self.0).base).write_volatile(at);
+            (&raw mut (*self.0).last).write_volatile(length - RECORD_BYTES);
+        }
+        Some(())
+    }
+}
+
+/// The stack of a goroutine that is just calling the probed function: the return address is at `stack_pointer`, and
+/// `frame_pointer` is still the caller's.
 #[inline(always)]
-pub fn walk(binary: u16, site: u16, first: u64, frame_pointer: u64) -> u64 {
+pub fn of_caller(cookie: Cookie, pid_tgid: u64, stack_pointer: u64, frame_pointer: u64) -> u64 {
+    let Some(window) = Window::take() else {
+        return 0;
+    };
+    let id = match window.record(stack_pointer) {
+        Some((return_address, _)) => walk(&window, cookie, pid_tgid, return_address, frame_pointer),
+        None => 0,
+    };
+    window.give_back();
+    id
+}
+
+/// The stack above the function whose frame record is at `frame_pointer`.
+#[inline(always)]
+pub fn above(cookie: Cookie, pid_tgid: u64, frame_pointer: u64) -> u64 {
+    let Some(window) = Window::take() else {
+        return 0;
+    };
+    let id = walk(&window, cookie, pid_tgid, 0, frame_pointer);
+    window.give_back();
+    id
+}
+
+/// Follows the frame pointers and returns the stack's id, or 0 if nothing could be read. A stack not seen before is sent.
+#[inline(always)]
+fn walk(window: &Window, cookie: Cookie, pid_tgid: u64, first: u64, frame_pointer: u64) -> u64 {
     let mut pcs = [0u64; MAX_FRAMES];
     let mut depth = 0usize;
-    let mut hash = hash_start(binary);
+    let mut hash = hash_start(cookie.binary);
     if first != 0 {
         pcs[0] = first;
         hash = hash_add(hash, first);
@@ -34,31 +144,28 @@ pub fn walk(binary: u16, site: u16, first: u64, frame_pointer: u64) -> u64 {
     let mut at = frame_pointer;
     let mut truncated = 1u32;
     for _ in 0..MAX_FRAMES {
-        if depth >= MAX_FRAMES {
-            break;
-        }
-        if at == 0 || at % 8 != 0 {
-            truncated = 0;
-            break;
-        }
-        let Some(frame) = read_user::<FrameRecord>(at) else {
+        let frame = if at == 0 || at % 8 != 0 { None } else { window.record(at) };
+        let Some((caller, return_address)) = frame else {
             truncated = 0;
             break;
         };
-        if frame.return_address == 0 {
+        if return_address == 0 {
             truncated = 0;
+            break;
+        }
+        if depth >= MAX_FRAMES {
             break;
         }
         // SAFETY: depth < MAX_FRAMES was checked above; a bounds check by core would bring in its panic.
-        unsafe { *pcs.get_unchecked_mut(depth) = frame.return_address };
-        hash = hash_add(hash, frame.return_address);
+        unsafe { *pcs.get_unchecked_mut(depth) = return_address };
+        hash = hash_add(hash, return_address);
         depth += 1;
-        // Stacks grow down: a caller's frame lies above, or the chain is broken.
-        if frame.caller <= at {
+        // Stacks grow down: a caller's frame lies above, or the chain is at its end (or broken).
+        if caller <= at {
             truncated = 0;
             break;
         }
-        at = frame.caller;
+        at = caller;
     }
     if depth == 0 {
         return 0;
@@ -66,15 +173,15 @@ pub fn walk(binary: u16, site: u16, first: u64, frame_pointer: u64) -> u64 {
     let id = hash_end(hash);
     // SAFETY: the value is not read.
     if unsafe { STACKS.get(&id) }.is_none() {
-        send(binary, site, id, depth as u32, truncated, &pcs);
+        send(cookie, pid_tgid, id, depth as u32, truncated, &pcs);
     }
     id
 }
 
 /// Sends a new stack. One that does not fit stays unknown to the map, so that the next hit tries again.
 #[inline(always)]
-fn send(binary: u16, site: u16, id: u64, depth: u32, truncated: u32, pcs: &[u64; MAX_FRAMES]) {
-    let header = emit::header(Kind::Stack, binary, site);
+fn send(cookie: Cookie, pid_tgid: u64, id: u64, depth: u32, truncated: u32, pcs: &[u64; MAX_FRAMES]) {
+    let header = emit::header(Kind::Stack, cookie.binary, cookie.site, pid_tgid);
     let Some(mut entry) = emit::reserve::<Stack>(Kind::Stack) else {
         return;
     };

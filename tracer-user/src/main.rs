@@ -1,13 +1,9 @@
-use tracer_user::kernel::{session::*, gate::*, calibrate, features};
+use tracer_user::cli::{args::*, run};
 fn main() {
     if std::env::args().nth(1).as_deref() == Some("exec-gate") { let _ = tracer_user::kernel::gate::server::serve(); return; }
-    for c in features::checks() { println!("{c:?}"); }
-    let (mut s, _r, _l) = match Session::load(Sizes::default()) { Ok(x) => x, Err(e) => { let mut e: &dyn std::error::Error = &e; loop { println!("{e}"); match e.source() { Some(s) => e = s, None => break } } return } };
-    println!("hit cost {:?}", calibrate::hit_cost_ns(&mut s));
-    println!("hit cost {:?}", calibrate::hit_cost_ns(&mut s));
-    let g = Gate::start(s.followed_fd());
-    println!("{:?}", g.is_ok());
-    if let Err(e) = &g { println!("{e}"); }
-    println!("{:?}", std::process::Command::new("/bin/echo").arg("hi").status());
-    println!("{:?}", s.counters());
+    let mut a: Vec<std::ffi::OsString> = std::env::args_os().skip(1).collect();
+    let empty = a[0] == "-e"; if empty { a.remove(0); }
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let args = RunArgs { command: a, output: Some("/tmp/w/r.lifetrace".into()), user: None, as_root: false, tier: if std::env::var("T1").is_ok() { tracer_user::recording::contract::Tier::T1 } else { tracer_user::recording::contract::Tier::T2 }, ring_mib: None, max_processes: None, empty_probes: empty, global: Global { quiet: false } };
+    match run::run(&args) { Ok(e) => std::process::exit(e.0.into()), Err(e) => { eprintln!("lifetrace: {e:#}"); std::process::exit(125) } }
 }

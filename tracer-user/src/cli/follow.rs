@@ -17,6 +17,7 @@ use crate::{
     id::{Address, BinaryId, SiteId, Tgid},
     kernel::{
         gate::FileKey,
+        ring::Ring,
         session::{Session, Target},
     },
     recording::contract::{Binary, Counters, Note, Site, Tier},
@@ -107,8 +108,8 @@ impl Follower {
     }
 
     /// Writes the kernel side's counters if they changed.
-    pub fn note_counters(&mut self) -> Result<()> {
-        let counters = self.session.counters()?;
+    pub fn note_counters(&mut self, ring: &Ring) -> Result<()> {
+        let counters = self.session.counters(ring)?;
         let same = self.last_counters.as_ref().is_some_and(|last| Counters { at: counters.at, ..last.clone() } == counters);
         if !same {
             self.capture.send(Message::Counters(counters.clone()));

@@ -129,7 +129,7 @@ async fn record(args: &RunArgs, launch: Launch, output: &Path) -> Result<Exit> {
 
 /// Probes the command's own file before it starts. Returns what it is, for a complaint at the end.
 fn probe_command(follower: &mut Follower, gate: Option<&Gate>, file: &File, path: &Path) -> Result<String> {
-    let what = golang::what_is(file).unwrap_or_else(|error| format!("unreadable ({error})"));
+    let what = golang::what_is_file(file).unwrap_or_else(|error| format!("unreadable ({error})"));
     if golang::looks_like_go(file).unwrap_or(false) {
         follower
             .probe(file)
@@ -196,7 +196,7 @@ impl Recorder {
                 }
                 _ = flush.tick() => {
                     self.flush();
-                    self.follower.note_counters()?;
+                    self.follower.note_counters(&self.ring)?;
                 }
                 ready = sources.ring.ready() => {
                     ready?;
@@ -254,7 +254,7 @@ impl Recorder {
         self.follower.session().detach_probes();
         while !self.drain() {}
         self.flush();
-        if let Err(error) = self.follower.note_counters() {
+        if let Err(error) = self.follower.note_counters(&self.ring) {
             tracing::warn!(%error, "the last counters are missing");
         }
         let capture = self.follower.into_capture();

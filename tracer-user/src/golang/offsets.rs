@@ -22,15 +22,17 @@ pub fn runtime(minor: u32) -> Option<&'static Runtime> {
 }
 
 const fn layout(goid: u32, parent_goid: u32, gopc: u32, startpc: u32, m: u32, sched_bp: u32, curg: u32) -> GoLayout {
+    // The BPF side reads these four words at once.
+    assert!(startpc == gopc + 16 && (parent_goid == 0 || parent_goid == gopc - 8));
     GoLayout {
         valid: 1,
         g_goid: goid,
-        g_parent_goid: parent_goid,
+        has_parent_goid: (parent_goid != 0) as u32,
         g_gopc: gopc,
-        g_startpc: startpc,
         g_m: m,
         g_sched_bp: sched_bp,
         m_curg: curg,
+        _pad: 0,
     }
 }
 
@@ -399,17 +401,14 @@ const WAIT_REASONS_1_26: &[&str] = &[
 mod tests {
     use super::*;
 
-    /// Check that the entries keep the runtime's own rules: startpc follows gopc, parentGoid precedes it, goid follows the status.
+    /// Check that the entries keep the runtime's own rules: goid follows the status, parentGoid came with Go 1.21.
     #[test]
     fn entries_are_consistent() {
         for runtime in RUNTIMES {
             let (layout, minor) = (&runtime.layout, runtime.minor);
-            assert_eq!(layout.g_startpc, layout.g_gopc + 16, "1.{minor}");
             assert_eq!(layout.g_goid, runtime.g_atomicstatus + 8, "1.{minor}");
-            if minor >= 21 {
-                assert_eq!(layout.g_parent_goid, layout.g_gopc - 8, "1.{minor}");
-            }
-            let largest = [layout.g_startpc, layout.m_curg, layout.g_sched_bp].into_iter().max();
+            assert_eq!(layout.has_parent_goid, u32::from(minor >= 21), "1.{minor}");
+            let largest = [layout.g_gopc, layout.m_curg, layout.g_sched_bp].into_iter().max();
             assert!(largest < Some(tracer_common::config::MAX_OFFSET), "1.{minor}");
             assert_eq!(runtime.wait_reasons[0], "", "1.{minor}");
             assert!(runtime.wait_reasons.contains(&"chan receive"), "1.{minor}");

@@ -9,21 +9,24 @@ use crate::{
     recording::contract::{Counters, KindCount, Lost},
 };
 
-/// Reads every counter once.
-pub fn read(table: &PerCpuArray<MapData, u64>, at: KtimeNs) -> Result<Counters, KernelError> {
+/// Reads every counter once. `delivered` are the records that reached the reader, by kind: with the lost ones they are the
+/// hits that counted.
+pub fn read(table: &PerCpuArray<MapData, u64>, delivered: &[u64; Kind::LIMIT as usize], at: KtimeNs) -> Result<Counters, KernelError> {
     let per_cpu = |index: u32| table.get(&index, 0).map_err(KernelError::map("COUNTERS"));
     let sum = |index: u32| per_cpu(index).map(|values| values.iter().sum::<u64>());
     let mut read = Counters {
         at,
         foreign_hits: sum(counters::FOREIGN_HITS)?,
         duplicate_hits: sum(counters::DUPLICATE_HITS)?,
+        failed_swaps: sum(counters::FAILED_SWAPS)?,
+        no_scratch: sum(counters::NO_SCRATCH)?,
         faults: sum(counters::FAULTS)?,
         processes_refused: sum(counters::PROCESSES_REFUSED)?,
         ..Counters::default()
     };
     for kind in Kind::ALL {
-        let hits = sum(counters::HITS + kind as u32)?;
-        if hits > 0 {
+        let hits = delivered[kind as usize] + sum(counters::LOST + kind as u32)?;
+        if hits > 0 && is_hit(kind) {
             read.hits.push(KindCount { kind: kind as u8, count: hits });
         }
         for (cpu, &count) in per_cpu(counters::LOST + kind as u32)?.iter().enumerate() {
@@ -33,4 +36,13 @@ pub fn read(table: &PerCpuArray<MapData, u64>, at: KtimeNs) -> Result<Counters, 
         }
     }
     Ok(read)
+}
+
+/// Whether a record of this kind stands for a trap in the target; the others ride on one, or come from tracepoints.
+fn is_hit(kind: Kind) -> bool {
+    use Kind::*;
+    match kind {
+        GoroutineBirth | GoroutinePark | GoroutineParkAbort | GoroutineWake | GoroutineExit => true,
+        Stack | ProcessImage | ProcessFork | ProcessExec | ProcessExit => false,
+    }
 }

@@ -1,8 +1,9 @@
 //! Draining the ring buffer.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::{mem::offset_of, os::fd::{AsFd, BorrowedFd}};
 
 use aya::maps::{MapData, RingBuf};
+use tracer_common::header::{Header, Kind};
 
 use crate::recording::frame_record;
 
@@ -12,11 +13,17 @@ const ROUND: usize = 32_768;
 /// The reader's end of the ring.
 pub struct Ring {
     ring: RingBuf<MapData>,
+    delivered: [u64; Kind::LIMIT as usize],
 }
 
 impl Ring {
     pub(super) fn new(ring: RingBuf<MapData>) -> Self {
-        Self { ring }
+        Self { ring, delivered: [0; Kind::LIMIT as usize] }
+    }
+
+    /// Records taken out so far, by kind.
+    pub fn delivered(&self) -> &[u64; Kind::LIMIT as usize] {
+        &self.delivered
     }
 
     /// Moves records into `block`, each behind its length, until the ring is empty, the round is over or the block holds
@@ -27,7 +34,13 @@ impl Ring {
                 return false;
             }
             match self.ring.next() {
-                Some(record) => frame_record(block, &record),
+                Some(record) => {
+                    let kind = record.get(offset_of!(Header, kind)).map_or(0, |kind| usize::from(*kind));
+                    if let Some(delivered) = self.delivered.get_mut(kind) {
+                        *delivered += 1;
+                    }
+                    frame_record(block, &record);
+                }
                 None => return true,
             }
         }

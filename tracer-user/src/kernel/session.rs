@@ -188,8 +188,8 @@ impl Session {
     }
 
     /// Every counter of the BPF side, now.
-    pub fn counters(&self) -> Result<Counters, KernelError> {
-        counters::read(&self.counters, ktime_now())
+    pub fn counters(&self, ring: &Ring) -> Result<Counters, KernelError> {
+        counters::read(&self.counters, ring.delivered(), ktime_now())
     }
 
     /// The table of followed processes, for the exec gate.

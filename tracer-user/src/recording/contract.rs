@@ -110,12 +110,16 @@ pub struct Counters {
     pub at: KtimeNs,
     /// Records lost, by CPU and kind; zeros left out.
     pub lost: Vec<Lost>,
-    /// Hits by kind, over all CPUs.
+    /// Hits that counted, by the kind of record they made, over all CPUs.
     pub hits: Vec<KindCount>,
     /// Hits of processes that are not followed.
     pub foreign_hits: u64,
     /// Hits through a second attachment to the same instruction.
     pub duplicate_hits: u64,
+    /// Hits after a compare-and-swap that had failed.
+    pub failed_swaps: u64,
+    /// Stacks not walked because the BPF side had no room.
+    pub no_scratch: u64,
     /// Failed reads of target memory.
     pub faults: u64,
     /// Processes not followed because the table was full.
