@@ -60,10 +60,8 @@ pub struct GoLayout {
     /// `g.gopc`; `g.startpc` lies 16 bytes behind it in every version.
     pub g_gopc: u32,
     pub g_m: u32,
-    /// `g.sched.bp`.
-    pub g_sched_bp: u32,
     pub m_curg: u32,
-    pub _pad: u32,
+    pub _pad: [u32; 2],
 }
 assert_size!(GoLayout, 32);
 

@@ -80,7 +80,6 @@ fn plausible(layout: &GoLayout) -> bool {
         && layout.g_gopc >= 8
         && layout.g_gopc <= MAX_OFFSET
         && layout.g_m <= MAX_OFFSET
-        && layout.g_sched_bp <= MAX_OFFSET
         && layout.m_curg <= MAX_OFFSET
 }
 

@@ -284,4 +284,54 @@ mod tests {
         assert_eq!(find(b"ab", b"ab", 9), None);
         assert_eq!(find(b"ab", b"", 0), None);
     }
+
+    /// One writable segment at 0x1000 that holds its own headers, a dynamic section at 0xe8, its one relocation at 0x118 (of
+    /// 0x1130 to 0x1234), and a pointer to 0x5678 at 0x1138.
+    fn file() -> Vec<u8> {
+        let mut bytes = vec![0u8; 0x140];
+        let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+        put(0, &[0x7f, b'E', b'L', b'F', 2, 1, 1]);
+        put(16, &[3, 0, 62, 0, 1, 0, 0, 0]);
+        put(32, &64u64.to_le_bytes());
+        put(52, &[64, 0, 56, 0, 2, 0, 64, 0]);
+        for (at, kind, offset, size) in [(64, 1u32, 0u64, 0x140u64), (120, 2, 0xe8, 0x30)] {
+            put(at, &kind.to_le_bytes());
+            put(at + 4, &6u32.to_le_bytes());
+            for (i, word) in [offset, 0x1000 + offset, 0x1000 + offset, size, size, 8].into_iter().enumerate() {
+                put(at + 8 + i * 8, &word.to_le_bytes());
+            }
+        }
+        for (i, word) in [7u64, 0x1118, 8, 24, 0, 0, 0x1130, 8, 0x1234, 0].into_iter().enumerate() {
+            put(0xe8 + i * 8, &word.to_le_bytes());
+        }
+        put(0x138, &0x5678u64.to_le_bytes());
+        bytes
+    }
+
+    /// Check that addresses lead to bytes, and that base relocations are applied and found.
+    #[test]
+    fn a_small_file() {
+        let elf = Elf::parse(file()).unwrap();
+        assert!(elf.is_position_independent());
+        assert_eq!(elf.file_offset(0x112f), Some(0x12f));
+        assert_eq!(elf.file_offset(0x1140), None);
+        assert_eq!(elf.u64_at(0x1130), Some(0x1234));
+        assert_eq!(elf.u64_at(0x1139), None);
+        assert_eq!(elf.pointers_to(0x1234, 9).first(), Some(&0x1130));
+        assert_eq!(elf.pointers_to(0x5678, 9), [0x1138]);
+    }
+
+    /// Check that the file cut at any length, or with any byte set to 0xff, is read without a panic.
+    #[test]
+    fn damage_is_survived() {
+        let whole = file();
+        for len in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[len] = 0xff;
+            for bytes in [whole[..len].to_vec(), damaged] {
+                let Ok(elf) = Elf::parse(bytes) else { continue };
+                let _ = (elf.u64_at(0x1130), elf.pointers_to(0x5678, 9), elf.notes().count(), elf.from(u64::MAX));
+            }
+        }
+    }
 }

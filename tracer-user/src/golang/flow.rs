@@ -96,7 +96,10 @@ impl Code {
     pub fn text(&self, index: usize) -> String {
         let mut text = String::new();
         if let Some(instruction) = self.instructions.get(index) {
-            GasFormatter::new().format(instruction, &mut text);
+            let mut formatter = GasFormatter::new();
+            formatter.options_mut().set_branch_leading_zeros(false);
+            formatter.options_mut().set_uppercase_hex(false);
+            formatter.format(instruction, &mut text);
         }
         text
     }
@@ -130,8 +133,9 @@ impl Code {
     }
 
     /// What the registers hold before each instruction, on every path that leads there. Paths through jump tables are
-    /// covered by assuming nothing at each instruction that follows an unconditional jump.
-    pub fn constants(&self) -> Vec<Registers> {
+    /// covered by assuming nothing at each instruction that follows an unconditional jump. `returns` says whether the
+    /// function at an address returns to its caller: what stands behind a call of `runtime.throw` is no continuation.
+    pub fn constants(&self, returns: impl Fn(u64) -> bool) -> Vec<Registers> {
         let leaders = self.leaders();
         let mut entry: Vec<Option<Registers>> = vec![None; leaders.len()];
         let indirect = self.instructions.iter().any(|i| i.flow_control() == FlowControl::IndirectBranch);
@@ -161,7 +165,7 @@ impl Code {
                 {
                     work.push(target);
                 }
-                if !falls_through(instruction.flow_control()) {
+                if !falls_through(instruction.flow_control()) || self.call_target(index).is_some_and(|target| !returns(target)) {
                     break;
                 }
             }
@@ -252,16 +256,18 @@ pub fn number(register: Register) -> Option<u8> {
 }
 
 /// Whether `arch/x86/kernel/uprobes.c` (`branch_setup_xol_ops`, `push_setup_xol_ops`) emulates an instruction of these bytes:
-/// relative calls and jumps, conditional jumps, one-byte nops with 0x66 prefixes, pushes of a general register. Longer nops
-/// are emulated by recent kernels only and do not count.
+/// relative calls and jumps, conditional jumps, one-byte nops, pushes of a general register. Longer nops do not count: they are
+/// emulated by recent kernels only, and a nop with an 0x66 prefix was refused altogether before Linux 6.2.
 pub fn is_emulated(instruction: &[u8]) -> bool {
-    match instruction {
-        [0xe8, _, _, _, _] | [0xe9, _, _, _, _] | [0xeb, _] | [0x70..=0x7f, _] => true,
-        [0x0f, 0x80..=0x8f, _, _, _, _] => true,
-        [0x50..=0x57] | [0x41, 0x50..=0x57] => true,
-        [prefixes @ .., 0x90] => prefixes.iter().all(|&byte| byte == 0x66),
-        _ => false,
-    }
+    matches!(
+        instruction,
+        [0xe8 | 0xe9, _, _, _, _]
+            | [0xeb | 0x70..=0x7f, _]
+            | [0x0f, 0x80..=0x8f, _, _, _, _]
+            | [0x50..=0x57]
+            | [0x41, 0x50..=0x57]
+            | [0x90]
+    )
 }
 
 #[cfg(test)]
@@ -282,7 +288,7 @@ mod tests {
             (&[0x0f, 0x86, 0, 0, 0, 0], true),              // jbe, near
             (&[0xeb, 0], true),                             // jmp
             (&[0x90], true),                                // nop
-            (&[0x66, 0x90], true),                          // xchg ax,ax
+            (&[0x66, 0x90], false),                         // xchg ax,ax
             (&[0xf3, 0x90], false),                         // pause
             (&[0x0f, 0x1f, 0x44, 0, 0], false),             // five-byte nop
             (&[0xc3], false),                               // ret
@@ -308,11 +314,26 @@ mod tests {
             0xe8, 0, 0, 0, 0,             // 6  call
             0xc3,                         // 7  ret
         ];
-        let states = Code::decode(0x1000, &bytes).constants();
+        let states = Code::decode(0x1000, &bytes).constants(|_| true);
         assert_eq!(states[3][1], Value::Constant(0), "rcx before the branch");
         assert_eq!(states[5][1], Value::Unknown, "rcx where 0 meets 1");
         assert_eq!(states[6][3], Value::Constant(4), "rbx, copied");
         assert_eq!(states[7][3], Value::Unknown, "rbx after the call");
+    }
+
+    /// Check that code behind a call that does not return adds nothing to what follows it.
+    #[test]
+    fn calls_that_do_not_return() {
+        #[rustfmt::skip]
+        let bytes = [
+            0xbf, 1, 0, 0, 0,             // 0  mov edi, 1
+            0x74, 0x05,                   // 1  je +5 → 3
+            0xe8, 0, 0, 0, 0,             // 2  call
+            0xc3,                         // 3  ret
+        ];
+        let code = Code::decode(0x1000, &bytes);
+        assert_eq!(code.constants(|_| true)[3][7], Value::Unknown);
+        assert_eq!(code.constants(|target| target != 0x100c)[3][7], Value::Constant(1));
     }
 
     /// Check that any bytes can be decoded and followed.
@@ -326,6 +347,6 @@ mod tests {
             })
             .collect();
         let code = Code::decode(u64::MAX - 100, &bytes);
-        assert_eq!(code.constants().len(), code.instructions.len());
+        assert_eq!(code.constants(|_| true).len(), code.instructions.len());
     }
 }

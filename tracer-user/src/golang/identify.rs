@@ -119,17 +119,19 @@ fn elf_in_words(bytes: &[u8]) -> String {
         _ => format!("machine {machine}"),
     };
     let dynamic = interpreter_in(bytes);
+    // Only on our own machine was it looked for.
+    let verdict = if machine == "x86-64" { ", not built by Go" } else { "" };
     let kind = match elf::FileType(read_u16(bytes, 16).unwrap_or(0)) {
         elf::ET_REL => "ELF object file",
         elf::ET_CORE => "ELF core dump",
         elf::ET_DYN if !dynamic => "ELF shared library or static PIE executable",
         elf::ET_EXEC | elf::ET_DYN => {
             let article = if dynamic { "a dynamically linked" } else { "a statically linked" };
-            return format!("{article} ELF executable for {machine}, not built by Go");
+            return format!("{article} ELF executable for {machine}{verdict}");
         }
         _ => "ELF file",
     };
-    format!("an {kind} for {machine}, not built by Go")
+    format!("an {kind} for {machine}{verdict}")
 }
 
 /// Whether a `PT_INTERP` is among the program headers within these bytes.
@@ -215,8 +217,8 @@ mod tests {
             (b"hello\n".to_vec(), "a text file without an interpreter line"),
             (b"MZ\x90".to_vec(), "a Windows executable"),
             (vec![0, 1, 2], "data that is no executable"),
-            (elf(2, 183, 2), "a statically linked ELF executable for aarch64, not built by Go"),
-            (elf(1, 3, 2), "a statically linked ELF executable for 32-bit x86, not built by Go"),
+            (elf(2, 183, 2), "a statically linked ELF executable for aarch64"),
+            (elf(1, 3, 2), "a statically linked ELF executable for 32-bit x86"),
             (elf(2, 62, 1), "an ELF object file for x86-64, not built by Go"),
             (elf(2, 62, 3), "an ELF shared library or static PIE executable for x86-64, not built by Go"),
             (b"\x7fELF".to_vec(), "an ELF file cut short"),

@@ -194,7 +194,7 @@ impl GoBinary {
     /// Entry of the function of this name (`main.main`); the largest, where an assembly wrapper shares it.
     pub fn function(&self, name: &str) -> Option<u64> {
         let table = self.table()?;
-        let same = table.functions().filter(|function| table.name(*function) == name);
+        let same = table.functions().filter(|function| table.is_named(*function, name));
         same.max_by_key(|function| function.end - function.start).map(|function| function.start)
     }
 

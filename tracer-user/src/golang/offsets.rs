@@ -21,7 +21,7 @@ pub fn runtime(minor: u32) -> Option<&'static Runtime> {
     RUNTIMES.iter().find(|runtime| runtime.minor == minor)
 }
 
-const fn layout(goid: u32, parent_goid: u32, gopc: u32, startpc: u32, m: u32, sched_bp: u32, curg: u32) -> GoLayout {
+const fn layout(goid: u32, parent_goid: u32, gopc: u32, startpc: u32, m: u32, curg: u32) -> GoLayout {
     // The BPF side reads these four words at once.
     assert!(startpc == gopc + 16 && (parent_goid == 0 || parent_goid == gopc - 8));
     GoLayout {
@@ -30,9 +30,8 @@ const fn layout(goid: u32, parent_goid: u32, gopc: u32, startpc: u32, m: u32, sc
         has_parent_goid: (parent_goid != 0) as u32,
         g_gopc: gopc,
         g_m: m,
-        g_sched_bp: sched_bp,
         m_curg: curg,
-        _pad: 0,
+        _pad: [0; 2],
     }
 }
 
@@ -41,7 +40,7 @@ static RUNTIMES: &[Runtime] = &[
     // go1.19.8
     Runtime {
         minor: 19,
-        layout: layout(152, 0, 296, 312, 48, 104, 192),
+        layout: layout(152, 0, 296, 312, 48, 192),
         g_atomicstatus: 144,
         hchan_lock: 88,
         wait_reasons: WAIT_REASONS_1_19,
@@ -49,7 +48,7 @@ static RUNTIMES: &[Runtime] = &[
     // go1.21.13
     Runtime {
         minor: 21,
-        layout: layout(152, 272, 280, 296, 48, 104, 192),
+        layout: layout(152, 272, 280, 296, 48, 192),
         g_atomicstatus: 144,
         hchan_lock: 88,
         wait_reasons: WAIT_REASONS_1_21,
@@ -57,7 +56,7 @@ static RUNTIMES: &[Runtime] = &[
     // go1.22.10
     Runtime {
         minor: 22,
-        layout: layout(152, 272, 280, 296, 48, 104, 192),
+        layout: layout(152, 272, 280, 296, 48, 192),
         g_atomicstatus: 144,
         hchan_lock: 88,
         wait_reasons: WAIT_REASONS_1_22,
@@ -65,7 +64,7 @@ static RUNTIMES: &[Runtime] = &[
     // go1.23.9
     Runtime {
         minor: 23,
-        layout: layout(160, 280, 288, 304, 48, 104, 192),
+        layout: layout(160, 280, 288, 304, 48, 192),
         g_atomicstatus: 152,
         hchan_lock: 96,
         wait_reasons: WAIT_REASONS_1_23,
@@ -73,7 +72,7 @@ static RUNTIMES: &[Runtime] = &[
     // go1.24.11
     Runtime {
         minor: 24,
-        layout: layout(160, 280, 288, 304, 48, 104, 192),
+        layout: layout(160, 280, 288, 304, 48, 192),
         g_atomicstatus: 152,
         hchan_lock: 96,
         wait_reasons: WAIT_REASONS_1_24,
@@ -81,7 +80,7 @@ static RUNTIMES: &[Runtime] = &[
     // go1.25.5
     Runtime {
         minor: 25,
-        layout: layout(152, 272, 280, 296, 48, 96, 184),
+        layout: layout(152, 272, 280, 296, 48, 184),
         g_atomicstatus: 144,
         hchan_lock: 104,
         wait_reasons: WAIT_REASONS_1_25,
@@ -89,7 +88,7 @@ static RUNTIMES: &[Runtime] = &[
     // go1.26.6
     Runtime {
         minor: 26,
-        layout: layout(152, 280, 288, 304, 48, 96, 184),
+        layout: layout(152, 280, 288, 304, 48, 184),
         g_atomicstatus: 144,
         hchan_lock: 104,
         wait_reasons: WAIT_REASONS_1_26,
@@ -97,7 +96,7 @@ static RUNTIMES: &[Runtime] = &[
     // go1.27.3
     Runtime {
         minor: 27,
-        layout: layout(152, 280, 288, 304, 48, 96, 184),
+        layout: layout(152, 280, 288, 304, 48, 184),
         g_atomicstatus: 144,
         hchan_lock: 104,
         wait_reasons: WAIT_REASONS_1_26,
@@ -408,7 +407,7 @@ mod tests {
             let (layout, minor) = (&runtime.layout, runtime.minor);
             assert_eq!(layout.g_goid, runtime.g_atomicstatus + 8, "1.{minor}");
             assert_eq!(layout.has_parent_goid, u32::from(minor >= 21), "1.{minor}");
-            let largest = [layout.g_gopc, layout.m_curg, layout.g_sched_bp].into_iter().max();
+            let largest = [layout.g_gopc, layout.m_curg].into_iter().max();
             assert!(largest < Some(tracer_common::config::MAX_OFFSET), "1.{minor}");
             assert_eq!(runtime.wait_reasons[0], "", "1.{minor}");
             assert!(runtime.wait_reasons.contains(&"chan receive"), "1.{minor}");

@@ -13,6 +13,8 @@ use super::{
 
 /// How many steps of a pc-value table are taken: a function with more changes of line does not exist.
 const MAX_STEPS: usize = 1 << 20;
+/// How many steps may leave the pc where it is.
+const MAX_STANDING: u32 = 16;
 const MAX_NAME: usize = 1 << 16;
 /// More functions or files than this is a lie (Kubernetes has 100,000).
 const MAX_COUNT: u64 = 5_000_000;
@@ -155,6 +157,26 @@ impl<'a> Pclntab<'a> {
         offset.map_or(Cow::Borrowed(""), |offset| self.name_at(offset))
     }
 
+    /// Whether the function's name begins with `prefix`, at the cost of comparing it.
+    pub fn has_prefix(self, function: Function, prefix: &str) -> bool {
+        let offset = read_u32(self.bytes, function.record.saturating_add(4));
+        offset.is_some_and(|offset| self.name_bytes(offset).is_some_and(|rest| rest.starts_with(prefix.as_bytes())))
+    }
+
+    /// Whether the name at `offset` is `name`, at the cost of comparing it.
+    pub fn name_is(self, offset: u32, name: &str) -> bool {
+        let rest = self.name_bytes(offset).and_then(|rest| rest.strip_prefix(name.as_bytes()));
+        rest.is_some_and(|rest| rest.first() == Some(&0))
+    }
+
+    pub fn is_named(self, function: Function, name: &str) -> bool {
+        read_u32(self.bytes, function.record.saturating_add(4)).is_some_and(|offset| self.name_is(offset, name))
+    }
+
+    fn name_bytes(self, offset: u32) -> Option<&'a [u8]> {
+        self.bytes.get(usize::try_from(self.header.names).ok()?.checked_add(offset as usize)?..)
+    }
+
     /// A string of the name table, "" if it is not there.
     pub fn name_at(self, offset: u32) -> Cow<'a, str> {
         self.string(self.header.names, offset).unwrap_or_default()
@@ -241,7 +263,7 @@ impl<'a> Pclntab<'a> {
     /// Walks pc-value table `table`, pairs of zig-zag value change and pc advance, until `stop(end of range, value)`.
     fn walk(self, table: u32, mut stop: impl FnMut(u64, i32) -> bool) -> Option<i32> {
         let mut at = usize::try_from(self.header.values).ok()?.checked_add(table as usize)?;
-        let (mut value, mut pc) = (-1i32, 0u64);
+        let (mut value, mut pc, mut standing) = (-1i32, 0u64, 0);
         for step in 0..MAX_STEPS {
             let change = u32::try_from(read_uvarint(self.bytes, &mut at)?).ok()?;
             if change == 0 && step > 0 {
@@ -249,7 +271,13 @@ impl<'a> Pclntab<'a> {
             }
             let change = (change >> 1) as i32 ^ -((change & 1) as i32);
             value = value.wrapping_add(change);
-            pc = pc.checked_add(read_uvarint(self.bytes, &mut at)?)?;
+            let advance = read_uvarint(self.bytes, &mut at)?;
+            pc = pc.checked_add(advance)?;
+            // A sound table moves on with each step and ends with its function.
+            standing += u32::from(advance == 0);
+            if standing > MAX_STANDING || pc > u64::from(u32::MAX) {
+                return None;
+            }
             if stop(pc, value) {
                 return Some(value);
             }

@@ -35,6 +35,10 @@ const R14: u8 = 14;
 
 /// Code decoded for one plan, in bytes: the runtime's own relevant functions come to less than 100 KB.
 const MAX_CODE: usize = 8 << 20;
+/// Code searched for calls, in bytes, and the length of the names of its functions: all the code of a large program, should
+/// its linker have spread the runtime over it.
+const MAX_SEARCHED: usize = 1 << 30;
+const MAX_NAMES: usize = 32 << 20;
 /// How far behind a compare-and-swap or a call its site may be.
 const MAX_DISTANCE: usize = 24;
 
@@ -48,6 +52,8 @@ const OTHER_SWAPS: [&str; 5] = [
 ];
 /// Makes a goroutine runnable only to run it at once, in the same breath as the one that switched to it.
 const COROUTINE_SWITCH: &str = "runtime.coroswitch_m";
+/// Runs for every go statement, on the system stack.
+const GO_STATEMENT: &str = "runtime.newproc.func1";
 const DEBUGGER: &str = "runtime.debugCall";
 
 /// What the scan reads.
@@ -93,7 +99,7 @@ pub fn plan(program: &Program<'_>, tier: Tier) -> Plan {
 
 /// The runtime's functions, and others between them: linkname gives some of the runtime's own the names of other packages.
 fn runtime_functions(program: &Program<'_>) -> Vec<Named> {
-    let runtime = |f: &Function| program.table.name(*f).starts_with("runtime.");
+    let runtime = |f: &Function| program.table.has_prefix(*f, "runtime.");
     let mut range: Option<Range<u64>> = None;
     for function in program.table.functions().filter(runtime) {
         let (start, end) =
@@ -102,7 +108,14 @@ fn runtime_functions(program: &Program<'_>) -> Vec<Named> {
     }
     let Some(range) = range else { return Vec::new() };
     let functions = program.table.functions().filter(|f| range.contains(&f.start));
-    functions.map(|function| Named { function, name: program.table.name(function).into_owned() }).collect()
+    let mut names = 0usize;
+    functions
+        .map(|function| Named { function, name: program.table.name(function).into_owned() })
+        .take_while(|named| {
+            names = names.saturating_add(named.name.len());
+            names <= MAX_NAMES
+        })
+        .collect()
 }
 
 impl Search<'_> {
@@ -149,11 +162,18 @@ impl Search<'_> {
             self.miss(Hook::Exit, "the binary has no runtime.casgstatus");
             self.miss(Hook::Wake, "the binary has no runtime.casgstatus");
         }
+        let mut searched = 0usize;
         for named in std::mem::take(&mut self.functions) {
             if named.name.starts_with(DEBUGGER) {
                 continue;
             }
             let Some(bytes) = self.bytes(&named) else { continue };
+            searched = searched.saturating_add(bytes.len());
+            if searched > MAX_SEARCHED {
+                self.miss(Hook::Exit, "there is more code than is searched");
+                self.miss(Hook::Wake, "there is more code than is searched");
+                break;
+            }
             let newborn =
                 symbol::inlines(self.program.elf, self.program.table, self.program.gofunc, named.function, "runtime.newproc1");
             let calls = self.calls_any(&named, bytes);
@@ -169,7 +189,7 @@ impl Search<'_> {
             };
             self.transitions(&named, &code, newborn);
         }
-        let goes = self.plan.sites.iter().any(|s| s.hook == Hook::Birth && s.function == "runtime.newproc.func1");
+        let goes = self.plan.sites.iter().any(|s| s.hook == Hook::Birth && s.function == GO_STATEMENT);
         if !goes {
             self.miss(Hook::Birth, "no site in runtime.newproc.func1, where go statements lead");
         }
@@ -179,7 +199,8 @@ impl Search<'_> {
     }
 
     fn transitions(&mut self, named: &Named, code: &Code, newborn: bool) {
-        let constants = code.constants();
+        let returns = |target| self.program.table.lookup(target).is_none_or(|f| !never_returns(&self.program.table.name(f)));
+        let constants = code.constants(returns);
         let constant = |index: usize, register: usize| match constants.get(index).and_then(|r| r.get(register)) {
             Some(Value::Constant(value)) => Some(*value),
             _ => None,
@@ -261,7 +282,23 @@ impl Search<'_> {
                 holds = if copied { holds | effect.written() } else { holds & !effect.written() };
             }
         }
-        self.miss(Hook::Birth, &format!("{} loses the new goroutine before an instruction that is cheap to probe", named.name));
+        // An unoptimised build takes the result through the stack to the call that queues it.
+        match self.queues_newborn(named, code) {
+            Some(index) => self.add(Hook::Birth, named, code, index, RBX as u8, None, "second argument of runqput"),
+            None => {
+                let reason = format!("{} loses the new goroutine before an instruction that is cheap to probe", named.name);
+                self.miss(Hook::Birth, &reason);
+            }
+        }
+    }
+
+    /// The call `runqput(pp, newg, true)` of newproc.func1, the same in every version (`runtime/proc.go`).
+    fn queues_newborn(&self, named: &Named, code: &Code) -> Option<usize> {
+        let is_put = |index: &usize| {
+            let function = code.call_target(*index).and_then(|target| self.program.table.lookup(target));
+            function.is_some_and(|f| self.program.table.name(f) == "runtime.runqput")
+        };
+        (named.name == GO_STATEMENT).then(|| (0..code.instructions.len()).find(is_put))?
     }
 
     /// Birth in a function that newproc1 was inlined into: `runqput(pp, newg, …)` in newproc.func1, else the newborn's first
@@ -270,15 +307,9 @@ impl Search<'_> {
         if named.name == "runtime.newproc1" {
             return;
         }
-        let put = (0..code.instructions.len()).find(|&index| {
-            let function = code.call_target(index).and_then(|target| self.program.table.lookup(target));
-            function.is_some_and(|f| self.program.table.name(f) == "runtime.runqput")
-        });
-        match (put, late) {
-            (Some(index), _) if named.name == "runtime.newproc.func1" => {
-                self.add(Hook::Birth, named, code, index, RBX as u8, None, "newproc1 is inlined");
-            }
-            (_, Some((index, register, zf))) if self.program.minor >= 24 => {
+        match (self.queues_newborn(named, code), late) {
+            (Some(index), _) => self.add(Hook::Birth, named, code, index, RBX as u8, None, "newproc1 is inlined"),
+            (None, Some((index, register, zf))) if self.program.minor >= 24 => {
                 self.add(Hook::Birth, named, code, index, register, zf, "newproc1 is inlined");
             }
             _ => self
@@ -349,6 +380,12 @@ impl Search<'_> {
     }
 }
 
+/// Functions that end the program or unwind (`runtime/panic.go`).
+fn never_returns(name: &str) -> bool {
+    let panics = ["runtime.panic", "runtime.goPanic", "runtime.gopanic", "runtime.fatal"];
+    name == "runtime.throw" || panics.iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// In which form a transition was met.
 enum Found {
     Call,
@@ -389,4 +426,44 @@ fn after_swap(code: &Code, swap: usize, base: u8) -> Option<(usize, bool)> {
 /// Whether control does not simply go on behind this instruction.
 fn ends_path(code: &Code, index: usize) -> bool {
     code.instructions.get(index).is_none_or(|i| i.flow_control() != FlowControl::Next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check where the site behind a compare-and-swap is, how success looks there, and when there is none. The goroutine is in
+    /// rbx.
+    #[test]
+    fn behind_a_swap() {
+        const SWAP: [u8; 8] = [0xf0, 0x0f, 0xb1, 0x8b, 0x90, 0, 0, 0]; // lock cmpxchg [rbx+0x90], ecx
+        for (what, behind, expected) in [
+            ("je", &[0x74, 0][..], Some((1, true))),
+            ("sete al; test al,al; jne", &[0x0f, 0x94, 0xc0, 0x84, 0xc0, 0x75, 0], Some((3, false))),
+            ("sete al; mov edx,ecx; test al,al; je", &[0x0f, 0x94, 0xc0, 0x89, 0xca, 0x84, 0xc0, 0x74, 0], Some((4, false))),
+            ("sete bl takes the goroutine away", &[0x0f, 0x94, 0xc3, 0x84, 0xdb, 0x75, 0], None),
+            ("inc edx takes the flag away", &[0xff, 0xc2, 0x74, 0], None),
+            ("test of another register", &[0x0f, 0x94, 0xc0, 0x84, 0xc9, 0x75, 0], None),
+            ("ret", &[0xc3, 0x74, 0], None),
+            ("nothing", &[], None),
+        ] {
+            let code = Code::decode(0x1000, &[&SWAP[..], behind].concat());
+            assert_eq!(after_swap(&code, 0, RBX as u8), expected, "{what}");
+        }
+    }
+
+    /// Check which functions are known not to return.
+    #[test]
+    fn functions_without_return() {
+        for (name, expected) in [
+            ("runtime.throw", true),
+            ("runtime.panicIndex", true),
+            ("runtime.goPanicSlice3C", true),
+            ("runtime.fatalpanic", true),
+            ("runtime.throwable", false),
+            ("runtime.ready", false),
+        ] {
+            assert_eq!(never_returns(name), expected, "{name}");
+        }
+    }
 }

@@ -9,6 +9,9 @@ use super::{
 };
 use crate::recording::contract::Frame;
 
+/// More inlined calls than this are not searched: the runtime's largest function has some hundreds.
+const MAX_CALLS: i32 = 10_000;
+
 /// Frames of the instruction at `address`; empty where no function holds it.
 pub fn frames(elf: &Elf, table: Pclntab<'_>, gofunc: Option<u64>, address: u64) -> Vec<Frame> {
     let Some(function) = table.lookup(address) else { return Vec::new() };
@@ -43,5 +46,5 @@ pub fn frames(elf: &Elf, table: Pclntab<'_>, gofunc: Option<u64>, address: u64) 
 pub fn inlines(elf: &Elf, table: Pclntab<'_>, gofunc: Option<u64>, function: Function, name: &str) -> bool {
     let Some(tree) = gofunc.and_then(|gofunc| InlineTree::of(elf, table, gofunc, function)) else { return false };
     let last = table.pcdata_max(function, PCDATA_TREE_INDEX).unwrap_or(-1);
-    (0..=last).any(|index| tree.call(index).is_some_and(|call| table.name_at(call.name) == name))
+    (0..=last.min(MAX_CALLS)).any(|index| tree.call(index).is_some_and(|call| table.name_is(call.name, name)))
 }

@@ -31,6 +31,47 @@ func main() {
 const MAIN_LINE: u32 = 14;
 const KEEP_CALL_LINE: u32 = 9;
 
+/// Coroutines beside go statements, busy enough for a profile to inline the scheduler's hot paths. Go 1.23 and later.
+const COROUTINES: &str = r#"package main
+
+import (
+	"iter"
+	"os"
+	"runtime/pprof"
+	"sync"
+	"time"
+)
+
+func burst(end time.Time) {
+	for time.Now().Before(end) {
+		c := make(chan int)
+		for i := 0; i < 50; i++ {
+			go func() { c <- i }()
+		}
+		for i := 0; i < 50; i++ {
+			<-c
+		}
+		next, stop := iter.Pull(iter.Seq[int](func(yield func(int) bool) {
+			for i := 0; i < 3 && yield(i); i++ {
+			}
+		}))
+		next()
+		stop()
+	}
+}
+
+func main() {
+	pprof.StartCPUProfile(os.Stdout)
+	var wg sync.WaitGroup
+	for i := 0; i < 4; i++ {
+		wg.Add(1)
+		go func() { burst(time.Now().Add(time.Second)); wg.Done() }()
+	}
+	wg.Wait()
+	pprof.StopCPUProfile()
+}
+"#;
+
 /// The toolchains to test with. None at all is said aloud: a silent pass would be a lie.
 fn toolchains() -> Vec<PathBuf> {
     let named = std::env::var_os("LIFETRACE_GO").unwrap_or_else(|| "go".into());
@@ -43,8 +84,13 @@ fn toolchains() -> Vec<PathBuf> {
 }
 
 fn build(go: &Path, folder: &Path, flags: &[&str]) -> Vec<u8> {
-    fs::write(folder.join("main.go"), PROGRAM).unwrap();
-    fs::write(folder.join("go.mod"), "module example.com/traced\n\ngo 1.19\n").unwrap();
+    build_program(go, folder, flags, PROGRAM, "1.19")
+}
+
+/// `language` is the `go` line of go.mod.
+fn build_program(go: &Path, folder: &Path, flags: &[&str], program: &str, language: &str) -> Vec<u8> {
+    fs::write(folder.join("main.go"), program).unwrap();
+    fs::write(folder.join("go.mod"), format!("module example.com/traced\n\ngo {language}\n")).unwrap();
     let mut command = Command::new(go);
     command.arg("build").args(flags).args(["-o", "traced", "."]).current_dir(folder);
     for variable in ["GOROOT", "GOFLAGS", "GOOS", "GOARCH", "GOEXPERIMENT"] {
@@ -89,7 +135,8 @@ fn check_symbols(binary: &GoBinary, label: &str) {
     assert_eq!((last.function.as_str(), last.line), ("main.main", MAIN_LINE), "{label}");
     assert!(last.file.ends_with("main.go"), "{label}: {}", last.file);
     let keep = binary.function("main.keep").unwrap();
-    let code = binary.elf.read(entry, 512).unwrap();
+    let code = binary.elf.from(entry).unwrap();
+    let code = &code[..code.len().min(512)];
     let code = flow::Code::decode(entry, code);
     let call = (0..code.instructions.len()).find(|&index| code.call_target(index) == Some(keep)).unwrap();
     let frames = binary.symbolize(code.instructions[call].next_ip(), CodeUse::Return);
@@ -118,6 +165,42 @@ fn plan_and_symbols() {
             assert_eq!(binary.version_from_code().as_ref(), Some(binary.version()), "{label}");
             check_plan(&binary, &label);
             check_symbols(&binary, &label);
+        }
+    }
+}
+
+/// Check that an unoptimised build, whose variables live on the stack, has a whole plan.
+#[test]
+fn unoptimised_builds() {
+    for go in toolchains() {
+        let folder = tempfile::tempdir().unwrap();
+        let binary = GoBinary::from_bytes(build(&go, folder.path(), &["-gcflags=all=-N -l"])).unwrap();
+        check_plan(&binary, &format!("{} unoptimised", binary.version()));
+    }
+}
+
+/// Check that coroutines have a birth site of their own, and that a build inlined by its own profile has a whole plan in which
+/// each site behind a compare-and-swap says how success looks.
+#[test]
+fn coroutines_and_profile_guided_builds() {
+    for go in toolchains() {
+        let folder = tempfile::tempdir().unwrap();
+        let version = GoBinary::from_bytes(build(&go, folder.path(), &[])).unwrap().version().clone();
+        if version.release() < (1, 23) {
+            println!("skipped: {version} has no package iter");
+            continue;
+        }
+        let plain = build_program(&go, folder.path(), &[], COROUTINES, "1.23");
+        let plain = GoBinary::from_bytes(plain).unwrap();
+        check_plan(&plain, &format!("{version} coroutines"));
+        assert_eq!(plain.plan(Tier::T1).count(Hook::Birth), 2, "{version}");
+        assert!(plain.plan(Tier::T2).sites.iter().all(|site| site.needs_zf.is_none()), "{version}");
+        let profile = Command::new(folder.path().join("traced")).output().unwrap().stdout;
+        fs::write(folder.path().join("cpu.pprof"), profile).unwrap();
+        let guided = GoBinary::from_bytes(build_program(&go, folder.path(), &["-pgo=cpu.pprof"], COROUTINES, "1.23")).unwrap();
+        check_plan(&guided, &format!("{version} profile-guided"));
+        for site in guided.plan(Tier::T2).sites {
+            assert_eq!(site.needs_zf.is_some(), site.note.contains("casgstatus"), "{version}: {site:?}");
         }
     }
 }

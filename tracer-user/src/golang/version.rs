@@ -2,9 +2,12 @@
 
 use std::fmt;
 
-use iced_x86::{Decoder, DecoderOptions};
+use iced_x86::{Decoder, DecoderOptions, Mnemonic};
 
 use super::{buildinfo::go_string, elf::Elf, pclntab::Function};
+
+/// Comparisons with memory looked at in `schedinit`, which has about ten.
+const MAX_TRIED: u32 = 32;
 
 /// The Go version a binary was built with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +65,7 @@ pub fn from_schedinit(elf: &Elf, schedinit: Function) -> Option<GoVersion> {
     let code = elf.read(schedinit.start, usize::try_from(schedinit.end - schedinit.start).ok()?.min(1 << 16))?;
     let mut tried = 0;
     for instruction in &mut Decoder::with_ip(64, code, schedinit.start, DecoderOptions::NONE) {
-        if !instruction.is_ip_rel_memory_operand() || tried > 256 {
+        if instruction.mnemonic() != Mnemonic::Cmp || !instruction.is_ip_rel_memory_operand() || tried == MAX_TRIED {
             continue;
         }
         tried += 1;
