@@ -71,3 +71,17 @@ fn ids(command: u32) -> io::Result<BTreeSet<u32>> {
         return if error.raw_os_error() == Some(libc::ENOENT) { Ok(all) } else { Err(error) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that only what came later counts as left over.
+    #[test]
+    fn difference() {
+        let before = Inventory { programs: [1, 2].into(), links: [7].into() };
+        let after = Inventory { programs: [2, 3].into(), links: [7].into() };
+        assert_eq!(before.new_in(&after), Inventory { programs: [3].into(), links: [].into() });
+        assert!(before.new_in(&before).is_empty());
+    }
+}

@@ -31,7 +31,8 @@ pub fn go_command() -> Option<PathBuf> {
     if let Some(path) = env::var_os("LIFETRACE_GO") {
         return Some(path.into());
     }
-    let usual = env::join_paths(env::split_paths(&env::var_os("PATH").unwrap_or_default()).chain(["/usr/local/go/bin".into()])).ok()?;
+    let usual =
+        env::join_paths(env::split_paths(&env::var_os("PATH").unwrap_or_default()).chain(["/usr/local/go/bin".into()])).ok()?;
     env::split_paths(&usual).map(|dir| dir.join("go")).find(|path| path.is_file())
 }
 

@@ -146,6 +146,12 @@ impl Run {
 }
 
 impl Traced {
+    /// What it is writing.
+    #[must_use]
+    pub fn recording(&self) -> &Recording {
+        &self.recording
+    }
+
     /// Waits until lifetrace has ended and nobody holds its outputs any more.
     pub fn finish(self) -> Result<(Finished, Recording)> {
         self.finish_within(PATIENCE)

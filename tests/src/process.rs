@@ -125,7 +125,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // The group may be gone, or outlive its leader: both are fine, and a group that is gone is not reused while we are its parent.
+        // The group may be gone already, or outlive its leader (a target whose tracer was killed).
         let _ = killpg(self.pid(), Signal::SIGKILL);
         let _ = self.child.wait();
     }
@@ -147,7 +147,12 @@ impl Finished {
     /// Fails unless the status is `code`.
     pub fn expect_code(self, code: i32) -> Result<Self> {
         if self.code() != code {
-            bail!("status {}, expected {code}\n--- stdout\n{}\n--- stderr\n{}", self.code(), tail(&self.stdout), tail(&self.stderr));
+            bail!(
+                "status {}, expected {code}\n--- stdout\n{}\n--- stderr\n{}",
+                self.code(),
+                tail(&self.stdout),
+                tail(&self.stderr)
+            );
         }
         Ok(self)
     }

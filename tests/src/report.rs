@@ -130,8 +130,8 @@ impl<'a> Goroutines<'a> {
     /// Those that ever waited for this; [`Self::count`] then counts these waits.
     #[must_use]
     pub fn blocked_on(self, reason: &str) -> Self {
-        let mut narrowed =
-            self.narrow(&format!("blocked on {reason}"), |site| site.waits.as_ref().is_some_and(|waits| waits.contains_key(reason)));
+        let mut narrowed = self
+            .narrow(&format!("blocked on {reason}"), |site| site.waits.as_ref().is_some_and(|waits| waits.contains_key(reason)));
         narrowed.reason = Some(reason.to_owned());
         narrowed
     }
@@ -204,4 +204,43 @@ impl<'a> Goroutines<'a> {
 
 fn waits(site: &Site, reason: &str) -> u64 {
     site.waits.as_ref().and_then(|waits| waits.get(reason)).map_or(0, |wait| wait.count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        let text = r#"{"schema":"lifetrace.report/1","duration_ns":9,"goroutines":{"born":4,"exited":2,"alive":2,"preexisting":0,"system":5},
+            "lost":{"events":0,"by_kind":{}},"coverage":[],"processes":[{"tgid":7,"parent":1,"exe":"/x","argv":null,"exit_code":0}],
+            "sites":[{"tgid":7,"created_by":{"function":"main.worker","file":"/src/main.go","line":5},"start_function":"main.f","born":3,
+                      "exited":1,"alive":2,"waits":{"chan receive":{"count":2,"blocked_ns":10}}},
+                     {"tgid":7,"created_by":{"function":"main.main","file":"main.go","line":9},"start_function":null,"born":1,"exited":1,
+                      "alive":0,"waits":null}]}"#;
+        serde_json::from_str(text).unwrap()
+    }
+
+    /// Check that claims are summed over what was narrowed down to, and that files are compared by their base name.
+    #[test]
+    fn claims_that_hold() {
+        let report = report();
+        let _ = report.goroutines().of(7).born(4).exited(2).alive(2);
+        let _ = report.goroutines().created_by("main.worker").at("main.go", 5).blocked_on("chan receive").count(2).born(3);
+        let _ = report.goroutines().created_by("main.main").exits();
+        assert_eq!(report.process(7).exit_code, Some(0));
+    }
+
+    /// Check that a claim that does not hold says so.
+    #[test]
+    #[should_panic(expected = "created by main.worker: exited: 1, expected 3")]
+    fn claim_that_fails() {
+        let _ = report().goroutines().created_by("main.worker").exits();
+    }
+
+    /// Check that goroutines nobody made are not vacuously right.
+    #[test]
+    #[should_panic(expected = "no goroutines created by main.nobody")]
+    fn nothing_matches() {
+        let _ = report().goroutines().created_by("main.nobody").born(0);
+    }
 }

@@ -37,7 +37,8 @@ fn run(needs: &[Need], alone: bool, body: impl FnOnce() -> Result<()>) -> Result
     fs::create_dir_all(&target)?;
     // Released when it is closed, so also by a test that panics or a test binary that is killed.
     let lock = fs::File::create(target.join("scenario.lock"))?;
-    if alone { lock.lock()? } else { lock.lock_shared()? }
+    let locked = if alone { lock.lock() } else { lock.lock_shared() };
+    locked?;
     body()
 }
 
