@@ -2,7 +2,7 @@
 
 use std::{fs, io::Write, thread};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
 use serde::Serialize;
 
@@ -80,7 +80,9 @@ fn skip(reason: &str) -> Result<()> {
     line.push(b'\n');
     fs::create_dir_all(fixture::target_dir())?;
     let path = fixture::target_dir().join("skips.jsonl");
-    fs::OpenOptions::new().create(true).append(true).open(path)?.write_all(&line)?;
+    let file = fs::OpenOptions::new().create(true).append(true).open(&path);
+    file.and_then(|mut file| file.write_all(&line))
+        .with_context(|| format!("cannot record in {} that {reason}", path.display()))?;
     writeln!(std::io::stderr(), "skipped: {test}: {reason}")?;
     Ok(())
 }
