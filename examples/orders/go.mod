@@ -1,0 +1,3 @@
+module lifetrace.dev/examples/orders
+
+go 1.21

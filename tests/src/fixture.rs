@@ -1,0 +1,102 @@
+//! The programs that are traced: built once a test binary, under a lock, and replaced only if they changed, so that a program another
+//! test binary is running stays the same file.
+
+use std::{
+    env, fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// The path of a Go fixture (`tests/fixtures/go/NAME`).
+pub fn go(name: &str) -> Result<PathBuf> {
+    built(name)
+}
+
+/// The path of a C fixture (`tests/fixtures/c/NAME.c`).
+pub fn c(name: &str) -> Result<PathBuf> {
+    built(name)
+}
+
+/// The path of the example service `examples/orders`.
+pub fn orders() -> Result<PathBuf> {
+    built("orders")
+}
+
+/// The Go command: `LIFETRACE_GO`, or that of `PATH`, or where Go installs itself.
+pub fn go_command() -> Option<PathBuf> {
+    if let Some(path) = env::var_os("LIFETRACE_GO") {
+        return Some(path.into());
+    }
+    let usual =
+        env::join_paths(env::split_paths(&env::var_os("PATH").unwrap_or_default()).chain(["/usr/local/go/bin".into()])).ok()?;
+    env::split_paths(&usual).map(|dir| dir.join("go")).find(|path| path.is_file())
+}
+
+/// Copies a program to where every user may execute it.
+pub fn copy_for_everyone(program: &Path, dir: &Path) -> Result<PathBuf> {
+    let copy = dir.join(program.file_name().context("a program has a name")?);
+    fs::copy(program, &copy).with_context(|| format!("cannot copy {}", program.display()))?;
+    for path in [dir, &copy] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(copy)
+}
+
+/// The workspace's target directory.
+#[must_use]
+pub fn target_dir() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
+}
+
+fn workspace() -> &'static Path {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().unwrap_or(tests)
+}
+
+fn built(name: &str) -> Result<PathBuf> {
+    static DIR: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    match DIR.get_or_init(|| build_all().map_err(|error| format!("{error:#}"))) {
+        Ok(dir) => {
+            let path = dir.join(name);
+            ensure!(path.is_file(), "no fixture {name}");
+            Ok(path)
+        }
+        Err(error) => bail!("fixtures: {error}"),
+    }
+}
+
+fn build_all() -> Result<PathBuf> {
+    let dir = target_dir().join("fixtures");
+    let fresh = dir.join("fresh");
+    fs::create_dir_all(&fresh)?;
+    let lock = fs::File::create(dir.join("lock"))?;
+    lock.lock()?;
+
+    let go = go_command().context("no go command")?;
+    for module in ["tests/fixtures/go", "examples/orders"] {
+        let mut command = Command::new(&go);
+        command.current_dir(workspace().join(module)).env("GOTOOLCHAIN", "local").args(["build", "-buildvcs=false", "-o"]);
+        succeed(command.arg(format!("{}/", fresh.display())).arg("./..."))?;
+    }
+    let source = workspace().join("tests/fixtures/c/waiter.c");
+    succeed(Command::new("gcc").args(["-O1", "-Wall", "-Wextra", "-Werror", "-o"]).arg(fresh.join("waiter")).arg(source))?;
+    for entry in fs::read_dir(&fresh)? {
+        let entry = entry?;
+        let installed = dir.join(entry.file_name());
+        if fs::read(&installed).ok() != Some(fs::read(entry.path())?) {
+            fs::copy(entry.path(), dir.join("installing"))?;
+            fs::rename(dir.join("installing"), installed)?;
+        }
+    }
+    Ok(dir)
+}
+
+fn succeed(command: &mut Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("cannot start {command:?}"))?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! A recording, and what lifetrace's own commands say about it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+use tempfile::TempDir;
+
+use crate::{
+    lifetrace,
+    process::{self, Finished},
+    report::Report,
+};
+
+/// A recording's file; one made in a directory of its own goes with it.
+pub struct Recording {
+    path: PathBuf,
+    _dir: Option<TempDir>,
+}
+
+/// A line of `timeline --format jsonl`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Span {
+    pub id: String,
+    pub tgid: u32,
+    pub state: String,
+    pub start_ns: u64,
+    pub end_ns: Option<u64>,
+    pub reason: Option<String>,
+    #[serde(default)]
+    pub stack: Option<Vec<Frame>>,
+    pub woken_by: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Frame {
+    pub function: String,
+    pub file: String,
+    pub line: u32,
+}
+
+impl Recording {
+    #[must_use]
+    pub fn at(path: &Path) -> Self {
+        Self { path: path.to_owned(), _dir: None }
+    }
+
+    #[must_use]
+    pub fn in_dir(dir: TempDir) -> Self {
+        Self { path: dir.path().join("test.lifetrace"), _dir: Some(dir) }
+    }
+
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// `lifetrace SUBCOMMAND REC ARGS…`.
+    pub fn ask(&self, subcommand: &str, args: &[&str]) -> Result<Finished> {
+        let mut command = lifetrace::command();
+        command.arg(subcommand).arg(&self.path).args(args);
+        process::run(command)
+    }
+
+    /// As [`Self::ask`], where the answer must be good.
+    pub fn answer(&self, subcommand: &str, args: &[&str]) -> Result<String> {
+        Ok(self.ask(subcommand, args)?.expect_code(0)?.stdout)
+    }
+
+    pub fn report(&self) -> Result<Report> {
+        let text = self.answer("report", &["--format", "json"])?;
+        serde_json::from_str(&text).context("report --format json")
+    }
+
+    /// All spans, or those of one id.
+    pub fn timeline(&self, id: Option<&str>) -> Result<Vec<Span>> {
+        let mut args = vec!["--format", "jsonl"];
+        args.extend(id.iter().flat_map(|id| ["--id", id]));
+        let text = self.answer("timeline", &args)?;
+        text.lines().map(|line| serde_json::from_str(line).with_context(|| format!("timeline line {line}"))).collect()
+    }
+}

@@ -1,0 +1,88 @@
+//! One test: what it needs, whether it must be alone on the machine, and what became of it.
+
+use std::{fs, io::Write, thread};
+
+use anyhow::{Context, Result, bail};
+use nix::unistd::geteuid;
+use serde::Serialize;
+
+use crate::{fixture, lifetrace, user};
+
+/// What a scenario cannot do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// To be root: for probes, mounts and other users' processes.
+    Root,
+    /// A command in `PATH`.
+    Command(&'static str),
+    /// The user `nobody`.
+    Nobody,
+}
+
+/// Runs a scenario while no other one runs: it counts exactly, or looks at the whole kernel.
+pub fn alone(needs: &[Need], body: impl FnOnce() -> Result<()>) -> Result<()> {
+    run(needs, true, body)
+}
+
+/// Runs a scenario beside others.
+pub fn along(needs: &[Need], body: impl FnOnce() -> Result<()>) -> Result<()> {
+    run(needs, false, body)
+}
+
+fn run(needs: &[Need], alone: bool, body: impl FnOnce() -> Result<()>) -> Result<()> {
+    if let Some(reason) = missing(needs) {
+        return skip(&reason);
+    }
+    let target = fixture::target_dir();
+    fs::create_dir_all(&target)?;
+    // Released when it is closed, so also by a test that panics or a test binary that is killed.
+    let lock = fs::File::create(target.join("scenario.lock"))?;
+    let locked = if alone { lock.lock() } else { lock.lock_shared() };
+    locked?;
+    body()
+}
+
+fn missing(needs: &[Need]) -> Option<String> {
+    // Without these there is nothing to trace and nothing to trace with.
+    if fixture::go_command().is_none() {
+        return Some("no go command".to_owned());
+    }
+    if !lifetrace::binary().is_file() {
+        return Some(format!("no {}: `cargo build` makes it", lifetrace::binary().display()));
+    }
+    [Need::Command("gcc")].iter().chain(needs).find_map(|need| match need {
+        Need::Root if !geteuid().is_root() => Some("not root".to_owned()),
+        Need::Command(name) if !in_path(name) => Some(format!("no {name} command")),
+        Need::Nobody if user::nobody().is_none() => Some("no user nobody".to_owned()),
+        _ => None,
+    })
+}
+
+fn in_path(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(name).is_file())
+}
+
+#[derive(Serialize)]
+struct Skip<'a> {
+    test: &'a str,
+    reason: &'a str,
+}
+
+/// Records a skip: one line in `target/skips.jsonl` and one on stderr, past the capture of the test runner.
+fn skip(reason: &str) -> Result<()> {
+    let current = thread::current();
+    let test = current.name().unwrap_or("?");
+    if std::env::var_os("LIFETRACE_REQUIRE_ALL").is_some_and(|value| value == "1") {
+        bail!("would be skipped: {reason}");
+    }
+    let mut line = serde_json::to_vec(&Skip { test, reason })?;
+    line.push(b'\n');
+    fs::create_dir_all(fixture::target_dir())?;
+    let path = fixture::target_dir().join("skips.jsonl");
+    let file = fs::OpenOptions::new().create(true).append(true).open(&path);
+    file.and_then(|mut file| file.write_all(&line))
+        .with_context(|| format!("cannot record in {} that {reason}", path.display()))?;
+    writeln!(std::io::stderr(), "skipped: {test}: {reason}")?;
+    Ok(())
+}

@@ -1,0 +1,157 @@
+//! What the fixtures say about themselves: their JSON, and how a report is held against it.
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, de::DeserializeOwned};
+
+use crate::report::Report;
+
+/// Of `births`, `osexit`, `panics` and `sleeper`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Births {
+    pub pid: u32,
+    pub sites: Vec<Site>,
+}
+
+/// One `go` statement.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Site {
+    pub function: String,
+    pub file: String,
+    pub line: u32,
+    pub made: u64,
+    pub exited: u64,
+    pub alive: u64,
+    /// What those alive wait for, in the words of the Go version that built the program.
+    pub wait_reason: Option<String>,
+}
+
+/// Of `pingpong`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct PingPong {
+    pub pid: u32,
+    pub rounds: u64,
+    pub parks: u64,
+    pub wakes: u64,
+    pub sites: Vec<Site>,
+}
+
+/// Of `tree`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Tree {
+    pub pid: u32,
+    pub sites: Vec<Site>,
+    pub nodes: Vec<Node>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Node {
+    pub goid: u64,
+    pub parent: u64,
+    pub generation: u32,
+}
+
+/// Of `spawner`: a process it made, or itself.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Process {
+    pub pid: u32,
+    pub program: String,
+    pub exit_code: i32,
+    /// What a leaf printed.
+    pub output: Option<String>,
+    #[serde(default)]
+    pub children: Vec<Process>,
+}
+
+/// Of `waiter`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Waiter {
+    pub pid: u32,
+    pub children: u32,
+    pub ended: u32,
+    pub succeeded: u32,
+    pub stops: u32,
+    pub continues: u32,
+    pub signals: ChildSignals,
+}
+
+/// SIGCHLDs by what they said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct ChildSignals {
+    pub exited: u32,
+    pub stopped: u32,
+    pub continued: u32,
+    pub other: u32,
+}
+
+/// Of `stdio`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Stdio {
+    pub args: Vec<String>,
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Option<Vec<u32>>,
+    pub dir: String,
+    pub env: std::collections::BTreeMap<String, String>,
+    pub umask: u32,
+    pub blocked: String,
+    pub ignored: String,
+}
+
+/// Of `examples/orders`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Orders {
+    pub made: Vec<Count>,
+    pub alive: Vec<Count>,
+    pub settled: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Count {
+    pub function: String,
+    pub file: Option<String>,
+    pub line: Option<u32>,
+    pub via: Option<String>,
+    pub count: u64,
+}
+
+/// Reads the line a fixture printed.
+pub fn read<T: DeserializeOwned>(line: &str) -> Result<T> {
+    serde_json::from_str(line).with_context(|| format!("not a fixture's truth: {line:?}"))
+}
+
+/// Claims births, exits, still-alive, creator and line of every site, exactly.
+#[track_caller]
+pub fn assert_sites(report: &Report, tgid: u32, sites: &[Site]) {
+    for site in sites.iter().filter(|site| site.made > 0) {
+        let found = report.goroutines().of(tgid).created_by(&site.function).at(&site.file, site.line);
+        let _ = found.born(site.made).exited(site.exited).alive(site.alive);
+    }
+}
+
+/// Claims that those alive wait for what the site says, each for the first time, and that those gone never waited for it.
+#[track_caller]
+pub fn assert_waits(report: &Report, tgid: u32, sites: &[Site]) {
+    for site in sites {
+        let Some(reason) = &site.wait_reason else { continue };
+        let found = report.goroutines().of(tgid).created_by(&site.function).at(&site.file, site.line);
+        let _ = found.blocked_on(reason).count(site.alive);
+    }
+}
+
+impl Waiter {
+    /// What a parent of `n` children that all succeed sees if nobody interferes.
+    #[track_caller]
+    pub fn assert_undisturbed(&self, n: u32) {
+        let signals = ChildSignals { exited: n, stopped: 0, continued: 0, other: 0 };
+        let expected = Self { pid: self.pid, children: n, ended: n, succeeded: n, stops: 0, continues: 0, signals };
+        assert_eq!(*self, expected);
+    }
+}
+
+impl Process {
+    /// This process and all below it.
+    #[must_use]
+    pub fn all(&self) -> Vec<&Self> {
+        std::iter::once(self).chain(self.children.iter().flat_map(Self::all)).collect()
+    }
+}

@@ -1,0 +1,158 @@
+//! Every output of a recording opens in what it is meant for, and says what was lost and what was covered.
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Context, Result};
+use lifetrace_tests::{
+    fixture,
+    lifetrace::Run,
+    process,
+    recording::Recording,
+    scenario::{Need, along},
+    truth::{self, Births},
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Check that the text report names each creation site with its counts and wait reason, and speaks of loss, coverage and price.
+#[test]
+fn report_text() -> Result<()> {
+    with_recording(|recording, births| {
+        let text = recording.answer("report", &[])?;
+        for site in &births.sites {
+            let place = format!("{}:{}", site.file, site.line);
+            for part in [&site.function, &place, &site.made.to_string(), &site.alive.to_string()] {
+                assert!(text.contains(part.as_str()), "{part} is missing:\n{text}");
+            }
+        }
+        let lower = text.to_lowercase();
+        for word in ["lost", "coverage", "t2", "probe"] {
+            assert!(lower.contains(word), "{word} is missing:\n{text}");
+        }
+        Ok(())
+    })
+}
+
+/// Check that the JSON report carries its schema, the coverage of the process at the default tier, and the price.
+#[test]
+fn report_json() -> Result<()> {
+    with_recording(|recording, births| {
+        let report = recording.report()?;
+        assert_eq!(report.schema, "lifetrace.report/1");
+        assert!(report.duration_ns > 0);
+        assert!(report.coverage.iter().any(|part| part.tgid == births.pid && part.tier == "T2"), "{:?}", report.coverage);
+        let process = report.process(births.pid);
+        assert!(process.go_version.as_deref().is_some_and(|version| version.starts_with("go1.")), "{process:?}");
+        let raw: Value = serde_json::from_str(&recording.answer("report", &["--format", "json"])?)?;
+        assert!(raw["price"]["probe_hits"].as_u64().is_some_and(|hits| hits > births.sites.iter().map(|site| site.made).sum()));
+        Ok(())
+    })
+}
+
+/// Check that folded stacks of what is alive add up to what is alive, and name the functions that wait.
+#[test]
+fn flame_folded() -> Result<()> {
+    with_recording(|recording, births| {
+        let alive: u64 = births.sites.iter().map(|site| site.alive).sum();
+        let folded = recording.answer("flame", &["--by", "alive", "--format", "folded"])?;
+        let mut sum = 0;
+        for line in folded.lines() {
+            let (stack, count) = line.rsplit_once(' ').with_context(|| format!("not folded: {line}"))?;
+            assert!(!stack.is_empty());
+            sum += count.parse::<u64>()?;
+        }
+        // Main may be counted or, having no creator, not.
+        assert!((alive..=alive + 1).contains(&sum), "{sum} alive, expected {alive}:\n{folded}");
+        assert!(folded.contains("main.choose") || folded.contains("main.makeSelectors"), "{folded}");
+        Ok(())
+    })
+}
+
+/// Check that flamegraphs of each kind are whole SVG files.
+#[test]
+fn flame_svg() -> Result<()> {
+    with_recording(|recording, _| {
+        for by in ["created", "alive", "blocked", "lifetime"] {
+            let svg = recording.answer("flame", &["--by", by, "--format", "svg"])?;
+            assert!(svg.contains("<svg") && svg.trim_end().ends_with("</svg>"), "{by}: {} bytes", svg.len());
+            assert!(svg.contains("main."), "{by}: no function of the program");
+        }
+        Ok(())
+    })
+}
+
+/// Check that `go tool pprof` opens the profile and puts the creating functions into its table.
+#[test]
+fn flame_pprof() -> Result<()> {
+    with_recording(|recording, _| {
+        let dir = TempDir::new()?;
+        let profile = dir.path().join("created.pb.gz");
+        let mut command = lifetrace_tests::lifetrace::command();
+        command.arg("flame").arg(recording.path()).args(["--by", "created", "--format", "pprof"]);
+        let output = command.output()?;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        fs::write(&profile, output.stdout)?;
+
+        let top = pprof_top(&profile)?;
+        for function in ["main.makeReceivers", "main.makeSelectors", "main.makeLockers"] {
+            assert!(top.contains(function), "{function} is missing:\n{top}");
+        }
+        Ok(())
+    })
+}
+
+/// Check that the timeline has a span of the right state and reason for each goroutine that stays, in each of its forms.
+#[test]
+fn timeline() -> Result<()> {
+    with_recording(|recording, births| {
+        let spans = recording.timeline(None)?;
+        for site in &births.sites {
+            let reason = site.wait_reason.as_deref();
+            let blocked = |state: &str| {
+                let spans = spans.iter().filter(|span| span.state == state && span.reason.as_deref() == reason);
+                spans.map(|span| &span.id).collect::<std::collections::BTreeSet<_>>().len() as u64
+            };
+            assert!(blocked("blocked") >= site.alive, "{reason:?}: {} blocked, expected {}", blocked("blocked"), site.alive);
+        }
+        assert!(spans.iter().all(|span| span.end_ns.is_none_or(|end| end >= span.start_ns)), "a span ends before it starts");
+
+        let perfetto: Value = serde_json::from_str(&recording.answer("timeline", &["--format", "perfetto"])?)?;
+        assert!(perfetto["traceEvents"].as_array().is_some_and(|events| !events.is_empty()));
+        let html = recording.answer("timeline", &["--format", "html"])?;
+        assert!(html.trim_start().to_lowercase().starts_with("<!doctype html"));
+        assert!(!recording.answer("timeline", &["--id", "go:1"])?.is_empty());
+        Ok(())
+    })
+}
+
+/// Check that an output file asked for by -o is whole, or not there at all.
+#[test]
+fn timeline_to_a_file() -> Result<()> {
+    with_recording(|recording, _| {
+        let dir = TempDir::new()?;
+        let file = dir.path().join("timeline.jsonl");
+        let path = file.display().to_string();
+        recording.answer("timeline", &["--format", "jsonl", "-o", &path])?;
+        assert_eq!(fs::read_to_string(&file)?, recording.answer("timeline", &["--format", "jsonl"])?);
+
+        let missing = dir.path().join("no/such/dir/timeline.jsonl").display().to_string();
+        recording.ask("timeline", &["--format", "jsonl", "-o", &missing])?.expect_code(2)?.expect_said(&[&missing])?;
+        assert_eq!(fs::read_dir(dir.path())?.count(), 1, "a temporary file was left behind");
+        Ok(())
+    })
+}
+
+/// Records a small `births` and hands out the recording with its truth.
+fn with_recording(body: impl FnOnce(&Recording, &Births) -> Result<()>) -> Result<()> {
+    along(&[Need::Root], || {
+        let (finished, recording) = Run::of(fixture::go("births")?).args(["-n", "3000"]).finish()?;
+        let births: Births = truth::read(finished.expect_code(0)?.last_line())?;
+        body(&recording, &births)
+    })
+}
+
+fn pprof_top(profile: &Path) -> Result<String> {
+    let mut command = Command::new(fixture::go_command().context("no go command")?);
+    command.args(["tool", "pprof", "-top", "-nodecount=100"]).arg(profile);
+    Ok(process::run(command)?.expect_code(0)?.stdout)
+}
