@@ -39,7 +39,7 @@ use self::{
 };
 pub use self::{
     hook::{Hook, HookSite, MissingHook, Plan},
-    identify::{looks_like_go, what_is, what_is_file},
+    identify::{is_x86_64, looks_like_go, what_is, what_is_file},
     version::GoVersion,
 };
 use crate::recording::contract::{CodeUse, Frame, Tier};

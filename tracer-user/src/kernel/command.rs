@@ -1,6 +1,8 @@
 //! Starting the command: found as a shell would find it, run as the user who called.
 
 use std::{
+    fs::File,
+    io::Read as _,
     ffi::{CString, OsStr, OsString},
     io,
     os::unix::{fs::PermissionsExt, process::CommandExt},
@@ -16,12 +18,12 @@ use nix::{
 };
 use thiserror::Error;
 
-use crate::id::Tid;
+use crate::{golang, id::Tid};
 
 /// Why a command cannot be started. `env` and `timeout` use the same exit codes.
 #[derive(Debug, Error)]
 pub enum CommandError {
-    #[error("{0}: no such command")]
+    #[error("{0}: command not found")]
     NotFound(String),
     #[error("{path}: cannot be executed: {reason}")]
     NotExecutable { path: String, reason: String },
@@ -59,6 +61,8 @@ pub fn resolve(name: &OsStr, path_variable: Option<&OsStr>) -> Result<PathBuf, C
     }
 }
 
+/// Whether `execve` can be expected to take it. (A file without a format that the kernel knows is run by the shell, as
+/// execvp does; an ELF file that is broken or another machine's is not.)
 fn executable(path: &Path) -> io::Result<()> {
     let meta = std::fs::metadata(path)?;
     if meta.is_dir() {
@@ -67,7 +71,15 @@ fn executable(path: &Path) -> io::Result<()> {
     if meta.permissions().mode() & 0o111 == 0 {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "permission denied (no execute bit)"));
     }
-    Ok(())
+    let mut head = Vec::new();
+    match File::open(path).and_then(|file| file.take(64).read_to_end(&mut head)) {
+        Ok(_) if head.starts_with(b"\x7fELF") && !golang::is_x86_64(&head) => {
+            let what = format!("it is {}", golang::what_is(&head));
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, what))
+        }
+        // A program need not be readable to be executed.
+        _ => Ok(()),
+    }
 }
 
 fn plain(error: &io::Error) -> String {
