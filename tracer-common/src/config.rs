@@ -23,10 +23,7 @@ pub struct Cookie {
 impl Cookie {
     #[inline(always)]
     pub fn to_u64(self) -> u64 {
-        self.binary as u64
-            | (self.site as u64) << 16
-            | (self.register as u64) << 32
-            | (self.zero_flag as u64 & 3) << 40
+        self.binary as u64 | (self.site as u64) << 16 | (self.register as u64) << 32 | (self.zero_flag as u64 & 3) << 40
     }
 
     #[inline(always)]

@@ -63,11 +63,7 @@ pub fn birth(ctx: &ProbeContext) {
     let newproc_frame = read_user::<u64>(go_abi::frame_pointer(ctx)).unwrap_or(0);
     let stack_id = stack::above(cookie, pid_tgid, newproc_frame);
     let header = emit::header(Kind::GoroutineBirth, cookie.binary, cookie.site, pid_tgid);
-    emit::send(
-        Kind::GoroutineBirth,
-        header.seq,
-        GoroutineBirth { header, goid, parent_goid, gopc, startpc, stack_id },
-    );
+    emit::send(Kind::GoroutineBirth, header.seq, GoroutineBirth { header, goid, parent_goid, gopc, startpc, stack_id });
 }
 
 /// gopark's caller is at the top of the stack, its frame pointer still in the register.
@@ -84,14 +80,7 @@ pub fn park(ctx: &ProbeContext) {
     emit::send(
         Kind::GoroutinePark,
         header.seq,
-        GoroutinePark {
-            header,
-            goid,
-            stack_id,
-            lock: go_abi::arg1(ctx),
-            wait_reason: go_abi::arg2(ctx) as u8,
-            _pad: [0; 7],
-        },
+        GoroutinePark { header, goid, stack_id, lock: go_abi::arg1(ctx), wait_reason: go_abi::arg2(ctx) as u8, _pad: [0; 7] },
     );
 }
 

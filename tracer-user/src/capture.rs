@@ -234,11 +234,7 @@ impl Scribe {
             };
             let entries = wanted
                 .into_iter()
-                .map(|(address, use_as)| CodeEntry {
-                    address: Address(address),
-                    use_as,
-                    frames: code.symbolize(address, use_as),
-                })
+                .map(|(address, use_as)| CodeEntry { address: Address(address), use_as, frames: code.symbolize(address, use_as) })
                 .collect();
             self.writer.code(&Code { binary, entries })?;
         }

@@ -22,7 +22,12 @@ pub fn demo() -> Result<()> {
     let lifetrace = setup::lifetrace()?;
 
     step("an order service that leaks: closures handed to time.AfterFunc wait on a channel nobody reads");
-    show(Command::new(&lifetrace).arg("run").arg("-o").arg(&recording).arg("--").arg(&orders).args(["-leak", "afterfunc", "-n", "1000"]))?;
+    show(Command::new(&lifetrace).arg("run").arg("-o").arg(&recording).arg("--").arg(&orders).args([
+        "-leak",
+        "afterfunc",
+        "-n",
+        "1000",
+    ]))?;
 
     step("what lived, by creation site");
     show(Command::new(&lifetrace).arg("report").arg(&recording))?;
@@ -45,7 +50,11 @@ fn step(what: &str) {
 fn show(command: &mut Command) -> Result<()> {
     let words: Vec<_> = std::iter::once(command.get_program())
         .chain(command.get_args())
-        .map(|word| Path::new(word).strip_prefix(place::root()).map_or(word.to_string_lossy(), |short| short.to_string_lossy().into_owned().into()))
+        .map(|word| {
+            Path::new(word)
+                .strip_prefix(place::root())
+                .map_or(word.to_string_lossy(), |short| short.to_string_lossy().into_owned().into())
+        })
         .collect();
     println!("$ {}\n", words.join(" "));
     run(command)

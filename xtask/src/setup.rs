@@ -80,7 +80,11 @@ fn find(dir: &Path, tail: &str) -> Option<PathBuf> {
     if candidate.is_file() {
         return Some(candidate);
     }
-    fs::read_dir(dir).ok()?.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir()).find_map(|path| find(&path, tail))
+    fs::read_dir(dir)
+        .ok()?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.is_dir())
+        .find_map(|path| find(&path, tail))
 }
 
 fn mark_executable(dir: &Path) -> Result<()> {
@@ -111,5 +115,11 @@ pub fn go_program(source: &Path, into: &Path) -> Result<()> {
     if let Some(dir) = into.parent() {
         fs::create_dir_all(dir)?;
     }
-    run(Command::new(go()?).args(["build", "-o"]).arg(into).arg(".").current_dir(source).env("GOFLAGS", "-mod=mod").env("GOWORK", "off"))
+    run(Command::new(go()?)
+        .args(["build", "-o"])
+        .arg(into)
+        .arg(".")
+        .current_dir(source)
+        .env("GOFLAGS", "-mod=mod")
+        .env("GOWORK", "off"))
 }

@@ -8,10 +8,7 @@ use std::{
 
 use anyhow::Result;
 
-use crate::{
-    place, setup,
-    shell::run,
-};
+use crate::{place, setup, shell::run};
 
 pub fn test() -> Result<()> {
     let go = setup::go()?;
@@ -24,7 +21,9 @@ pub fn test() -> Result<()> {
         run(cargo_test().args(["--package", "tracer-user", "--no-default-features"]).env("LIFETRACE_GO", &go))
     })?;
     if !root {
-        println!("not root: the end-to-end tests that set probes are skipped and counted; run `sudo -E cargo xtask test` for them");
+        println!(
+            "not root: the end-to-end tests that set probes are skipped and counted; run `sudo -E cargo xtask test` for them"
+        );
     }
     stage("all crates, end to end", || run(cargo_test().arg("--workspace").env("LIFETRACE_GO", &go)))?;
     report_skips(&fs::read_to_string(&skips).unwrap_or_default());

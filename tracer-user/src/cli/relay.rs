@@ -166,7 +166,8 @@ fn wait4(pid: Pid) -> Result<Waited> {
         },
         _ if libc::WIFSTOPPED(status) => Ok(Waited::Stopped(libc::WSTOPSIG(status))),
         _ => {
-            let nanoseconds = |time: libc::timeval| time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_usec.unsigned_abs() * 1_000;
+            let nanoseconds =
+                |time: libc::timeval| time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_usec.unsigned_abs() * 1_000;
             let cpu_ns = nanoseconds(usage.ru_utime) + nanoseconds(usage.ru_stime);
             Ok(Waited::Ended(Ended { status: ExitStatus::from_raw(status), cpu_ns }))
         }

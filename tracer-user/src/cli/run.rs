@@ -28,7 +28,7 @@ use crate::{
         calibrate,
         command::{CommandError, Identity, Launch, Launcher, resolve},
         features,
-        gate::{Gate, FileKey},
+        gate::{FileKey, Gate},
         readiness::{self, Readiness},
         ring::Ring,
         session::{Session, Sizes},
@@ -308,7 +308,9 @@ fn conclude(
     };
     if let Err(error) = recorded {
         let path = output.display();
-        return ours(anyhow::Error::from(error).context(format!("recording stopped early; {path} holds what was written before")));
+        return ours(
+            anyhow::Error::from(error).context(format!("recording stopped early; {path} holds what was written before")),
+        );
     }
     if written.go_processes == 0 && !args.empty_probes {
         let name = args.command.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();

@@ -1,10 +1,10 @@
 //! Starting the command: found as a shell would find it, run as the user who called.
 
 use std::{
-    fs::File,
-    io::Read as _,
     ffi::{CString, OsStr, OsString},
+    fs::File,
     io,
+    io::Read as _,
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command},

@@ -11,7 +11,11 @@ use crate::{
 
 /// Reads every counter once. `delivered` are the records that reached the reader, by kind: with the lost ones they are the
 /// hits that counted.
-pub fn read(table: &PerCpuArray<MapData, u64>, delivered: &[u64; Kind::LIMIT as usize], at: KtimeNs) -> Result<Counters, KernelError> {
+pub fn read(
+    table: &PerCpuArray<MapData, u64>,
+    delivered: &[u64; Kind::LIMIT as usize],
+    at: KtimeNs,
+) -> Result<Counters, KernelError> {
     let per_cpu = |index: u32| table.get(&index, 0).map_err(KernelError::map("COUNTERS"));
     let sum = |index: u32| per_cpu(index).map(|values| values.iter().sum::<u64>());
     let mut read = Counters {

@@ -1,6 +1,9 @@
 //! Draining the ring buffer.
 
-use std::{mem::offset_of, os::fd::{AsFd, BorrowedFd}};
+use std::{
+    mem::offset_of,
+    os::fd::{AsFd, BorrowedFd},
+};
 
 use aya::maps::{MapData, RingBuf};
 use tracer_common::header::{Header, Kind};

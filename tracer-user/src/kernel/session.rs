@@ -159,8 +159,8 @@ impl Session {
             },
         };
         let program = if target.empty { "empty" } else { program_of(site.hook) };
-        self.attach_one(program, target.path, site.file_offset, cookie.to_u64(), UProbeScope::AllProcesses).map_err(
-            |source| match source {
+        self.attach_one(program, target.path, site.file_offset, cookie.to_u64(), UProbeScope::AllProcesses).map_err(|source| {
+            match source {
                 KernelError::Program { source, .. } => KernelError::Attach {
                     function: site.function.clone(),
                     address: site.address,
@@ -168,8 +168,8 @@ impl Session {
                     source,
                 },
                 other => other,
-            },
-        )
+            }
+        })
     }
 
     /// Sets one probe and hands out its link, which detaches when it is dropped.

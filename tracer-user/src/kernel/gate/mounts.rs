@@ -4,8 +4,23 @@ use std::path::PathBuf;
 
 /// File systems of the kernel's own that hold no programs.
 const WITHOUT_PROGRAMS: [&str; 17] = [
-    "autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "efivarfs", "fusectl", "mqueue", "nsfs",
-    "proc", "pstore", "securityfs", "sysfs", "tracefs",
+    "autofs",
+    "binfmt_misc",
+    "bpf",
+    "cgroup",
+    "cgroup2",
+    "configfs",
+    "debugfs",
+    "devpts",
+    "efivarfs",
+    "fusectl",
+    "mqueue",
+    "nsfs",
+    "proc",
+    "pstore",
+    "securityfs",
+    "sysfs",
+    "tracefs",
 ];
 
 /// One mount point for each file system in the text of `/proc/self/mountinfo` (see proc_pid_mountinfo(5)).
