@@ -1,1 +1,246 @@
-//! Placeholder.
+//! Addresses into frames, by the code tables of the recording.
+//!
+//! A runtime address becomes a link-time one by its image's load bias, and that is looked up among what the tracer
+//! resolved. What it did not resolve stays an address: the frame's function is `?` and its file the address in hex.
+
+use std::cell::RefCell;
+
+use rustc_hash::FxHashMap;
+
+use crate::{
+    correlate::{
+        goroutine::Origin,
+        process::{Image, ImageId, Processes},
+        replay::{Replayed, Stack},
+    },
+    id::{Address, BinaryId, StackId},
+    recording::contract::{Code, CodeUse, Frame},
+};
+
+/// The function of a frame whose address has no name.
+pub const UNKNOWN: &str = "?";
+
+/// A distinct frame, by order of appearance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FrameId(pub u32);
+
+/// Resolves addresses of one recording, and remembers each.
+pub struct Symbolizer<'a> {
+    processes: &'a Processes,
+    stacks: &'a FxHashMap<StackId, Stack>,
+    code: FxHashMap<(BinaryId, CodeUse, Address), &'a [Frame]>,
+    state: RefCell<State>,
+}
+
+#[derive(Default)]
+struct State {
+    frames: Vec<Frame>,
+    ids: FxHashMap<Frame, FrameId>,
+    resolved: FxHashMap<(ImageId, CodeUse, Address), Box<[FrameId]>>,
+}
+
+impl<'a> Symbolizer<'a> {
+    pub fn new(replayed: &'a Replayed) -> Self {
+        Self::from_tables(replayed.engine.processes(), &replayed.stacks, &replayed.code)
+    }
+
+    fn from_tables(processes: &'a Processes, stacks: &'a FxHashMap<StackId, Stack>, tables: &'a [Code]) -> Self {
+        let mut code = FxHashMap::default();
+        for table in tables {
+            for entry in table.entries.iter().filter(|entry| !entry.frames.is_empty()) {
+                code.insert((table.binary, entry.use_as, entry.address), &entry.frames[..]);
+            }
+        }
+        Self { processes, stacks, code, state: RefCell::default() }
+    }
+
+    /// A frame by its id.
+    pub fn frame(&self, id: FrameId) -> Frame {
+        self.state.borrow().frames[id.0 as usize].clone()
+    }
+
+    /// Appends the frames of one address, innermost first.
+    fn push(&self, image: ImageId, use_as: CodeUse, pc: Address, out: &mut Vec<FrameId>) {
+        let mut state = self.state.borrow_mut();
+        let key = (image, use_as, pc);
+        if !state.resolved.contains_key(&key) {
+            let found = self.lookup(self.processes.image(image), use_as, pc);
+            let ids = match found {
+                Some(frames) => frames.iter().map(|frame| state.intern(frame)).collect(),
+                None => [state.intern(&unknown(pc))].into(),
+            };
+            state.resolved.insert(key, ids);
+        }
+        out.extend_from_slice(&state.resolved[&key]);
+    }
+
+    fn lookup(&self, image: &Image, use_as: CodeUse, pc: Address) -> Option<&'a [Frame]> {
+        let (binary, link) = image.link_address(pc)?;
+        self.code.get(&(binary, use_as, link)).copied()
+    }
+
+    /// The frames of one address, innermost first; never empty.
+    pub fn frames(&self, image: ImageId, use_as: CodeUse, pc: Address) -> Vec<Frame> {
+        let mut ids = Vec::new();
+        self.push(image, use_as, pc, &mut ids);
+        ids.into_iter().map(|id| self.frame(id)).collect()
+    }
+
+    /// The `go` statement at a return address: the innermost frame of the call.
+    pub fn go_statement(&self, image: ImageId, gopc: Address) -> Frame {
+        self.frames(image, CodeUse::Return, gopc).swap_remove(0)
+    }
+
+    /// The function that begins at an address.
+    pub fn entry(&self, image: ImageId, pc: Address) -> Frame {
+        self.frames(image, CodeUse::Entry, pc).pop().expect("never empty")
+    }
+
+    /// A whole stack, innermost first, and whether its root is cut off. `None` if the stack itself was lost.
+    pub fn stack(&self, image: ImageId, id: StackId) -> Option<(Vec<FrameId>, bool)> {
+        let stack = self.stacks.get(&id)?;
+        Some((self.walk(image, &stack.pcs), stack.truncated))
+    }
+
+    /// The stack that executed a `go` statement, innermost first, without what the runtime did to carry it out.
+    pub fn creation(&self, image: ImageId, origin: &Origin) -> (Vec<FrameId>, bool) {
+        let stack = origin.stack.and_then(|id| self.stacks.get(&id));
+        let pcs = stack.map_or(&[][..], |stack| &stack.pcs);
+        let truncated = stack.is_some_and(|stack| stack.truncated);
+        if let Some(at) = pcs.iter().position(|pc| *pc == origin.gopc) {
+            return (self.walk(image, &pcs[at..]), truncated);
+        }
+        // The walk began outside of the `go` statement's own frame, or inside of the runtime.
+        let mut frames = Vec::new();
+        self.push(image, CodeUse::Return, origin.gopc, &mut frames);
+        let outer = self.walk(image, pcs);
+        let inside = outer.iter().take_while(|id| self.is_newproc(**id)).count();
+        frames.extend_from_slice(&outer[inside..]);
+        (frames, truncated)
+    }
+
+    fn walk(&self, image: ImageId, pcs: &[Address]) -> Vec<FrameId> {
+        let mut frames = Vec::with_capacity(pcs.len());
+        for pc in pcs {
+            self.push(image, CodeUse::Return, *pc, &mut frames);
+        }
+        // Every stack ends there; it tells nothing.
+        if frames.last().is_some_and(|id| self.state.borrow().frames[id.0 as usize].function == "runtime.goexit") {
+            frames.pop();
+        }
+        frames
+    }
+
+    fn is_newproc(&self, id: FrameId) -> bool {
+        let function = &self.state.borrow().frames[id.0 as usize].function;
+        function.starts_with("runtime.newproc") || function.starts_with("runtime.systemstack")
+    }
+}
+
+impl State {
+    fn intern(&mut self, frame: &Frame) -> FrameId {
+        if let Some(id) = self.ids.get(frame) {
+            return *id;
+        }
+        let id = FrameId(self.frames.len() as u32);
+        self.frames.push(frame.clone());
+        self.ids.insert(frame.clone(), id);
+        id
+    }
+}
+
+fn unknown(pc: Address) -> Frame {
+    Frame { function: UNKNOWN.into(), file: format!("{:#x}", pc.0), line: 0 }
+}
+
+/// What people read in place of a frame's function: its name, or the address of one without.
+pub fn label(frame: &Frame) -> String {
+    if frame.function == UNKNOWN { format!("{UNKNOWN} {}", frame.file) } else { frame.function.clone() }
+}
+
+/// Whether Go itself counts a goroutine with this start function among its own (`isSystemGoroutine`, `traceback.go`).
+///
+/// The finalizer's and the cleanups' goroutines are among them, although Go shows them while they run the program's code:
+/// that cannot be told from here.
+pub fn is_system(start_function: &str) -> bool {
+    start_function.starts_with("runtime.")
+        && !matches!(start_function, "runtime.main" | "runtime.corostart" | "runtime.handleAsyncEvent")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{clock::KtimeNs, id::Tgid, recording::contract::CodeEntry};
+
+    fn frame(function: &str, line: u32) -> Frame {
+        Frame { function: function.into(), file: "/src/main.go".into(), line }
+    }
+
+    /// One image at bias 0x1000 whose code knows three return addresses and an entry.
+    fn tables() -> (Processes, Vec<Code>) {
+        let mut processes = Processes::default();
+        let image = processes.running(Tgid(1), KtimeNs(1)).unwrap();
+        processes.hit(image, BinaryId(1), KtimeNs(1));
+        processes.loaded(image, 0x1000, KtimeNs(1));
+        let entry = |address, use_as, frames: &[Frame]| CodeEntry { address: Address(address), use_as, frames: frames.to_vec() };
+        let entries = vec![
+            entry(0x10, CodeUse::Return, &[frame("runtime.newproc", 1)]),
+            entry(0x20, CodeUse::Return, &[frame("main.inlined", 5), frame("main.spawn", 9)]),
+            entry(0x30, CodeUse::Return, &[frame("main.main", 20)]),
+            entry(0x40, CodeUse::Return, &[frame("runtime.goexit", 1)]),
+            entry(0x50, CodeUse::Entry, &[frame("main.worker", 30)]),
+        ];
+        (processes, vec![Code { binary: BinaryId(1), entries }])
+    }
+
+    fn names(symbols: &Symbolizer<'_>, ids: &[FrameId]) -> Vec<String> {
+        ids.iter().map(|id| label(&symbols.frame(*id))).collect()
+    }
+
+    /// Check that a creation stack begins at the `go` statement, whatever the walk saw of the runtime.
+    #[test]
+    fn creation_stacks() {
+        let (processes, code) = tables();
+        let stack = |pcs: &[u64]| Stack { pcs: pcs.iter().map(|pc| Address(pc + 0x1000)).collect(), truncated: false };
+        let stacks = FxHashMap::from_iter([
+            (StackId(1), stack(&[0x10, 0x20, 0x30, 0x40])),
+            (StackId(2), stack(&[0x30, 0x40])),
+            (StackId(3), stack(&[0x10, 0x30, 0x40])),
+        ]);
+        let symbols = Symbolizer::from_tables(&processes, &stacks, &code);
+        for id in [1, 2, 3] {
+            let (gopc, startpc) = (Address(0x1020), Address(0x1050));
+            let origin = Origin { parent: None, gopc, startpc, stack: Some(StackId(id)) };
+            let (frames, _) = symbols.creation(ImageId(0), &origin);
+            assert_eq!(names(&symbols, &frames), ["main.inlined", "main.spawn", "main.main"], "stack {id}");
+        }
+        assert_eq!(symbols.go_statement(ImageId(0), Address(0x1020)), frame("main.inlined", 5));
+        assert_eq!(symbols.entry(ImageId(0), Address(0x1050)), frame("main.worker", 30));
+    }
+
+    /// Check that an address without a name stays an address.
+    #[test]
+    fn unknown_address() {
+        let (processes, code) = tables();
+        let stacks = FxHashMap::default();
+        let symbols = Symbolizer::from_tables(&processes, &stacks, &code);
+        assert_eq!(label(&symbols.entry(ImageId(0), Address(0xabc))), "? 0xabc");
+        assert_eq!(symbols.stack(ImageId(0), StackId(77)), None);
+    }
+
+    /// Check which start functions are the runtime's own.
+    #[test]
+    fn system_goroutines() {
+        for (function, system) in [
+            ("runtime.main", false),
+            ("runtime.bgsweep", true),
+            ("runtime.gcenable.gowrap1", true),
+            ("runtime.corostart", false),
+            ("runtime/trace.Start.func1", false),
+            ("main.worker", false),
+            ("?", false),
+        ] {
+            assert_eq!(is_system(function), system, "{function}");
+        }
+    }
+}

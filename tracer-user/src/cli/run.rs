@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use tokio::time::MissedTickBehavior;
 
 use super::{
-    args::RunArgs,
+    args::{Global, RunArgs},
     exit::{CliError, Exit},
     follow::Follower,
     relay::{Relay, Signals},
@@ -47,7 +47,7 @@ const FLUSH_EVERY: Duration = Duration::from_millis(250);
 const BLOCK_BYTES: usize = 1 << 20;
 
 /// Runs the command to its end and returns its exit status, or ours.
-pub fn run(args: &RunArgs) -> Result<Exit> {
+pub fn run(args: &RunArgs, global: &Global) -> Result<Exit> {
     let name = args.command.first().context("no command")?.clone();
     let program = resolve(&name, std::env::var_os("PATH").as_deref()).map_err(command_error)?;
     let identity = Identity::choose(args.user.as_deref(), args.as_root).map_err(command_error)?;
@@ -59,7 +59,7 @@ pub fn run(args: &RunArgs) -> Result<Exit> {
     let output = args.output.clone().unwrap_or_else(|| default_output(&name));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let launch = Launch { program, name, args: args.command[1..].to_vec(), identity, mask };
-    runtime.block_on(record(args, launch, &output))
+    runtime.block_on(record(args, global, launch, &output))
 }
 
 fn command_error(error: CommandError) -> CliError {
@@ -79,13 +79,13 @@ fn default_output(name: &OsString) -> PathBuf {
 fn sizes(args: &RunArgs) -> Sizes {
     let default = Sizes::default();
     Sizes {
-        ring_bytes: args.ring_mib.map_or(default.ring_bytes, |mib| mib << 20),
-        processes: args.max_processes.unwrap_or(default.processes),
+        ring_bytes: args.knob("ring-bytes").unwrap_or(default.ring_bytes),
+        processes: args.knob("max-processes").unwrap_or(default.processes),
     }
 }
 
 /// Everything from the first probe to the last block.
-async fn record(args: &RunArgs, launch: Launch, output: &Path) -> Result<Exit> {
+async fn record(args: &RunArgs, global: &Global, launch: Launch, output: &Path) -> Result<Exit> {
     let (mut session, ring, logger) = Session::load(sizes(args)).map_err(|error| CliError::ours_from(error.into()))?;
     let hit_cost_ns = calibrate::hit_cost_ns(&mut session)
         .inspect_err(|error| tracing::warn!(%error, "the cost of a hit could not be measured"))
@@ -124,7 +124,7 @@ async fn record(args: &RunArgs, launch: Launch, output: &Path) -> Result<Exit> {
     let reason = if recorder.follower.capture().failed() { "write_error" } else { "exited" };
     let (written, recorded) = recorder.finish(reason, ended.as_ref().ok());
     let ended = ended?;
-    conclude(args, output, &ended, written, recorded, &what)
+    conclude(args, global, output, &ended, written, recorded, &what)
 }
 
 /// Probes the command's own file before it starts. Returns what it is, for a complaint at the end.
@@ -292,6 +292,7 @@ impl Starting {
 /// What is said at the end, and with which exit code.
 fn conclude(
     args: &RunArgs,
+    global: &Global,
     output: &Path,
     ended: &Ended,
     written: Written,
@@ -318,7 +319,7 @@ fn conclude(
             "nothing was traced: {name} is {what}, and it started no Go program; give the Go program itself as the command"
         ));
     }
-    if !args.global.quiet {
+    if !global.quiet {
         eprintln!(
             "lifetrace: {} records, {} goroutines born in {} Go process(es); read it with `lifetrace report {}`",
             written.records,

@@ -1,1 +1,373 @@
-//! Placeholder until the first commit of this room.
+//! Joins events into lives: which goroutine was born, waited and died when.
+//!
+//! [`Engine`] takes events in order and tells a [`Sink`] of every span and every life that has closed; what it keeps is
+//! only what still lives. [`process`] says whose events they are, [`goroutine`] what they mean for one goroutine,
+//! [`wake`] who ended a wait, and [`replay`] runs a whole recording through it.
+//!
+//! Nothing is inferred from lost events: where one is missing, a span is `Unknown`, and the repair is counted.
+
+use std::collections::BTreeMap;
+
+use rustc_hash::FxHashMap;
+
+use crate::{
+    clock::KtimeNs,
+    event::{Event, What},
+    id::{Address, BinaryId, Goid, StackId, Tid},
+    recording::contract::Binary,
+};
+
+pub mod goroutine;
+pub mod loss;
+pub mod process;
+pub mod replay;
+pub mod wake;
+
+use goroutine::{Goroutine, Origin, Park, Who, Woken};
+use process::{Change, ImageId, Processes};
+pub use wake::WokenBy;
+
+/// A wait reason by name, interned over all binaries ([`Engine::reason`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReasonId(pub u16);
+
+/// What a goroutine did during a span, as far as parks and wakes can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SpanState {
+    /// Not blocked: running, runnable or in a syscall.
+    Awake,
+    Blocked,
+    Unknown,
+}
+
+/// One stretch of a goroutine's life, closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    pub state: SpanState,
+    pub start: KtimeNs,
+    /// Never before `start`.
+    pub end: KtimeNs,
+    /// Why it blocked. On an unknown span: why it had blocked when sight of it was lost.
+    pub reason: Option<ReasonId>,
+    /// Where it blocked.
+    pub stack: Option<StackId>,
+    /// The channel it blocked on, else the lock that gopark was given.
+    pub object: Option<Address>,
+    /// `None` unless a wake was seen to end the span.
+    pub woken_by: Option<WokenBy>,
+    /// The thread that it was last seen on during the span; it may have moved before.
+    pub tid: Option<Tid>,
+}
+
+/// How a life, as far as it is known, came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LifeEnd {
+    /// It exited.
+    Exit,
+    /// Its process exited or executed another program while it lived.
+    ProcessEnd,
+    /// The recording ended while it lived.
+    RecordingEnd,
+    /// Its exit was lost: it was gone by then.
+    Gone,
+}
+
+/// A life, closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Life {
+    pub ended_at: KtimeNs,
+    pub end: LifeEnd,
+}
+
+impl Life {
+    /// Whether it was alive as long as anything could be.
+    pub fn alive_at_end(&self) -> bool {
+        matches!(self.end, LifeEnd::ProcessEnd | LifeEnd::RecordingEnd)
+    }
+}
+
+/// Who listens. Spans of one goroutine come in order of time, and all before its life.
+pub trait Sink {
+    fn span(&mut self, who: &Who, span: &Span);
+    fn life(&mut self, who: &Who, life: &Life);
+}
+
+/// What had to be repaired because something was lost, by kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Repairs {
+    pub by_kind: BTreeMap<&'static str, u64>,
+}
+
+impl Repairs {
+    fn count(&mut self, kind: &'static str) {
+        *self.by_kind.entry(kind).or_default() += 1;
+    }
+}
+
+/// Waits during which a goroutine really runs (`runtime2.go`, `isWaitingForSuspendG`, and what a GC worker reports).
+const PSEUDO_WAITS: [&str; 10] = [
+    "GC assist marking",
+    "GC worker (active)",
+    "stopping the world",
+    "GC mark termination",
+    "garbage collection",
+    "garbage collection scan",
+    "trace goroutine status",
+    "trace proc status",
+    "page trace flush",
+    "flushing proc caches",
+];
+
+/// What the engine needs of a binary.
+struct Program {
+    /// Function and link address of each site, by site id.
+    sites: FxHashMap<u16, (String, Address)>,
+    /// By number: the reason, or `None` for a pseudo-wait.
+    reasons: Vec<Option<ReasonId>>,
+    hchan_lock: Option<u64>,
+}
+
+/// The live goroutines of one image.
+#[derive(Default)]
+struct Population {
+    live: FxHashMap<Goid, Goroutine>,
+    dead: GoidSet,
+}
+
+/// Correlates events that come in order of time.
+#[derive(Default)]
+pub struct Engine {
+    processes: Processes,
+    populations: FxHashMap<ImageId, Population>,
+    programs: FxHashMap<BinaryId, Program>,
+    reasons: Vec<String>,
+    repairs: Repairs,
+    newest: KtimeNs,
+}
+
+impl Engine {
+    /// Learns a binary, before events of it come.
+    pub fn binary(&mut self, binary: &Binary) {
+        let sites = binary.sites.iter().map(|site| (site.id.0, (site.function.clone(), site.address))).collect();
+        let reasons = binary.wait_reasons.iter().map(|name| self.intern(name)).collect();
+        self.programs.insert(binary.id, Program { sites, reasons, hchan_lock: binary.hchan_lock });
+    }
+
+    pub fn processes(&self) -> &Processes {
+        &self.processes
+    }
+
+    pub fn repairs(&self) -> &Repairs {
+        &self.repairs
+    }
+
+    /// The name of a wait reason.
+    pub fn reason(&self, id: ReasonId) -> &str {
+        &self.reasons[id.0 as usize]
+    }
+
+    fn intern(&mut self, name: &str) -> Option<ReasonId> {
+        if PSEUDO_WAITS.contains(&name) {
+            return None;
+        }
+        let known = self.reasons.iter().position(|known| known == name);
+        let index = known.unwrap_or_else(|| {
+            self.reasons.push(name.to_owned());
+            self.reasons.len() - 1
+        });
+        u16::try_from(index).ok().map(ReasonId)
+    }
+
+    /// Takes the next event.
+    pub fn event(&mut self, event: &Event, sink: &mut impl Sink) {
+        self.newest = self.newest.max(event.at);
+        match &event.what {
+            // The caller keeps stacks; they belong to no goroutine.
+            What::Stack { .. } => {}
+            What::ProcessFork { child, child_start_boottime_ns, parent_start_boottime_ns } => {
+                let parent = (event.tgid, *parent_start_boottime_ns);
+                let change = self.processes.fork(parent, (*child, *child_start_boottime_ns), event.at);
+                self.lost_process_exit(change);
+                self.apply(change, sink);
+            }
+            What::ProcessExec { start_boottime_ns, args, args_truncated } => {
+                let args = (args.clone(), *args_truncated);
+                let change = self.processes.exec(event.tgid, *start_boottime_ns, args, event.at);
+                self.apply(change, sink);
+            }
+            What::ProcessExit { start_boottime_ns, wait_status } => {
+                let changes = self.processes.exit(event.tgid, *start_boottime_ns, *wait_status, event.at);
+                self.lost_process_exit(changes[0]);
+                for change in changes {
+                    self.apply(change, sink);
+                }
+            }
+            _ => self.goroutine_event(event, sink),
+        }
+    }
+
+    /// Closes everything that still lives, `at` the end of the recording (or of the newest event, if that is later).
+    pub fn finish(&mut self, at: KtimeNs, sink: &mut impl Sink) -> KtimeNs {
+        let at = at.max(self.newest);
+        let mut images: Vec<ImageId> = self.populations.keys().copied().collect();
+        images.sort_unstable();
+        for image in images {
+            self.close(image, at, LifeEnd::RecordingEnd, sink);
+        }
+        at
+    }
+
+    fn lost_process_exit(&mut self, change: Change) {
+        if change != Change::None {
+            self.repairs.count("lost_process_exit");
+        }
+    }
+
+    fn apply(&mut self, change: Change, sink: &mut impl Sink) {
+        if let Change::Ended { image, at } = change {
+            self.close(image, at, LifeEnd::ProcessEnd, sink);
+        }
+    }
+
+    fn close(&mut self, image: ImageId, at: KtimeNs, end: LifeEnd, sink: &mut impl Sink) {
+        let Some(population) = self.populations.remove(&image) else { return };
+        let mut live: Vec<Goroutine> = population.live.into_values().collect();
+        live.sort_unstable_by_key(|goroutine| goroutine.who.goid);
+        for goroutine in live {
+            let (who, ended_at) = goroutine.cut(at, &mut |who, span| sink.span(who, &span));
+            sink.life(&who, &Life { ended_at, end });
+        }
+    }
+
+    /// The image that an event of a probe is about.
+    fn image_of(&mut self, event: &Event, sink: &mut impl Sink) -> Option<ImageId> {
+        let Some(image) = self.processes.running(event.tgid, event.at) else {
+            self.repairs.count("event_after_process_exit");
+            return None;
+        };
+        let Some(binary) = event.binary else { return Some(image) };
+        let (image, change) = self.processes.hit(image, binary, event.at);
+        if change != Change::None {
+            self.repairs.count("lost_process_exec");
+            self.apply(change, sink);
+        }
+        Some(image)
+    }
+
+    fn goroutine_event(&mut self, event: &Event, sink: &mut impl Sink) {
+        let Some(image) = self.image_of(event, sink) else { return };
+        let program = event.binary.and_then(|binary| self.programs.get(&binary));
+        let site = program.and_then(|program| program.sites.get(&event.site.0));
+        match event.what {
+            What::ProcessImage { ip } => {
+                // Without the site's address the bias stays unknown, and addresses of this image without names.
+                let Some(&(_, address)) = site else { return };
+                let change = self.processes.loaded(image, ip.0.wrapping_sub(address.0), event.at);
+                if change != Change::None {
+                    self.repairs.count("lost_process_exec");
+                    self.apply(change, sink);
+                }
+            }
+            What::GoroutineBirth { goid, parent, gopc, startpc, stack } => {
+                self.birth(image, goid, event.at, Origin { parent, gopc, startpc, stack }, sink);
+            }
+            What::GoroutinePark { goid, wait_reason, lock, stack } => {
+                let reason = program.and_then(|program| program.reasons.get(wait_reason as usize).copied());
+                let Some(reason) = reason.map_or(Some(None), |known| known.map(Some)) else {
+                    // A pseudo-wait: it runs on. Its end is a wake of one that is awake, which changes nothing.
+                    return;
+                };
+                let on_channel = reason.is_some_and(|id| self.reasons[id.0 as usize].starts_with("chan "));
+                let hchan_lock = program.and_then(|program| program.hchan_lock).filter(|_| on_channel);
+                let object = lock.map(|lock| Address(lock.0.wrapping_sub(hchan_lock.unwrap_or(0))));
+                let park = Park { reason, stack, object, tid: event.tid };
+                if let Some(goroutine) = self.goroutine(image, goid)
+                    && goroutine.park(event.at, park, &mut |who, span| sink.span(who, &span))
+                {
+                    self.repairs.count("lost_wake");
+                }
+            }
+            What::GoroutineParkAbort { goid } => {
+                if let Some(goroutine) = self.goroutine(image, goid) {
+                    goroutine.park_abort(event.at, &mut |who, span| sink.span(who, &span));
+                }
+            }
+            What::GoroutineWake { goid, waker } => {
+                let function = site.map(|(function, _)| wake::Waker::of_site(function));
+                let Some(goroutine) = self.goroutine(image, goid) else { return };
+                let blocked_on = goroutine.blocked_on();
+                let reason = blocked_on.map_or("", |id| self.reasons[id.0 as usize].as_str());
+                let by = wake::attribute(waker, function, reason);
+                if let Some(goroutine) = self.populations.get_mut(&image).and_then(|all| all.live.get_mut(&goid)) {
+                    let _: Woken = goroutine.wake(event.at, by, &mut |who, span| sink.span(who, &span));
+                }
+            }
+            What::GoroutineExit { goid } => self.exit(image, goid, event, sink),
+            What::Stack { .. } | What::ProcessFork { .. } | What::ProcessExec { .. } | What::ProcessExit { .. } => {}
+        }
+    }
+
+    fn birth(&mut self, image: ImageId, goid: Goid, at: KtimeNs, origin: Origin, sink: &mut impl Sink) {
+        let population = self.populations.entry(image).or_default();
+        if population.dead.contains(goid) {
+            // Goids are never used twice: the birth is late, and the life it begins has been told.
+            self.repairs.count("event_after_exit");
+            return;
+        }
+        let fresh = Goroutine::born(image, goid, at, origin);
+        if let Some(old) = population.live.insert(goid, fresh) {
+            let (who, ended_at) = old.gone(at, &mut |who, span| sink.span(who, &span));
+            sink.life(&who, &Life { ended_at, end: LifeEnd::Gone });
+            self.repairs.count("lost_exit");
+        }
+    }
+
+    fn exit(&mut self, image: ImageId, goid: Goid, event: &Event, sink: &mut impl Sink) {
+        if self.goroutine(image, goid).is_none() {
+            return;
+        }
+        let population = self.populations.entry(image).or_default();
+        population.dead.insert(goid);
+        if let Some(goroutine) = population.live.remove(&goid) {
+            let blocked = goroutine.blocked_on().is_some();
+            let (who, ended_at) = goroutine.exit(event.at, event.tid, &mut |who, span| sink.span(who, &span));
+            sink.life(&who, &Life { ended_at, end: LifeEnd::Exit });
+            if blocked {
+                self.repairs.count("lost_wake");
+            }
+        }
+    }
+
+    /// The goroutine that an event is about; one that is met for the first time begins as unknown since its image did.
+    /// `None` if it has exited: the event is late.
+    fn goroutine(&mut self, image: ImageId, goid: Goid) -> Option<&mut Goroutine> {
+        let population = self.populations.entry(image).or_default();
+        if population.dead.contains(goid) {
+            self.repairs.count("event_after_exit");
+            return None;
+        }
+        let since = self.processes.image(image).since;
+        Some(population.live.entry(goid).or_insert_with(|| Goroutine::met(image, goid, since)))
+    }
+}
+
+/// A set of goids. The runtime deals them out in batches, so they lie close together: a bitmap for every 4096.
+#[derive(Default)]
+struct GoidSet {
+    pages: FxHashMap<u64, Box<[u64; 64]>>,
+}
+
+impl GoidSet {
+    fn insert(&mut self, goid: Goid) {
+        let page = self.pages.entry(goid.0 >> 12).or_insert_with(|| Box::new([0; 64]));
+        page[(goid.0 >> 6) as usize & 63] |= 1 << (goid.0 & 63);
+    }
+
+    fn contains(&self, goid: Goid) -> bool {
+        let page = self.pages.get(&(goid.0 >> 12));
+        page.is_some_and(|page| page[(goid.0 >> 6) as usize & 63] & 1 << (goid.0 & 63) != 0)
+    }
+}
+
+#[cfg(test)]
+mod tests;

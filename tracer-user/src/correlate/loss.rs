@@ -1,0 +1,127 @@
+//! What a recording lacks: how many events, of which kinds, and when.
+
+use std::collections::BTreeMap;
+
+use tracer_common::header::Kind;
+
+use crate::{clock::KtimeNs, recording::Completeness};
+
+use super::replay::Replayed;
+
+/// More intervals than this are merged, nearest first: a reader needs to know where not to trust, not each hole.
+const MAX_INTERVALS: usize = 1000;
+
+/// Events that were recorded by nobody.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    pub events: u64,
+    /// By name of the record kind. `unknown`: missing by their numbers, and in no counter.
+    pub by_kind: BTreeMap<String, u64>,
+    /// Of `events`, those whose time is not known: the gaps between what arrived do not hold them.
+    pub undated: u64,
+}
+
+impl Replayed {
+    /// Counts losses: what the BPF side counted, checked against the gaps in the sequence numbers, and what does not decode.
+    pub fn losses(&self) -> Losses {
+        let mut by_kind: BTreeMap<String, u64> = BTreeMap::new();
+        for lost in self.counters.iter().flat_map(|counters| &counters.lost).filter(|lost| lost.count > 0) {
+            let name = Kind::from_u8(lost.kind).map_or_else(|| format!("kind_{}", lost.kind), |kind| kind.name().into());
+            *by_kind.entry(name).or_default() += lost.count;
+        }
+        let (counted, missing) = (by_kind.values().sum::<u64>(), self.order.missing());
+        if missing > counted {
+            by_kind.insert("unknown".into(), missing - counted);
+        }
+        if self.undecodable > 0 {
+            by_kind.insert("undecodable".into(), self.undecodable);
+        }
+        Losses { events: counted.max(missing) + self.undecodable, by_kind, undated: counted.saturating_sub(missing) }
+    }
+
+    /// When events are missing, over all CPUs: by start, apart from each other.
+    pub fn lost_intervals(&self) -> Vec<(KtimeNs, KtimeNs)> {
+        let mut merged: Vec<(KtimeNs, KtimeNs)> = Vec::new();
+        for gap in &self.order.gaps {
+            match merged.last_mut() {
+                Some(last) if gap.from <= last.1 => last.1 = last.1.max(gap.to),
+                _ => merged.push((gap.from, gap.to)),
+            }
+        }
+        coarsen(merged)
+    }
+
+    /// One line for people: what is lost, what was followed, whether the recording is whole. Every output carries it.
+    pub fn trust(&self) -> String {
+        let losses = self.losses();
+        let lost = match losses.events {
+            0 => "no event lost".to_owned(),
+            events => {
+                let kinds: Vec<String> = losses.by_kind.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+                format!("{events} events lost ({})", kinds.join(", "))
+            }
+        };
+        let whole = match self.completeness {
+            Completeness::Complete => String::new(),
+            Completeness::NotEnded => "; the recording was not ended in order".to_owned(),
+            Completeness::Truncated { at } => format!("; the recording is cut at byte {at}"),
+        };
+        format!("{lost}; coverage {}{whole}", self.coverage_summary())
+    }
+
+    /// The tiers at which images were followed, in short.
+    fn coverage_summary(&self) -> String {
+        let processes = self.engine.processes();
+        let mut tiers: BTreeMap<String, usize> = BTreeMap::new();
+        let mut partial = 0;
+        for (id, image) in processes.images() {
+            let coverage = self.coverage(id);
+            let Some(first) = coverage.first() else { continue };
+            *tiers.entry(format!("{:?}", coverage.iter().map(|span| span.tier).max().unwrap_or(first.tier))).or_default() += 1;
+            partial += usize::from(coverage.len() > 1 || (image.first_hit.is_some_and(|hit| hit < first.from)));
+        }
+        if tiers.is_empty() {
+            return "none: no Go process was followed".into();
+        }
+        let total: usize = tiers.values().sum();
+        let names: Vec<String> = match total {
+            1 => tiers.into_keys().collect(),
+            _ => tiers.iter().map(|(tier, count)| format!("{tier} ({count} programs)")).collect(),
+        };
+        let partial = if partial > 0 { format!(", {partial} of them in part") } else { String::new() };
+        format!("{}{partial}", names.join(", "))
+    }
+}
+
+/// Joins the intervals that lie nearest to each other until there are few enough.
+fn coarsen(intervals: Vec<(KtimeNs, KtimeNs)>) -> Vec<(KtimeNs, KtimeNs)> {
+    if intervals.len() <= MAX_INTERVALS {
+        return intervals;
+    }
+    let mut spaces: Vec<u64> = intervals.windows(2).map(|pair| pair[1].0.since(pair[0].1)).collect();
+    spaces.sort_unstable();
+    let joined = spaces[intervals.len() - MAX_INTERVALS - 1];
+    let mut coarse: Vec<(KtimeNs, KtimeNs)> = Vec::with_capacity(MAX_INTERVALS);
+    for interval in intervals {
+        match coarse.last_mut() {
+            Some(last) if interval.0.since(last.1) <= joined => last.1 = interval.1,
+            _ => coarse.push(interval),
+        }
+    }
+    coarse
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that many intervals become few, and that the widest spaces between them stay.
+    #[test]
+    fn coarse_intervals() {
+        let many: Vec<_> = (0..5000).map(|n| (KtimeNs(n * 10 + n / 2500 * 100_000), KtimeNs(n * 10 + 1 + n / 2500 * 100_000))).collect();
+        let few = coarsen(many.clone());
+        assert!(few.len() <= MAX_INTERVALS);
+        assert_eq!((few[0].0, few.last().unwrap().1), (many[0].0, many[4999].1));
+        assert!(few.windows(2).any(|pair| pair[1].0.since(pair[0].1) > 100_000));
+    }
+}

@@ -1,0 +1,326 @@
+//! Processes and their images: which program ran under a tgid, from when to when.
+//!
+//! A tgid names another process after the exit of the first, and another program after an exec. So a process is an entry
+//! of [`Processes`], and each exec begins a new [`Image`] of it: goroutine ids and load biases are an image's own.
+
+use rustc_hash::FxHashMap;
+
+use crate::{
+    clock::KtimeNs,
+    id::{Address, BinaryId, ProcessKey, Tgid},
+};
+
+/// A process of this recording, by order of appearance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProcessId(pub u32);
+
+/// One program run by a process, by order of appearance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ImageId(pub u32);
+
+/// One process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    pub tgid: Tgid,
+    /// With the tgid, who it is; `None` until a record tells.
+    pub key: Option<ProcessKey>,
+    pub parent: Option<Tgid>,
+    /// `None`: it ran before it was followed, or its fork was lost.
+    pub forked_at: Option<KtimeNs>,
+    /// Its first record.
+    pub first_seen: KtimeNs,
+    /// When it ended, and its wait status; the status is `None` if its exit was lost and the tgid turned up as another.
+    pub ended: Option<(KtimeNs, Option<u32>)>,
+    /// In order of time; never empty.
+    pub images: Vec<ImageId>,
+}
+
+/// A program run by a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    pub process: ProcessId,
+    /// From exec, or from the first thing known of it.
+    pub since: KtimeNs,
+    pub until: Option<KtimeNs>,
+    pub args: Vec<String>,
+    pub args_truncated: bool,
+    /// The probed binary; `None` while no probe was hit.
+    pub binary: Option<BinaryId>,
+    /// Runtime address less link-time address.
+    pub bias: Option<u64>,
+    /// The first hit of a probe.
+    pub first_hit: Option<KtimeNs>,
+}
+
+impl Image {
+    /// The link-time address of a runtime one, if the load bias is known.
+    pub fn link_address(&self, pc: Address) -> Option<(BinaryId, Address)> {
+        Some((self.binary?, Address(pc.0.wrapping_sub(self.bias?))))
+    }
+}
+
+/// All processes of a recording.
+#[derive(Clone, Debug, Default)]
+pub struct Processes {
+    processes: Vec<Process>,
+    images: Vec<Image>,
+    /// Who has a tgid now.
+    current: FxHashMap<Tgid, ProcessId>,
+    /// When the last owner of a tgid ended: an event from before that is late, not another process's.
+    ended: FxHashMap<Tgid, KtimeNs>,
+}
+
+/// What an event about a process changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing ended.
+    None,
+    /// This image ended: its goroutines are gone with it.
+    Ended { image: ImageId, at: KtimeNs },
+}
+
+impl Processes {
+    pub fn process(&self, id: ProcessId) -> &Process {
+        &self.processes[id.0 as usize]
+    }
+
+    pub fn image(&self, id: ImageId) -> &Image {
+        &self.images[id.0 as usize]
+    }
+
+    pub fn of_image(&self, id: ImageId) -> &Process {
+        self.process(self.image(id).process)
+    }
+
+    pub fn processes(&self) -> impl Iterator<Item = (ProcessId, &Process)> {
+        self.processes.iter().enumerate().map(|(index, process)| (ProcessId(index as u32), process))
+    }
+
+    pub fn images(&self) -> impl Iterator<Item = (ImageId, &Image)> {
+        self.images.iter().enumerate().map(|(index, image)| (ImageId(index as u32), image))
+    }
+
+    /// The image that runs under `tgid`, one of a new process if none is known. `None` for a late event of an ended one.
+    pub fn running(&mut self, tgid: Tgid, at: KtimeNs) -> Option<ImageId> {
+        let id = match self.current.get(&tgid) {
+            Some(id) => *id,
+            None if self.ended.get(&tgid).is_some_and(|ended| at <= *ended) => return None,
+            None => self.begin(tgid, None, None, at),
+        };
+        self.processes[id.0 as usize].images.last().copied()
+    }
+
+    /// A probe of `binary` was hit under `image`. A hit of another binary than the known one means that an exec was lost.
+    pub fn hit(&mut self, image: ImageId, binary: BinaryId, at: KtimeNs) -> (ImageId, Change) {
+        let entry = &mut self.images[image.0 as usize];
+        entry.first_hit.get_or_insert(at);
+        match entry.binary {
+            Some(known) if known != binary => {
+                let (fresh, change) = self.replace_image(image, at);
+                let entry = &mut self.images[fresh.0 as usize];
+                (entry.binary, entry.first_hit) = (Some(binary), Some(at));
+                (fresh, change)
+            }
+            _ => {
+                entry.binary = Some(binary);
+                (image, Change::None)
+            }
+        }
+    }
+
+    /// The first hit of an image told its load bias.
+    pub fn loaded(&mut self, image: ImageId, bias: u64, at: KtimeNs) -> Change {
+        let entry = &mut self.images[image.0 as usize];
+        match entry.bias {
+            // Another bias of the same binary: it executed itself, and the exec was lost.
+            Some(known) if known != bias => {
+                let binary = entry.binary;
+                let (fresh, change) = self.replace_image(image, at);
+                let entry = &mut self.images[fresh.0 as usize];
+                (entry.binary, entry.bias, entry.first_hit) = (binary, Some(bias), Some(at));
+                change
+            }
+            _ => {
+                entry.bias = Some(bias);
+                Change::None
+            }
+        }
+    }
+
+    /// `parent` forked. The child runs a copy of its image until it executes another.
+    pub fn fork(&mut self, parent: (Tgid, u64), child: (Tgid, u64), at: KtimeNs) -> Change {
+        let parent_key = ProcessKey::from_boottime(parent.0, parent.1);
+        let child_key = ProcessKey::from_boottime(child.0, child.1);
+        let inherited = self.current.get(&parent.0).copied().map(|id| {
+            self.processes[id.0 as usize].key.get_or_insert(parent_key);
+            self.image(*self.process(id).images.last().expect("a process has an image")).clone()
+        });
+        // The child's own first event may have come before: then the fork only completes what is known.
+        if let Some(&id) = self.current.get(&child.0)
+            && self.processes[id.0 as usize].key.is_none_or(|key| key == child_key)
+            && self.processes[id.0 as usize].first_seen >= at
+        {
+            let process = &mut self.processes[id.0 as usize];
+            (process.key, process.parent, process.forked_at) = (Some(child_key), Some(parent.0), Some(at));
+            return Change::None;
+        }
+        let change = self.vacate(child.0, at);
+        let id = self.begin(child.0, Some(child_key), inherited, at);
+        let process = &mut self.processes[id.0 as usize];
+        (process.parent, process.forked_at) = (Some(parent.0), Some(at));
+        change
+    }
+
+    /// A process executed a program: a new image begins, and the old one's goroutines are gone.
+    pub fn exec(&mut self, tgid: Tgid, boottime_ns: u64, args: (Vec<String>, bool), at: KtimeNs) -> Change {
+        let (id, mut change) = self.identified(tgid, boottime_ns, at);
+        let image = *self.process(id).images.last().expect("a process has an image");
+        // A process that begins with this exec has an image already, and nothing of it is known: it is this one.
+        let fresh = self.image(image).since == at && self.image(image).first_hit.is_none();
+        let image = if fresh {
+            image
+        } else {
+            let (fresh, ended) = self.replace_image(image, at);
+            change = if change == Change::None { ended } else { change };
+            fresh
+        };
+        let entry = &mut self.images[image.0 as usize];
+        (entry.args, entry.args_truncated) = args;
+        (entry.binary, entry.bias, entry.first_hit) = (None, None, None);
+        change
+    }
+
+    /// The last thread of a process exited.
+    pub fn exit(&mut self, tgid: Tgid, boottime_ns: u64, wait_status: u32, at: KtimeNs) -> [Change; 2] {
+        let (id, before) = self.identified(tgid, boottime_ns, at);
+        [before, self.end(id, at, Some(wait_status))]
+    }
+
+    /// The process of that tgid and start; another one that held the tgid has ended unseen.
+    fn identified(&mut self, tgid: Tgid, boottime_ns: u64, at: KtimeNs) -> (ProcessId, Change) {
+        let key = ProcessKey::from_boottime(tgid, boottime_ns);
+        let mut change = Change::None;
+        if let Some(&id) = self.current.get(&tgid) {
+            if *self.processes[id.0 as usize].key.get_or_insert(key) == key {
+                return (id, Change::None);
+            }
+            change = self.vacate(tgid, at);
+        }
+        (self.begin(tgid, Some(key), None, at), change)
+    }
+
+    /// Ends whoever holds a tgid, with no status: its exit was lost.
+    fn vacate(&mut self, tgid: Tgid, at: KtimeNs) -> Change {
+        self.current.get(&tgid).copied().map_or(Change::None, |id| self.end(id, at, None))
+    }
+
+    fn begin(&mut self, tgid: Tgid, key: Option<ProcessKey>, inherited: Option<Image>, at: KtimeNs) -> ProcessId {
+        let id = ProcessId(self.processes.len() as u32);
+        let image = self.push_image(Image {
+            since: at,
+            until: None,
+            process: id,
+            first_hit: None,
+            ..inherited.unwrap_or_else(|| empty_image(id, at))
+        });
+        self.processes.push(Process {
+            tgid,
+            key,
+            parent: None,
+            forked_at: None,
+            first_seen: at,
+            ended: None,
+            images: vec![image],
+        });
+        self.current.insert(tgid, id);
+        id
+    }
+
+    fn end(&mut self, id: ProcessId, at: KtimeNs, wait_status: Option<u32>) -> Change {
+        let process = &mut self.processes[id.0 as usize];
+        process.ended = Some((at, wait_status));
+        let (tgid, image) = (process.tgid, *process.images.last().expect("a process has an image"));
+        self.images[image.0 as usize].until = Some(at);
+        self.current.remove(&tgid);
+        self.ended.insert(tgid, at);
+        Change::Ended { image, at }
+    }
+
+    fn replace_image(&mut self, image: ImageId, at: KtimeNs) -> (ImageId, Change) {
+        self.images[image.0 as usize].until = Some(at);
+        let process = self.images[image.0 as usize].process;
+        let fresh = self.push_image(empty_image(process, at));
+        self.processes[process.0 as usize].images.push(fresh);
+        (fresh, Change::Ended { image, at })
+    }
+
+    fn push_image(&mut self, image: Image) -> ImageId {
+        self.images.push(image);
+        ImageId((self.images.len() - 1) as u32)
+    }
+}
+
+fn empty_image(process: ProcessId, since: KtimeNs) -> Image {
+    Image { process, since, until: None, args: Vec::new(), args_truncated: false, binary: None, bias: None, first_hit: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TICK: u64 = 10_000_000;
+
+    fn args(name: &str) -> (Vec<String>, bool) {
+        (vec![name.to_owned()], false)
+    }
+
+    /// Check that fork, exec, exec, exit make one process with an image for each program.
+    #[test]
+    fn one_process_many_images() {
+        let mut all = Processes::default();
+        assert_eq!(all.fork((Tgid(1), TICK), (Tgid(2), 9 * TICK), KtimeNs(10)), Change::None);
+        assert!(matches!(all.exec(Tgid(2), 9 * TICK, args("sh"), KtimeNs(20)), Change::Ended { .. }));
+        let image = all.running(Tgid(2), KtimeNs(21)).unwrap();
+        assert_eq!(all.hit(image, BinaryId(1), KtimeNs(22)), (image, Change::None));
+        assert_eq!(all.loaded(image, 0x1000, KtimeNs(22)), Change::None);
+        assert_eq!(all.image(image).link_address(Address(0x1234)), Some((BinaryId(1), Address(0x234))));
+        assert_eq!(all.exec(Tgid(2), 9 * TICK, args("app"), KtimeNs(30)), Change::Ended { image, at: KtimeNs(30) });
+        all.exit(Tgid(2), 9 * TICK, 3 << 8, KtimeNs(40));
+        let process = all.process(ProcessId(0));
+        assert_eq!((process.parent, process.ended, process.images.len()), (Some(Tgid(1)), Some((KtimeNs(40), Some(768))), 3));
+    }
+
+    /// Check that a tgid after an exit is another process, and a late event of the first is nobody's.
+    #[test]
+    fn reused_tgid() {
+        let mut all = Processes::default();
+        let first = all.running(Tgid(5), KtimeNs(1)).unwrap();
+        all.exit(Tgid(5), TICK, 0, KtimeNs(10));
+        assert_eq!(all.running(Tgid(5), KtimeNs(9)), None);
+        let second = all.running(Tgid(5), KtimeNs(11)).unwrap();
+        assert_ne!(all.image(first).process, all.image(second).process);
+    }
+
+    /// Check that an exec by another process than the known one ends that one without a status.
+    #[test]
+    fn lost_exit() {
+        let mut all = Processes::default();
+        all.exec(Tgid(5), TICK, args("a"), KtimeNs(1));
+        all.exec(Tgid(5), 2 * TICK, args("b"), KtimeNs(9));
+        assert_eq!(all.process(ProcessId(0)).ended, Some((KtimeNs(9), None)));
+        assert_eq!(all.process(ProcessId(1)).ended, None);
+    }
+
+    /// Check that a hit of another binary, or at another bias, means a lost exec.
+    #[test]
+    fn lost_exec() {
+        let mut all = Processes::default();
+        let first = all.running(Tgid(5), KtimeNs(1)).unwrap();
+        all.hit(first, BinaryId(1), KtimeNs(1));
+        let (second, change) = all.hit(first, BinaryId(2), KtimeNs(2));
+        assert_eq!(change, Change::Ended { image: first, at: KtimeNs(2) });
+        all.loaded(second, 0, KtimeNs(2));
+        assert_eq!(all.loaded(second, 0, KtimeNs(3)), Change::None);
+        assert_eq!(all.loaded(second, 7, KtimeNs(4)), Change::Ended { image: second, at: KtimeNs(4) });
+    }
+}

@@ -1,0 +1,200 @@
+//! Runs a whole recording through decode, order and correlate, and keeps what outputs need to explain the result.
+
+use std::io::Read;
+
+use rustc_hash::FxHashMap;
+
+use crate::{
+    clock::KtimeNs,
+    decode::decode,
+    event::{Event, What},
+    id::{Address, BinaryId, StackId},
+    order::{DEFAULT_WINDOW_NS, OrderReport, Orderer},
+    recording::{
+        Block, Completeness, RecordingError,
+        contract::{Binary, Code, Counters, End, Meta, Note, Tier},
+        reader::Recording,
+        records,
+    },
+};
+
+use super::{
+    Engine, Sink,
+    process::{Image, ImageId},
+};
+
+/// A stack of runtime addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stack {
+    /// Return addresses, innermost first.
+    pub pcs: Box<[Address]>,
+    /// The walk stopped with frames left at the root.
+    pub truncated: bool,
+}
+
+/// Everything a recording said, besides the spans and lives that went to the sink.
+pub struct Replayed {
+    pub meta: Meta,
+    pub completeness: Completeness,
+    pub binaries: FxHashMap<BinaryId, Binary>,
+    pub code: Vec<Code>,
+    pub stacks: FxHashMap<StackId, Stack>,
+    pub notes: Vec<Note>,
+    /// The newest counters, if any were written.
+    pub counters: Option<Counters>,
+    pub end: Option<End>,
+    /// When the recording ended: its end block, else the newest event or counters.
+    pub ended_at: KtimeNs,
+    pub order: OrderReport,
+    /// Records that could not be decoded.
+    pub undecodable: u64,
+    pub engine: Engine,
+}
+
+/// Replays `recording` into `sink`.
+pub fn replay<R: Read>(mut recording: Recording<R>, sink: &mut impl Sink) -> Result<Replayed, RecordingError> {
+    let zero = recording.meta().clock.ktime_ns;
+    let mut tables = Tables { newest: zero, ..Tables::default() };
+    let mut orderer = Orderer::new(DEFAULT_WINDOW_NS, zero);
+    let mut engine = Engine::default();
+    for block in &mut recording {
+        match block? {
+            Block::Records(payload) => {
+                for record in records(&payload) {
+                    match decode(record) {
+                        Ok(event) => orderer.push(event, &mut |event| tables.release(event, &mut engine, sink)),
+                        Err(_) => tables.undecodable += 1,
+                    }
+                }
+            }
+            Block::Binary(binary) => {
+                engine.binary(&binary);
+                tables.binaries.insert(binary.id, binary);
+            }
+            other => tables.keep(other),
+        }
+    }
+    let order = orderer.finish(&mut |event| tables.release(event, &mut engine, sink));
+    let ended_at = tables.end.as_ref().map_or(tables.newest, |end| end.at);
+    let ended_at = engine.finish(ended_at, sink);
+    Ok(Replayed {
+        meta: recording.meta().clone(),
+        completeness: recording.completeness().unwrap_or(Completeness::NotEnded),
+        binaries: tables.binaries,
+        code: tables.code,
+        stacks: tables.stacks,
+        notes: tables.notes,
+        counters: tables.counters,
+        end: tables.end,
+        ended_at,
+        order,
+        undecodable: tables.undecodable,
+        engine,
+    })
+}
+
+/// What is collected on the way.
+#[derive(Default)]
+struct Tables {
+    binaries: FxHashMap<BinaryId, Binary>,
+    code: Vec<Code>,
+    stacks: FxHashMap<StackId, Stack>,
+    notes: Vec<Note>,
+    counters: Option<Counters>,
+    end: Option<End>,
+    undecodable: u64,
+    newest: KtimeNs,
+}
+
+impl Tables {
+    fn release(&mut self, event: Event, engine: &mut Engine, sink: &mut impl Sink) {
+        self.newest = self.newest.max(event.at);
+        match event.what {
+            What::Stack { id, pcs, truncated } => {
+                self.stacks.insert(id, Stack { pcs: pcs.into(), truncated });
+            }
+            _ => engine.event(&event, sink),
+        }
+    }
+
+    fn keep(&mut self, block: Block) {
+        match block {
+            Block::Code(code) => self.code.push(code),
+            Block::Note(note) => self.notes.push(note),
+            Block::Counters(counters) => {
+                self.newest = self.newest.max(counters.at);
+                self.counters = Some(counters);
+            }
+            Block::End(end) => self.end = Some(end),
+            // Records and binaries went elsewhere; a second meta block says nothing new.
+            Block::Records(_) | Block::Binary(_) | Block::Meta(_) => {}
+        }
+    }
+}
+
+/// A stretch of time in which an image was followed in some detail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Coverage {
+    pub tier: Tier,
+    pub from: KtimeNs,
+    pub to: KtimeNs,
+}
+
+impl Replayed {
+    /// Nanoseconds since the recording's zero.
+    pub fn since_zero(&self, at: KtimeNs) -> u64 {
+        at.since(self.meta.clock.ktime_ns)
+    }
+
+    pub fn duration_ns(&self) -> u64 {
+        self.since_zero(self.ended_at)
+    }
+
+    /// From when to when an image was followed at which tier. Empty for one without probes.
+    pub fn coverage(&self, image: ImageId) -> Vec<Coverage> {
+        let image = self.engine.processes().image(image);
+        let Some(binary) = image.binary else { return Vec::new() };
+        let (begin, end) = (image.since, image.until.unwrap_or(self.ended_at));
+        let mut steps: Vec<(KtimeNs, Tier)> = self
+            .notes
+            .iter()
+            .filter_map(|note| match note {
+                Note::Coverage { at, binary: of, tier } if *of == binary => Some((*at, *tier)),
+                _ => None,
+            })
+            .collect();
+        steps.sort_by_key(|(at, _)| *at);
+        if steps.is_empty() {
+            steps.push((image.first_hit.unwrap_or(begin), self.meta.tier));
+        }
+        let ends = steps.iter().skip(1).map(|(at, _)| *at).chain([KtimeNs::MAX]);
+        let spans = steps.iter().zip(ends).map(|((from, tier), to)| Coverage {
+            tier: *tier,
+            from: (*from).max(begin),
+            to: to.min(end),
+        });
+        spans.filter(|span| span.from < span.to).collect()
+    }
+
+    /// The best tier that an image was ever followed at.
+    pub fn tier(&self, image: ImageId) -> Option<Tier> {
+        self.coverage(image).iter().map(|span| span.tier).max()
+    }
+
+    /// Path and Go version of an image's binary, where it was probed.
+    pub fn binary(&self, image: &Image) -> Option<&Binary> {
+        self.binaries.get(&image.binary?)
+    }
+}
+
+impl Replayed {
+    /// What happened to the session itself, for people: warnings, and processes that ran unprobed.
+    pub fn notes_for_people(&self) -> Vec<String> {
+        let text = |note: &Note| match note {
+            Note::Coverage { .. } => None,
+            Note::Unprobed { tgid, exe, reason, .. } => Some(format!("{exe} (pid:{tgid}) ran unprobed: {reason}")),
+            Note::Warning { text, .. } => Some(text.clone()),
+        };
+        self.notes.iter().filter_map(text).collect()
+    }
+}

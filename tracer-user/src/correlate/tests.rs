@@ -1,0 +1,213 @@
+//! The engine over whole sequences of events, lossy ones included.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    event::Event,
+    id::{SiteId, Tgid},
+    recording::contract::Site,
+};
+
+/// Collects what the engine tells, as text.
+#[derive(Default)]
+struct Told {
+    spans: Vec<(Who, Span)>,
+    lives: Vec<(Who, Life)>,
+}
+
+impl Sink for Told {
+    fn span(&mut self, who: &Who, span: &Span) {
+        self.spans.push((*who, *span));
+    }
+    fn life(&mut self, who: &Who, life: &Life) {
+        self.lives.push((*who, *life));
+    }
+}
+
+fn program() -> Binary {
+    let site = |id, function: &str, address| Site {
+        id: SiteId(id),
+        function: function.into(),
+        address: Address(address),
+        instruction: "push %rbp".into(),
+    };
+    Binary {
+        id: BinaryId(1),
+        path: "/bin/app".into(),
+        go_version: "go1.26.6".into(),
+        module: "app".into(),
+        sites: vec![site(0, "runtime.gopark", 0x1000), site(1, "runtime.ready", 0x2000)],
+        wait_reasons: vec!["".into(), "chan receive".into(), "sleep".into(), "stopping the world".into()],
+        hchan_lock: Some(0x58),
+    }
+}
+
+fn event(at: u64, site: u16, what: What) -> Event {
+    Event {
+        at: KtimeNs(at),
+        cpu: 0,
+        seq: at,
+        tgid: Tgid(7),
+        tid: Tid(70),
+        binary: Some(BinaryId(1)),
+        site: SiteId(site),
+        what,
+    }
+}
+
+fn birth(at: u64, goid: u64) -> Event {
+    let (gopc, startpc) = (Address(0x10), Address(0x20));
+    event(at, 0, What::GoroutineBirth { goid: Goid(goid), parent: Some(Goid(1)), gopc, startpc, stack: None })
+}
+
+fn park(at: u64, goid: u64, wait_reason: u8) -> Event {
+    event(at, 0, What::GoroutinePark { goid: Goid(goid), wait_reason, lock: Some(Address(0xc058)), stack: None })
+}
+
+fn wake(at: u64, goid: u64, waker: Option<u64>) -> Event {
+    event(at, 1, What::GoroutineWake { goid: Goid(goid), waker: waker.map(Goid) })
+}
+
+fn exit(at: u64, goid: u64) -> Event {
+    event(at, 0, What::GoroutineExit { goid: Goid(goid) })
+}
+
+fn process_exit(at: u64) -> Event {
+    Event { binary: None, ..event(at, 0, What::ProcessExit { start_boottime_ns: 0, wait_status: 0 }) }
+}
+
+fn run(events: &[Event], end: u64) -> (Told, Engine) {
+    let (mut told, mut engine) = (Told::default(), Engine::default());
+    engine.binary(&program());
+    for event in events {
+        engine.event(event, &mut told);
+    }
+    engine.finish(KtimeNs(end), &mut told);
+    (told, engine)
+}
+
+/// Check that a channel wait carries its reason, its channel and its waker.
+#[test]
+fn channel_wait() {
+    let (told, engine) = run(&[birth(10, 17), park(20, 17, 1), wake(30, 17, Some(1)), exit(40, 17)], 50);
+    let (_, blocked) = told.spans.iter().find(|(_, span)| span.state == SpanState::Blocked).unwrap();
+    assert_eq!(engine.reason(blocked.reason.unwrap()), "chan receive");
+    assert_eq!((blocked.object, blocked.woken_by), (Some(Address(0xc000)), Some(WokenBy::Goroutine(Goid(1)))));
+    assert_eq!(told.lives[0].1, Life { ended_at: KtimeNs(40), end: LifeEnd::Exit });
+}
+
+/// Check that a pseudo-wait never shows as blocked.
+#[test]
+fn pseudo_wait() {
+    let (told, _) = run(&[birth(10, 17), park(20, 17, 3), wake(30, 17, None), exit(40, 17)], 50);
+    assert_eq!(told.spans.len(), 1);
+    assert_eq!((told.spans[0].1.state, told.spans[0].1.end), (SpanState::Awake, KtimeNs(40)));
+}
+
+/// Check that a reason beyond the table is a wait without a name, not a guess.
+#[test]
+fn unknown_reason() {
+    let (told, _) = run(&[birth(10, 17), park(20, 17, 200), wake(30, 17, None)], 50);
+    assert_eq!((told.spans[1].1.state, told.spans[1].1.reason), (SpanState::Blocked, None));
+}
+
+/// Check that the end of a process closes its goroutines then, alive, and late events revive none.
+#[test]
+fn process_end() {
+    let late = Event { at: KtimeNs(29), ..wake(29, 17, None) };
+    let (told, engine) = run(&[birth(10, 17), park(20, 17, 2), process_exit(30), late], 90);
+    assert_eq!(told.lives.len(), 1);
+    assert_eq!(told.lives[0].1, Life { ended_at: KtimeNs(30), end: LifeEnd::ProcessEnd });
+    assert_eq!(engine.repairs().by_kind.get("event_after_process_exit"), Some(&1));
+}
+
+/// Check that a second birth of a live goid closes the first as gone by then.
+#[test]
+fn lost_exit() {
+    let (told, engine) = run(&[birth(10, 17), park(20, 17, 2), birth(30, 17), exit(40, 17)], 90);
+    let ends: Vec<_> = told.lives.iter().map(|(_, life)| (life.end, life.ended_at.0)).collect();
+    assert_eq!(ends, [(LifeEnd::Gone, 30), (LifeEnd::Exit, 40)]);
+    assert_eq!(engine.repairs().by_kind.get("lost_exit"), Some(&1));
+}
+
+/// Check that what arrives after an exit does not make a second goroutine of the same id.
+#[test]
+fn no_ghosts() {
+    let (told, engine) = run(&[birth(10, 17), exit(20, 17), wake(21, 17, None), birth(22, 17)], 90);
+    assert_eq!(told.lives.len(), 1);
+    assert_eq!(engine.repairs().by_kind.get("event_after_exit"), Some(&2));
+}
+
+/// Check that goids count anew after an exec.
+#[test]
+fn exec_begins_anew() {
+    let what = What::ProcessExec { start_boottime_ns: 0, args: vec![], args_truncated: false };
+    let exec = Event { binary: None, ..event(30, 0, what) };
+    let (told, _) = run(&[birth(10, 17), exec, birth(40, 17), exit(50, 17)], 90);
+    let ends: Vec<_> = told.lives.iter().map(|(_, life)| (life.end, life.ended_at.0)).collect();
+    assert_eq!(ends, [(LifeEnd::ProcessEnd, 30), (LifeEnd::Exit, 50)]);
+}
+
+fn any_event() -> impl Strategy<Value = (u8, u64, u8, bool)> {
+    (0u8..7, 1u64..6, 0u8..4, any::<bool>())
+}
+
+/// What must hold whatever was lost.
+fn check(told: &Told) -> Result<(), TestCaseError> {
+    for (who, span) in &told.spans {
+        prop_assert!(span.start <= span.end, "{span:?}");
+        prop_assert!(who.since <= span.start, "{who:?} {span:?}");
+    }
+    for (who, life) in &told.lives {
+        prop_assert!(who.since <= life.ended_at);
+        prop_assert!(who.born_at.is_none_or(|born| born <= life.ended_at));
+    }
+    // The spans of one life touch each other and fill it.
+    for (who, life) in &told.lives {
+        let mut at = who.since;
+        for (_, span) in told.spans.iter().filter(|(of, _)| of == who) {
+            prop_assert_eq!(span.start, at);
+            at = span.end;
+        }
+        prop_assert_eq!(at, life.ended_at);
+    }
+    Ok(())
+}
+
+proptest! {
+    /// Check that no sequence of events, however much is missing, makes a negative span, an exit before birth, or a panic.
+    #[test]
+    fn any_loss_is_harmless(picks in proptest::collection::vec(any_event(), 0..80)) {
+        let events: Vec<Event> = picks.iter().enumerate().filter(|(_, pick)| pick.3).map(|(index, &(kind, goid, reason, _))| {
+            let at = 10 + index as u64;
+            match kind {
+                0 => birth(at, goid),
+                1 => park(at, goid, reason),
+                2 => event(at, 0, What::GoroutineParkAbort { goid: Goid(goid) }),
+                3 => wake(at, goid, (reason > 1).then_some(1)),
+                4 => exit(at, goid),
+                5 => event(at, 0, What::ProcessImage { ip: Address(0x1000 + u64::from(reason)) }),
+                _ => process_exit(at),
+            }
+        }).collect();
+        let (told, _) = run(&events, 1000);
+        check(&told)?;
+    }
+
+    /// Check the same for events that come far too late.
+    #[test]
+    fn disorder_is_harmless(picks in proptest::collection::vec((any_event(), 0u64..100), 0..80)) {
+        let events: Vec<Event> = picks.iter().map(|&((kind, goid, reason, _), at)| match kind {
+            0 | 5 => birth(at, goid),
+            1 | 6 => park(at, goid, reason),
+            2 => event(at, 0, What::GoroutineParkAbort { goid: Goid(goid) }),
+            3 => wake(at, goid, None),
+            _ => exit(at, goid),
+        }).collect();
+        let (told, _) = run(&events, 1000);
+        for (_, span) in &told.spans {
+            prop_assert!(span.start <= span.end);
+        }
+    }
+}

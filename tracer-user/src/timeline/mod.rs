@@ -1,0 +1,266 @@
+//! Timelines: what each goroutine and process did from when to when.
+//!
+//! [`Collector`] gathers spans while a recording is replayed; [`Timeline`] puts them in order, marks where events are lost,
+//! and [`write`] says them as text or JSON lines.
+
+use std::{fmt, str::FromStr};
+
+use rustc_hash::FxHashMap;
+
+use crate::{
+    clock::KtimeNs,
+    correlate::{
+        Life, LifeEnd, Sink, Span, SpanState,
+        goroutine::Who,
+        process::{ImageId, ProcessId},
+        replay::Replayed,
+    },
+    id::{Goid, Tgid, Tid},
+    recording::contract::Tier,
+};
+
+pub mod human;
+pub mod write;
+
+/// What a timeline is about, as people write it: `go:17`, `go:17@4242`, `pid:4242`, `tid:4243`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Id {
+    Goroutine(Goid, Option<Tgid>),
+    Process(Tgid),
+    Thread(Tid),
+}
+
+/// Why an id names nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IdError {
+    #[error("{0:?} is no id: write go:GOID, go:GOID@TGID or pid:TGID")]
+    Syntax(String),
+    #[error("this recording has no {0}")]
+    Unknown(Id),
+    #[error("{id} lives in several processes: say which one ({})", .candidates.iter().map(|tgid| format!("{id}@{tgid}")).collect::<Vec<_>>().join(", "))]
+    Ambiguous { id: Id, candidates: Vec<Tgid> },
+    #[error("this recording does not follow threads, so it has no timeline of {0}")]
+    NoThreads(Id),
+}
+
+impl FromStr for Id {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        fn number<T: FromStr>(text: &str) -> Option<T> {
+            text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+        }
+        let parse = || match text.split_once(':')? {
+            ("go", rest) => Some(match rest.split_once('@') {
+                Some((goid, tgid)) => Self::Goroutine(Goid(number(goid)?), Some(Tgid(number(tgid)?))),
+                None => Self::Goroutine(Goid(number(rest)?), None),
+            }),
+            ("pid", rest) => Some(Self::Process(Tgid(number(rest)?))),
+            ("tid", rest) => Some(Self::Thread(Tid(number(rest)?))),
+            _ => None,
+        };
+        parse().ok_or_else(|| IdError::Syntax(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Goroutine(goid, None) => write!(f, "go:{goid}"),
+            Self::Goroutine(goid, Some(tgid)) => write!(f, "go:{goid}@{tgid}"),
+            Self::Process(tgid) => write!(f, "pid:{tgid}"),
+            Self::Thread(tid) => write!(f, "tid:{tid}"),
+        }
+    }
+}
+
+/// One goroutine's life with its spans, in order of time.
+#[derive(Clone, Debug)]
+pub struct GoroutineLine {
+    pub who: Who,
+    pub life: Life,
+    pub spans: Vec<Span>,
+}
+
+/// Collects lives while a recording is replayed.
+#[derive(Default)]
+pub struct Collector {
+    /// Only these goroutines, if any are named; their process is checked when it is known.
+    only: Option<Goid>,
+    open: FxHashMap<(ImageId, Goid), Vec<Span>>,
+    closed: Vec<GoroutineLine>,
+}
+
+impl Collector {
+    /// Collects what `id` needs, or everything.
+    pub fn new(id: Option<Id>) -> Self {
+        let only = match id {
+            Some(Id::Goroutine(goid, _)) => Some(goid),
+            _ => None,
+        };
+        Self { only, ..Self::default() }
+    }
+
+    fn wanted(&self, who: &Who) -> bool {
+        self.only.is_none_or(|goid| goid == who.goid)
+    }
+}
+
+impl Sink for Collector {
+    fn span(&mut self, who: &Who, span: &Span) {
+        if self.wanted(who) {
+            self.open.entry((who.image, who.goid)).or_default().push(*span);
+        }
+    }
+
+    fn life(&mut self, who: &Who, life: &Life) {
+        if self.wanted(who) {
+            let spans = self.open.remove(&(who.image, who.goid)).unwrap_or_default();
+            self.closed.push(GoroutineLine { who: *who, life: *life, spans });
+        }
+    }
+}
+
+/// The processes and goroutines to show, in order.
+pub struct Timeline<'a> {
+    pub replayed: &'a Replayed,
+    pub processes: Vec<ProcessId>,
+    /// By process, image and goid.
+    pub goroutines: Vec<GoroutineLine>,
+    lost: Vec<(KtimeNs, KtimeNs)>,
+}
+
+/// What a line of a timeline says that something did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// It existed, and at this tier that is all that is known.
+    Alive,
+    /// Not blocked.
+    Awake,
+    Blocked,
+    Unknown,
+    /// Events are missing here, on some CPU: what is said of this time may be wrong.
+    Lost,
+    Dead,
+}
+
+impl State {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Alive => "alive",
+            Self::Awake => "awake",
+            Self::Blocked => "blocked",
+            Self::Unknown => "unknown",
+            Self::Lost => "lost",
+            Self::Dead => "dead",
+        }
+    }
+}
+
+/// One line: a state from when to when, with the span that it comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'s> {
+    pub state: State,
+    pub start: KtimeNs,
+    pub end: KtimeNs,
+    pub span: Option<&'s Span>,
+    /// Why it is dead.
+    pub death: Option<&'static str>,
+}
+
+impl<'a> Timeline<'a> {
+    /// Sorts what was collected, and keeps what `id` names.
+    pub fn new(replayed: &'a Replayed, collector: Collector, id: Option<Id>) -> Result<Self, IdError> {
+        let all = replayed.engine.processes();
+        let tgid_of = |line: &GoroutineLine| all.of_image(line.who.image).tgid;
+        let mut goroutines = collector.closed;
+        goroutines.sort_by_key(|line| (tgid_of(line), line.who.image, line.who.goid, line.who.since));
+        let mut processes: Vec<ProcessId> = all.processes().map(|(process, _)| process).collect();
+        match id {
+            None => {}
+            Some(id @ Id::Thread(_)) => return Err(IdError::NoThreads(id)),
+            Some(id @ Id::Process(tgid)) => {
+                processes.retain(|process| all.process(*process).tgid == tgid);
+                goroutines.retain(|line| tgid_of(line) == tgid);
+                if processes.is_empty() {
+                    return Err(IdError::Unknown(id));
+                }
+            }
+            Some(id @ Id::Goroutine(_, tgid)) => {
+                processes.clear();
+                goroutines.retain(|line| tgid.is_none_or(|tgid| tgid == tgid_of(line)));
+                let mut candidates: Vec<Tgid> = goroutines.iter().map(tgid_of).collect();
+                candidates.dedup();
+                match candidates.len() {
+                    0 => return Err(IdError::Unknown(id)),
+                    1 => {}
+                    _ => return Err(IdError::Ambiguous { id, candidates }),
+                }
+            }
+        }
+        processes.sort_by_key(|process| (all.process(*process).tgid, *process));
+        Ok(Self { replayed, processes, goroutines, lost: replayed.lost_intervals() })
+    }
+
+    /// The lines of one goroutine, by start.
+    pub fn rows<'s>(&self, line: &'s GoroutineLine) -> Vec<Row<'s>> {
+        let coverage = self.replayed.coverage(line.who.image);
+        let tier_at = |at: KtimeNs| {
+            let covering = coverage.iter().rev().find(|span| span.from <= at);
+            covering.or(coverage.first()).map_or(self.replayed.meta.tier, |span| span.tier)
+        };
+        let mut rows: Vec<Row<'s>> = Vec::with_capacity(line.spans.len() + 1);
+        rows.extend(line.spans.iter().map(|span| Row {
+            state: match span.state {
+                SpanState::Awake if tier_at(span.start) < Tier::T2 => State::Alive,
+                SpanState::Awake => State::Awake,
+                SpanState::Blocked => State::Blocked,
+                SpanState::Unknown => State::Unknown,
+            },
+            start: span.start,
+            end: span.end,
+            span: Some(span),
+            death: None,
+        }));
+        self.add_losses(line.who.since, line.life.ended_at, &mut rows);
+        let death = match line.life.end {
+            LifeEnd::Exit => Some("exit"),
+            LifeEnd::ProcessEnd => Some("process end"),
+            LifeEnd::Gone => Some("gone by then"),
+            LifeEnd::RecordingEnd => None,
+        };
+        let at = line.life.ended_at;
+        rows.extend(death.map(|death| Row { state: State::Dead, start: at, end: at, span: None, death: Some(death) }));
+        rows
+    }
+
+    /// The lines of one process.
+    pub fn process_rows(&self, process: ProcessId) -> Vec<Row<'static>> {
+        let process = self.replayed.engine.processes().process(process);
+        let end = process.ended.map_or(self.replayed.ended_at, |(at, _)| at);
+        let row = |state, start, end, death| Row { state, start, end, span: None, death };
+        let mut rows = vec![row(State::Alive, process.first_seen, end, None)];
+        self.add_losses(process.first_seen, end, &mut rows);
+        rows.extend(process.ended.map(|(at, status)| {
+            row(State::Dead, at, at, Some(if status.is_some() { "exit" } else { "gone by then" }))
+        }));
+        rows
+    }
+
+    /// Adds the times between `from` and `to` in which events are missing.
+    fn add_losses(&self, from: KtimeNs, to: KtimeNs, rows: &mut Vec<Row<'_>>) {
+        let first = self.lost.partition_point(|lost| lost.1 < from);
+        let touching = self.lost[first..].iter().take_while(|lost| lost.0 <= to);
+        let before = rows.len();
+        rows.extend(touching.map(|lost| Row {
+            state: State::Lost,
+            start: lost.0.max(from),
+            end: lost.1.min(to),
+            span: None,
+            death: None,
+        }));
+        if rows.len() > before {
+            rows.sort_by_key(|row| (row.start, row.state == State::Lost));
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! A timeline as text for people, or as JSON lines.
+
+use std::io::{self, Write};
+
+use rustc_hash::FxHashMap;
+use serde::Serialize;
+
+use crate::{
+    clock::KtimeNs,
+    correlate::{
+        process::{ImageId, Process},
+        replay::Replayed,
+    },
+    id::StackId,
+    recording::contract::Frame,
+    symbolize::{Symbolizer, label},
+};
+
+use super::{GoroutineLine, Row, Timeline, human};
+
+/// One line of JSON. The fields are a contract (docs: "timeline").
+#[derive(Serialize)]
+struct JsonRow<'a> {
+    id: &'a str,
+    tgid: u32,
+    state: &'a str,
+    start_ns: u64,
+    end_ns: u64,
+    /// Wait reason; for `dead`, how it came about.
+    reason: Option<&'a str>,
+    stack: Option<&'a [Frame]>,
+    woken_by: Option<String>,
+    tid: Option<u32>,
+    object: Option<String>,
+}
+
+/// Writes a timeline in one of its forms.
+pub struct Writer<'a> {
+    timeline: &'a Timeline<'a>,
+    replayed: &'a Replayed,
+    symbols: Symbolizer<'a>,
+    stacks: FxHashMap<(ImageId, StackId), Option<Vec<Frame>>>,
+}
+
+impl<'a> Writer<'a> {
+    pub fn new(timeline: &'a Timeline<'a>) -> Self {
+        let replayed = timeline.replayed;
+        Self { timeline, replayed, symbols: Symbolizer::new(replayed), stacks: FxHashMap::default() }
+    }
+
+    /// JSON lines: each process, then its goroutines by id, each by time.
+    pub fn jsonl(&mut self, out: &mut impl Write) -> io::Result<()> {
+        let timeline = self.timeline;
+        for process in &timeline.processes {
+            let tgid = self.replayed.engine.processes().process(*process).tgid;
+            let id = format!("pid:{tgid}");
+            for row in timeline.process_rows(*process) {
+                self.json_row(out, (&id, tgid.0, None), &row)?;
+            }
+        }
+        for line in &timeline.goroutines {
+            let tgid = self.replayed.engine.processes().of_image(line.who.image).tgid;
+            let id = format!("go:{}", line.who.goid);
+            for row in timeline.rows(line) {
+                self.json_row(out, (&id, tgid.0, Some(line.who.image)), &row)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn json_row(&mut self, out: &mut impl Write, who: (&str, u32, Option<ImageId>), row: &Row<'_>) -> io::Result<()> {
+        let (id, tgid, image) = who;
+        let replayed = self.replayed;
+        let span = row.span;
+        let reason = span.and_then(|span| span.reason).map(|reason| replayed.engine.reason(reason)).or(row.death);
+        let stack = image.zip(span.and_then(|span| span.stack));
+        let row = JsonRow {
+            id,
+            tgid,
+            state: row.state.name(),
+            start_ns: replayed.since_zero(row.start),
+            end_ns: replayed.since_zero(row.end),
+            reason,
+            stack: stack.and_then(|(image, stack)| self.stack(image, stack)),
+            woken_by: span.and_then(|span| span.woken_by).map(|by| by.to_string()),
+            tid: span.and_then(|span| span.tid).map(|tid| tid.0),
+            object: span.and_then(|span| span.object).map(|object| format!("{:#x}", object.0)),
+        };
+        serde_json::to_writer(&mut *out, &row)?;
+        out.write_all(b"\n")
+    }
+
+    fn stack(&mut self, image: ImageId, stack: StackId) -> Option<&[Frame]> {
+        let symbols = &self.symbols;
+        let frames = self.stacks.entry((image, stack)).or_insert_with(|| {
+            let (ids, _) = symbols.stack(image, stack)?;
+            Some(ids.into_iter().map(|id| symbols.frame(id)).collect())
+        });
+        frames.as_deref()
+    }
+
+    /// Text: a block for each process and each goroutine.
+    pub fn text(&mut self, out: &mut impl Write) -> io::Result<()> {
+        let timeline = self.timeline;
+        writeln!(out, "{}", self.replayed.trust())?;
+        for id in &timeline.processes {
+            let process = self.replayed.engine.processes().process(*id);
+            writeln!(out, "\npid:{}  {}", process.tgid, command(self.replayed, process))?;
+            if let Some(parent) = process.parent {
+                writeln!(out, "  started by pid:{parent}")?;
+            }
+            self.text_rows(out, None, &timeline.process_rows(*id))?;
+        }
+        for line in &timeline.goroutines {
+            self.text_header(out, line)?;
+            self.text_rows(out, Some(line.who.image), &timeline.rows(line))?;
+        }
+        Ok(())
+    }
+
+    fn text_header(&self, out: &mut impl Write, line: &GoroutineLine) -> io::Result<()> {
+        let who = &line.who;
+        let process = self.replayed.engine.processes().of_image(who.image);
+        let (id, tgid) = (who.goid, process.tgid);
+        match &who.origin {
+            Some(origin) => {
+                let site = place(&self.symbols.go_statement(who.image, origin.gopc));
+                writeln!(out, "\ngo:{id}@{tgid}  {}", label(&self.symbols.entry(who.image, origin.startpc)))?;
+                let parent = origin.parent.map_or(String::new(), |parent| format!(", by go:{parent}"));
+                writeln!(out, "  created by {site}{parent}")?;
+            }
+            None => {
+                writeln!(out, "\ngo:{id}@{tgid}  start function unknown")?;
+                writeln!(out, "  its birth was not seen")?;
+            }
+        }
+        writeln!(out, "  in {}", command(self.replayed, process))
+    }
+
+    fn text_rows(&mut self, out: &mut impl Write, image: Option<ImageId>, rows: &[Row<'_>]) -> io::Result<()> {
+        let at = |at: KtimeNs| human::instant(self.replayed.since_zero(at));
+        let times: Vec<(String, String)> = rows.iter().map(|row| (at(row.start), human::duration(row.end.since(row.start)))).collect();
+        let wide = times.iter().map(|(start, _)| start.chars().count()).max().unwrap_or(0);
+        for (row, (start, lasted)) in rows.iter().zip(&times) {
+            let lasted = if row.death.is_some() { "" } else { lasted };
+            let what = self.what(image, row);
+            let text = format!("  {start:>wide$}  {lasted:>11}  {:<7}  {what}", row.state.name());
+            writeln!(out, "{}", text.trim_end())?;
+        }
+        Ok(())
+    }
+
+    fn what(&mut self, image: Option<ImageId>, row: &Row<'_>) -> String {
+        if let Some(death) = row.death {
+            return death.to_owned();
+        }
+        if row.state == super::State::Lost {
+            return "events are missing here".to_owned();
+        }
+        let Some(span) = row.span else { return String::new() };
+        let mut what = span.reason.map_or(String::new(), |reason| self.replayed.engine.reason(reason).to_owned());
+        if let Some((image, stack)) = image.zip(span.stack)
+            && let Some(frame) = self.stack(image, stack).and_then(own_frame)
+        {
+            what += &format!(" at {}", place(frame));
+        }
+        if let Some(by) = span.woken_by {
+            what += &format!(", woken by {by}");
+        }
+        what
+    }
+}
+
+/// The innermost frame that is not of the runtime or the packages just above it: where the program itself waits.
+fn own_frame(stack: &[Frame]) -> Option<&Frame> {
+    const BELOW: [&str; 4] = ["runtime.", "sync.", "internal/", "time.Sleep"];
+    let own = stack.iter().find(|frame| !BELOW.iter().any(|prefix| frame.function.starts_with(prefix)));
+    own.or(stack.first())
+}
+
+/// A frame with its place in the source.
+pub fn place(frame: &Frame) -> String {
+    match frame.line {
+        0 => label(frame),
+        line => format!("{} ({}:{line})", label(frame), frame.file),
+    }
+}
+
+/// What a process runs: its arguments, else the path of its binary.
+pub fn command(replayed: &Replayed, process: &Process) -> String {
+    let processes = replayed.engine.processes();
+    let args = process.images.iter().rev().map(|image| processes.image(*image)).find(|image| !image.args.is_empty());
+    if let Some(image) = args {
+        let cut = if image.args_truncated { " …" } else { "" };
+        return human::plain(&image.args.join(" ")) + cut;
+    }
+    let binary = process.images.iter().rev().find_map(|image| replayed.binary(processes.image(*image)));
+    binary.map_or_else(|| "?".to_owned(), |binary| human::plain(&binary.path))
+}
