@@ -68,6 +68,7 @@ assert_size!(GoLayout, 32);
 #[repr(C)]
 pub struct KernelLayout {
     pub task_tgid: u32,
+    pub task_group_leader: u32,
     pub task_start_boottime: u32,
     pub task_exit_code: u32,
     pub task_signal: u32,
@@ -77,7 +78,6 @@ pub struct KernelLayout {
     pub mm_arg_end: u32,
     /// The thread whose next forked child is followed: the tracer's, while it starts the command. 0 for none.
     pub spawner_tid: u32,
-    pub _pad: u32,
 }
 assert_size!(KernelLayout, 40);
 

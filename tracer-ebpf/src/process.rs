@@ -23,33 +23,41 @@ fn current_tgid() -> u32 {
     (bpf_get_current_pid_tgid() >> 32) as u32
 }
 
+/// When the process of a task began: its leader's start, whichever thread this is.
 #[inline(always)]
 fn start_boottime(task: *const u8, kernel: &KernelLayout) -> u64 {
-    read_kernel::<u64>(task, kernel.task_start_boottime).unwrap_or(0)
+    let leader = read_kernel::<u64>(task, kernel.task_group_leader).unwrap_or(0) as *const u8;
+    read_kernel::<u64>(leader, kernel.task_start_boottime).unwrap_or(0)
 }
 
 /// A child of a followed process is followed too, before its first instruction; so is the command the tracer itself starts.
 #[inline(always)]
 pub fn fork(ctx: &BtfTracePointContext, parent: *const u8, child: *const u8) {
-    let Some(kernel) = KERNEL.get(0) else {
+    let Some(layout) = KERNEL.get_ptr_mut(0) else {
         return;
     };
+    // SAFETY: a map value that lives as long as the program runs.
+    let kernel = unsafe { &*layout };
     let pid_tgid = bpf_get_current_pid_tgid();
     let tgid = (pid_tgid >> 32) as u32;
     let tid = pid_tgid as u32;
-    // SAFETY: a map value, copied.
-    let inherited = match unsafe { FOLLOWED.get(&tgid) } {
-        Some(followed) => *followed,
-        None if kernel.spawner_tid != 0 && kernel.spawner_tid == tid => Followed::default(),
-        None => return,
-    };
+    let spawned = kernel.spawner_tid != 0 && kernel.spawner_tid == tid;
+    if !spawned && FOLLOWED.get_ptr(&tgid).is_none() {
+        return;
+    }
     let Some(child_tgid) = read_kernel::<u32>(child, kernel.task_tgid) else {
         return;
     };
     if child_tgid == tgid {
         return; // a thread
     }
-    if FOLLOWED.insert(&child_tgid, &inherited, 0).is_err() {
+    if spawned {
+        // Once: the number may name another thread tomorrow.
+        // SAFETY: as above.
+        unsafe { (&raw mut (*layout).spawner_tid).write_volatile(0) };
+    }
+    // Which attachment is the child's own is settled by its first hit, whether it executes another program or not.
+    if FOLLOWED.insert(&child_tgid, &Followed::default(), 0).is_err() {
         if count_and_get(counters::PROCESSES_REFUSED) == 0 {
             table_full(ctx, child_tgid);
         }

@@ -67,11 +67,14 @@ impl Window {
         unsafe { (&raw mut (*self.0).taken).write_volatile(0) };
     }
 
-    /// The two words at `at`, a multiple of 8.
+    /// The two words at `at`; `None` where no record can be.
     #[inline(always)]
     fn record(&self, at: u64) -> Option<(u64, u64)> {
         // SAFETY: the place is ours.
         let (base, last) = unsafe { ((&raw const (*self.0).base).read_volatile(), (&raw const (*self.0).last).read_volatile()) };
+        if at % 8 != 0 {
+            return None;
+        }
         let mut offset = at.wrapping_sub(base);
         if offset > last {
             self.copy_from(at)?;
@@ -87,8 +90,10 @@ impl Window {
 
     #[inline(always)]
     fn copy_from(&self, at: u64) -> Option<()> {
-        // The word at the very end may be the first half of a record.
-        let length = WINDOW_BYTES - at % WINDOW_BYTES + 8;
+        let mut length = WINDOW_BYTES - at % WINDOW_BYTES;
+        if length < RECORD_BYTES {
+            length = RECORD_BYTES;
+        }
         // SAFETY: `words` is larger than length can be; the helper checks the source.
         let failed = unsafe { bpf_probe_read_user((&raw mut (*self.0).words).cast(), length as u32, at as *const _) };
         if failed != 0 {
@@ -144,7 +149,7 @@ fn walk(window: &Window, cookie: Cookie, pid_tgid: u64, first: u64, frame_pointe
     let mut at = frame_pointer;
     let mut truncated = 1u32;
     for _ in 0..MAX_FRAMES {
-        let frame = if at == 0 || at % 8 != 0 { None } else { window.record(at) };
+        let frame = if at == 0 { None } else { window.record(at) };
         let Some((caller, return_address)) = frame else {
             truncated = 0;
             break;

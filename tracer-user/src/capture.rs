@@ -8,7 +8,7 @@ use std::{
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::{self, JoinHandle},
 };
@@ -17,7 +17,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tracer_common::{
     goroutine::GoroutineBirth,
     header::{Header, Kind},
-    process::{ProcessFork, ProcessImage},
+    process::ProcessImage,
     stack::Stack,
 };
 use zerocopy::FromBytes;
@@ -34,6 +34,10 @@ use crate::{
 
 /// Blocks that may wait for the disk.
 const QUEUE: usize = 16;
+/// Addresses that are named at most: a target may make up as many as it likes.
+const MAX_NAMED: usize = 4_000_000;
+/// Addresses named in one block.
+const NAMES_A_BLOCK: usize = 4096;
 
 /// What is to be written.
 pub enum Message {
@@ -53,6 +57,15 @@ pub struct Written {
     pub goroutines_born: u64,
     /// Processes whose first hit was seen.
     pub go_processes: u64,
+}
+
+/// Why a recording is not whole.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    #[error(transparent)]
+    Write(WriteError),
+    #[error("the thread that writes it has panicked (a bug of lifetrace's)")]
+    Panicked,
 }
 
 /// The writing thread, seen from the reader.
@@ -84,9 +97,25 @@ impl Capture {
 
     /// Hands over something to write; waits while the queue is full. After a failed write everything is dropped.
     pub fn send(&self, message: Message) {
-        if let Some(sender) = &self.sender {
-            // The thread ends only when the sender is dropped.
-            let _ = sender.send(message);
+        if let Some(sender) = &self.sender
+            && sender.send(message).is_err()
+        {
+            self.failed.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Hands over a block of records if there is room for it; gives it back otherwise.
+    pub fn try_records(&self, block: Vec<u8>) -> Result<(), Vec<u8>> {
+        let Some(sender) = &self.sender else {
+            return Ok(());
+        };
+        match sender.try_send(Message::Records(block)) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(Message::Records(block))) => Err(block),
+            Err(_) => {
+                self.failed.store(true, Ordering::Relaxed);
+                Ok(())
+            }
         }
     }
 
@@ -96,9 +125,9 @@ impl Capture {
     }
 
     /// Waits until everything is written.
-    pub fn finish(mut self) -> (Written, Result<(), WriteError>) {
+    pub fn finish(mut self) -> (Written, Result<(), CaptureError>) {
         self.sender = None;
-        let result = self.thread.join().unwrap_or(Ok(()));
+        let result = self.thread.join().map_or(Err(CaptureError::Panicked), |written| written.map_err(CaptureError::Write));
         let written = self.written.lock().map_or_else(|poisoned| *poisoned.into_inner(), |written| *written);
         (written, result)
     }
@@ -189,11 +218,6 @@ impl Scribe {
                     self.settle_image(&header, image.ip);
                 }
             }
-            Some(Kind::ProcessFork) => {
-                if let (Ok(fork), Some(&image)) = (ProcessFork::read_from_bytes(record), self.images.get(&tgid)) {
-                    self.images.insert(Tgid(fork.child_tgid), image);
-                }
-            }
             Some(Kind::ProcessExec | Kind::ProcessExit) => {
                 self.images.remove(&tgid);
             }
@@ -219,10 +243,10 @@ impl Scribe {
         let binary = BinaryId(header.binary);
         let load_bias = match self.images.get(&Tgid(header.tgid)) {
             Some(image) if image.binary == binary => image.load_bias,
-            _ => 0,
+            _ => return,
         };
         let address = pc.wrapping_sub(load_bias);
-        if self.named.insert((binary, address, use_as)) {
+        if self.named.len() < MAX_NAMED && self.named.insert((binary, address, use_as)) {
             self.unnamed.entry(binary).or_default().push((address, use_as));
         }
     }
@@ -232,11 +256,11 @@ impl Scribe {
             let Some((_, code)) = self.binaries.get(&binary) else {
                 continue;
             };
-            let entries = wanted
-                .into_iter()
-                .map(|(address, use_as)| CodeEntry { address: Address(address), use_as, frames: code.symbolize(address, use_as) })
-                .collect();
-            self.writer.code(&Code { binary, entries })?;
+            for piece in wanted.chunks(NAMES_A_BLOCK) {
+                let entry =
+                    |&(address, use_as)| CodeEntry { address: Address(address), use_as, frames: code.symbolize(address, use_as) };
+                self.writer.code(&Code { binary, entries: piece.iter().map(entry).collect() })?;
+            }
         }
         Ok(())
     }

@@ -81,7 +81,13 @@ fn say_through_tracing(global: &Global) {
     };
     let level = if global.quiet { LevelFilter::ERROR } else { LevelFilter::INFO };
     let filter = EnvFilter::builder().with_default_directive(level.into()).with_env_var("LIFETRACE_LOG").from_env_lossy();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(ansi).with_target(false).without_time().init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(ansi)
+        .with_target(false)
+        .without_time()
+        .init();
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -67,8 +67,7 @@ pub fn doctor(args: &DoctorArgs, out: &mut dyn Write) -> Result<Exit> {
         (None, None) => None,
     };
     let target = path.map(examine).transpose()?;
-    let report =
-        Report { schema: "lifetrace.doctor/1", kernel: features::kernel_release(), checks: features::checks(), target };
+    let report = Report { schema: "lifetrace.doctor/1", kernel: features::kernel_release(), checks: features::checks(), target };
     if args.json {
         serde_json::to_writer(&mut *out, &report)?;
         writeln!(out)?;

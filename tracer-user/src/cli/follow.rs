@@ -9,11 +9,12 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use rustc_hash::FxHashMap;
+use tracer_common::config::GoLayout;
 
 use crate::{
     capture::{Capture, Message},
     clock::ktime_now,
-    golang::{GoBinary, HookSite},
+    golang::{GoBinary, HookSite, Plan},
     id::{Address, BinaryId, SiteId, Tgid},
     kernel::{
         gate::FileKey,
@@ -23,14 +24,51 @@ use crate::{
     recording::contract::{Binary, Counters, Note, Site, Tier},
 };
 
+/// A binary that was read and can be probed.
+pub struct Analysed {
+    key: FileKey,
+    code: GoBinary,
+    tier: Tier,
+    plan: Plan,
+    layout: GoLayout,
+    path: PathBuf,
+}
+
+/// Reads a Go binary and chooses the best tier, up to `asked`, whose hooks are all there.
+pub fn analyse(file: &File, asked: Tier) -> Result<Analysed> {
+    let key = FileKey::of(file)?;
+    let code = GoBinary::open(file)?;
+    let layout = code.layout()?;
+    let mut tier = asked;
+    let mut plan = code.plan(tier);
+    if !plan.complete() && asked > Tier::T1 {
+        let path = path_of(file);
+        tracing::warn!("{}: T1 instead of {asked:?}: {}", path.display(), missing(&plan));
+        tier = Tier::T1;
+        plan = code.plan(tier);
+    }
+    if !plan.complete() {
+        bail!("{} lacks hooks that even T1 needs: {}", code.version(), missing(&plan));
+    }
+    Ok(Analysed { key, code, tier, plan, layout, path: path_of(file) })
+}
+
+/// A binary that carries probes.
+struct Probed {
+    id: BinaryId,
+    /// What the probes depend on: the same file with the same plan keeps them.
+    sites: Vec<(u64, u64)>,
+    layout: GoLayout,
+}
+
 /// Owns the session and the recording while a command is followed.
 pub struct Follower {
     session: Session,
     capture: Capture,
     tier: Tier,
     empty: bool,
-    /// Files that are probed, or known not to be probed.
-    known: FxHashMap<FileKey, Option<BinaryId>>,
+    /// Files that are probed; `None`: that could not be.
+    known: FxHashMap<FileKey, Option<Probed>>,
     next_binary: u16,
     last_counters: Option<Counters>,
 }
@@ -48,26 +86,27 @@ impl Follower {
         &self.capture
     }
 
-    pub fn into_capture(self) -> Capture {
-        self.capture
+    /// Gives up session and capture, probes and all.
+    pub fn into_parts(self) -> (Session, Capture) {
+        (self.session, self.capture)
     }
 
-    /// Probes a Go binary, once. A file that was rewritten in place loses its old probes first.
-    pub fn probe(&mut self, file: &File) -> Result<()> {
-        let key = FileKey::of(file)?;
-        if self.known.contains_key(&key) {
-            return Ok(());
+    /// Whether it was tried to probe a file.
+    pub fn knows(&self, key: FileKey) -> bool {
+        self.known.contains_key(&key)
+    }
+
+    /// Whether a file carries probes.
+    pub fn is_probed(&self, key: FileKey) -> bool {
+        matches!(self.known.get(&key), Some(Some(_)))
+    }
+
+    /// Probes the file that a followed process executes; a failure is noted, never the target's problem.
+    pub fn probe_for(&mut self, file: &File, tgid: Tgid) {
+        if FileKey::of(file).is_ok_and(|key| self.knows(key)) {
+            return;
         }
-        self.forget_older(key);
-        self.known.insert(key, None);
-        let id = self.attach(file)?;
-        self.known.insert(key, Some(id));
-        Ok(())
-    }
-
-    /// Probes the file of a held exec; a failure is noted, never the target's problem.
-    pub fn probe_held(&mut self, file: &File, tgid: Tgid) {
-        if let Err(error) = self.probe(file) {
+        if let Err(error) = analyse(file, self.tier).and_then(|analysed| self.probe(file, analysed)) {
             let exe = path_of(file).display().to_string();
             tracing::warn!("{exe} (process {tgid}) runs unprobed: {error:#}");
             let reason = format!("{error:#}");
@@ -75,29 +114,48 @@ impl Follower {
         }
     }
 
-    fn forget_older(&mut self, key: FileKey) {
-        let stale: Vec<FileKey> =
-            self.known.keys().filter(|old| old.device == key.device && old.inode == key.inode).copied().collect();
-        for old in stale {
-            if let Some(Some(id)) = self.known.remove(&old) {
-                self.session.detach_binary(id);
-            }
-        }
+    /// A process was released before its file was probed, or executed it behind the gate's back.
+    pub fn note_late(&self, file: &File, tgid: Tgid) {
+        let text = format!(
+            "{} (process {tgid}) was probed only after it had begun: its first goroutines may be missing",
+            path_of(file).display()
+        );
+        tracing::warn!("{text}");
+        self.capture.send(Message::Note(Note::Warning { at: ktime_now(), text }));
     }
 
-    fn attach(&mut self, file: &File) -> Result<BinaryId> {
-        let path = path_of(file);
-        let code = GoBinary::open(file)?;
-        let tier = best_tier(&code, self.tier)?;
-        if tier < self.tier {
-            let text = format!("{}: {:?} instead of {:?}: {}", path.display(), tier, self.tier, missing(&code, self.tier));
-            tracing::warn!("{text}");
-            self.capture.send(Message::Note(Note::Warning { at: ktime_now(), text }));
+    /// Sets the probes of a binary. One that was rewritten in place loses its old probes first, unless they are the same.
+    pub fn probe(&mut self, file: &File, analysed: Analysed) -> Result<()> {
+        let key = analysed.key;
+        let sites = analysed.plan.sites.iter().map(|site| (site.file_offset, site.address)).collect();
+        for old in self.older(key) {
+            let Some(Some(probed)) = self.known.remove(&old) else {
+                continue;
+            };
+            if probed.sites == sites && probed.layout == analysed.layout {
+                // Only touched: what runs under these probes goes on under them.
+                self.known.insert(key, Some(probed));
+                return Ok(());
+            }
+            self.session.detach_binary(probed.id);
         }
-        let layout = code.layout()?;
+        self.known.insert(key, None);
+        let layout = analysed.layout;
+        let id = self.attach(file, analysed)?;
+        self.known.insert(key, Some(Probed { id, sites, layout }));
+        Ok(())
+    }
+
+    /// What is known of the same inode with other contents.
+    fn older(&self, key: FileKey) -> Vec<FileKey> {
+        self.known.keys().filter(|old| old.device == key.device && old.inode == key.inode && **old != key).copied().collect()
+    }
+
+    fn attach(&mut self, file: &File, analysed: Analysed) -> Result<BinaryId> {
+        let Analysed { code, tier, plan, layout, path, .. } = analysed;
         let id = BinaryId(self.next_binary);
         let sites: Vec<(SiteId, HookSite)> =
-            code.plan(tier).sites.into_iter().zip(1u16..).map(|(site, number)| (SiteId(number), site)).collect();
+            plan.sites.into_iter().zip(1u16..).map(|(site, number)| (SiteId(number), site)).collect();
         // Told first: the recording must know the binary before its first record.
         self.capture.send(Message::Binary(Box::new((describe(id, &path, &code, &sites), Arc::new(code)))));
         self.next_binary = self.next_binary.checked_add(1).context("too many binaries")?;
@@ -119,19 +177,9 @@ impl Follower {
     }
 }
 
-/// The tier asked for, or the best one below it whose hooks are all there.
-fn best_tier(code: &GoBinary, asked: Tier) -> Result<Tier> {
-    for tier in [Tier::T3, Tier::T2, Tier::T1] {
-        if tier <= asked && code.plan(tier).complete() {
-            return Ok(tier);
-        }
-    }
-    bail!("{} lacks hooks that even T1 needs: {}", code.version(), missing(code, Tier::T1));
-}
-
-fn missing(code: &GoBinary, tier: Tier) -> String {
+fn missing(plan: &Plan) -> String {
     let missing: Vec<String> =
-        code.plan(tier).missing.iter().map(|missing| format!("{}: {}", missing.hook.name(), missing.reason)).collect();
+        plan.missing.iter().map(|missing| format!("{}: {}", missing.hook.name(), missing.reason)).collect();
     missing.join("; ")
 }
 

@@ -1,19 +1,12 @@
 //! Signals and the command's end: what a shell sees of lifetrace is what it would see of the command.
 
-use std::{
-    os::{
-        fd::{AsFd, BorrowedFd},
-        unix::process::ExitStatusExt,
-    },
-    process::ExitStatus,
-};
+use std::{os::unix::process::ExitStatusExt, process::ExitStatus};
 
 use anyhow::Result;
 use nix::{
     errno::Errno,
     sys::{
-        signal::{SigSet, SigmaskHow, Signal, kill, raise, sigprocmask},
-        signalfd::{SfdFlags, SignalFd, siginfo},
+        signal::{Signal, kill, raise},
     },
     unistd::Pid,
 };
@@ -22,51 +15,7 @@ use super::{
     exit::{CliError, Exit},
     run::{Ended, Starting},
 };
-
-/// Signals that are passed on when somebody sends them to lifetrace.
-const PASSED_ON: [Signal; 9] = [
-    Signal::SIGINT,
-    Signal::SIGTERM,
-    Signal::SIGHUP,
-    Signal::SIGQUIT,
-    Signal::SIGUSR1,
-    Signal::SIGUSR2,
-    Signal::SIGALRM,
-    Signal::SIGWINCH,
-    Signal::SIGTSTP,
-];
-
-/// Our signals as a descriptor.
-pub struct Signals(SignalFd);
-
-impl Signals {
-    /// Blocks the signals that [`Signals::open`] will read, and returns the mask from before. Call before any thread exists.
-    pub fn block() -> Result<SigSet> {
-        let mut before = SigSet::empty();
-        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&Self::set()), Some(&mut before))?;
-        Ok(before)
-    }
-
-    pub fn open() -> Result<Self> {
-        Ok(Self(SignalFd::with_flags(&Self::set(), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?))
-    }
-
-    fn set() -> SigSet {
-        let mut set: SigSet = PASSED_ON.into_iter().collect();
-        set.add(Signal::SIGCHLD);
-        set
-    }
-
-    fn next(&mut self) -> Result<Option<siginfo>> {
-        Ok(self.0.read_signal()?)
-    }
-}
-
-impl AsFd for Signals {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
+use crate::kernel::signals::Signals;
 
 /// The command as its parent sees it.
 pub struct Relay {
@@ -130,9 +79,11 @@ fn pass(pid: Pid, signal: Signal) {
 }
 
 fn cannot_start(error: std::io::Error) -> CliError {
-    let code = match error.kind() {
-        std::io::ErrorKind::NotFound => Exit::NOT_FOUND,
-        _ => Exit::NOT_EXECUTABLE,
+    let code = match error.raw_os_error() {
+        Some(libc::ENOENT) => Exit::NOT_FOUND,
+        Some(libc::EACCES | libc::ENOEXEC | libc::ELOOP | libc::E2BIG | libc::ETXTBSY | libc::ENOTDIR) => Exit::NOT_EXECUTABLE,
+        // No process to be had, or no right to become that user.
+        _ => Exit::OURS,
     };
     CliError::new(code, anyhow::Error::from(error).context("the command cannot be executed"))
 }

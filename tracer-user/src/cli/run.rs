@@ -4,7 +4,7 @@ use std::{
     ffi::OsString,
     fs::File,
     io,
-    os::unix::{fs::lchown, process::ExitStatusExt},
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, ExitStatus},
     thread::JoinHandle,
@@ -12,30 +12,32 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use nix::unistd::{getegid, geteuid, setfsgid, setfsuid};
 use tokio::time::MissedTickBehavior;
 
 use super::{
     args::{Global, RunArgs},
     exit::{CliError, Exit},
-    follow::Follower,
-    relay::{Relay, Signals},
+    follow::{Analysed, Follower, analyse},
+    relay::Relay,
 };
 use crate::{
-    capture::{Capture, Message, Written},
+    capture::{Capture, CaptureError, Message, Written},
     clock::{ClockTie, ktime_now},
     golang,
     kernel::{
         calibrate,
         command::{CommandError, Identity, Launch, Launcher, resolve},
         features,
-        gate::{FileKey, Gate},
+        gate::{FileKey, Gate, server},
         readiness::{self, Readiness},
         ring::Ring,
         session::{Session, Sizes},
+        signals::{Inherited, Signals},
     },
     recording::{
-        contract::{End, Meta},
-        writer::{WriteError, Writer},
+        contract::{End, Meta, Note, Tier},
+        writer::Writer,
     },
 };
 
@@ -45,6 +47,8 @@ const TICK: Duration = Duration::from_millis(10);
 const FLUSH_EVERY: Duration = Duration::from_millis(250);
 /// Bytes of records in one block.
 const BLOCK_BYTES: usize = 1 << 20;
+/// Blocks taken out of the ring after the probes are gone: more than it holds.
+const LAST_ROUNDS: usize = 256;
 
 /// Runs the command to its end and returns its exit status, or ours.
 pub fn run(args: &RunArgs, global: &Global) -> Result<Exit> {
@@ -54,11 +58,15 @@ pub fn run(args: &RunArgs, global: &Global) -> Result<Exit> {
     if let Some(missing) = features::missing_privilege() {
         return Err(CliError::ours(missing).into());
     }
+    if !features::in_initial_pid_namespace() {
+        let what = "lifetrace must see the initial pid namespace: run it on the host, or in a container with the host's";
+        return Err(CliError::ours(what.to_owned()).into());
+    }
     // Before any thread exists, so that every thread inherits it.
-    let mask = Signals::block()?;
+    let inherited = Inherited::set_aside()?;
     let output = args.output.clone().unwrap_or_else(|| default_output(&name));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let launch = Launch { program, name, args: args.command[1..].to_vec(), identity, mask };
+    let launch = Launch { program, name, args: args.command[1..].to_vec(), identity, inherited };
     runtime.block_on(record(args, global, launch, &output))
 }
 
@@ -100,13 +108,9 @@ async fn record(args: &RunArgs, global: &Global, launch: Launch, output: &Path) 
         command: args.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
         hit_cost_ns,
     };
-    let file = File::open(&launch.program).with_context(|| format!("cannot read {}", launch.program.display()));
-    let writer = Writer::create(output, &meta).map_err(|error| CliError::ours_from(error.into()))?;
-    if let Some(identity) = &launch.identity {
-        lchown(output, Some(identity.uid.as_raw()), Some(identity.gid.as_raw()))
-            .with_context(|| format!("cannot give {} to {}", output.display(), identity.name))?;
-    }
-    let capture = Capture::start(writer)?;
+    // Everything that can be refused is refused before an older recording of that name is overwritten.
+    let own = Own::look_at(&launch.program, args.tier)?;
+    let writer = create(output, &meta, launch.identity.as_ref())?;
     let gate = match Gate::start(session.followed_fd()) {
         Ok(gate) => Some(gate),
         Err(error) => {
@@ -114,33 +118,62 @@ async fn record(args: &RunArgs, global: &Global, launch: Launch, output: &Path) 
             None
         }
     };
-    let mut follower = Follower::new(session, capture, args.tier, args.empty_probes);
-    let what = match file {
-        Ok(file) => probe_command(&mut follower, gate.as_ref(), &file, &launch.program)?,
-        Err(error) => format!("unreadable ({error:#})"),
-    };
+    let mut follower = Follower::new(session, Capture::start(writer)?, args.tier, args.empty_probes);
+    let what = own.probe(&mut follower, gate.as_ref(), &launch.program)?;
     let mut recorder = Recorder { follower, ring, block: Vec::with_capacity(BLOCK_BYTES + 4096) };
     let ended = recorder.follow_command(launch, gate, logger).await;
     let reason = if recorder.follower.capture().failed() { "write_error" } else { "exited" };
     let (written, recorded) = recorder.finish(reason, ended.as_ref().ok());
-    let ended = ended?;
-    conclude(args, global, output, &ended, written, recorded, &what)
+    conclude(args, global, output, &ended?, written, recorded, &what)
 }
 
-/// Probes the command's own file before it starts. Returns what it is, for a complaint at the end.
-fn probe_command(follower: &mut Follower, gate: Option<&Gate>, file: &File, path: &Path) -> Result<String> {
-    let what = golang::what_is_file(file).unwrap_or_else(|error| format!("unreadable ({error})"));
-    if golang::looks_like_go(file).unwrap_or(false) {
-        follower
-            .probe(file)
-            .map_err(|error| CliError::ours_from(error.context(format!("{} cannot be traced", path.display()))))?;
-        if let (Some(gate), Ok(key)) = (gate, FileKey::of(file)) {
-            gate.know(key)?;
-        }
-    } else {
-        tracing::info!("{} is {what}; following the Go programs that it starts", path.display());
+/// Creates the recording with the rights of the user it is to belong to.
+fn create(output: &Path, meta: &Meta, identity: Option<&Identity>) -> Result<Writer<File>> {
+    if let Some(identity) = identity {
+        setfsgid(identity.gid);
+        setfsuid(identity.uid);
     }
-    Ok(what)
+    let writer = Writer::create(output, meta).map_err(|error| CliError::ours_from(error.into()));
+    setfsuid(geteuid());
+    setfsgid(getegid());
+    Ok(writer?)
+}
+
+/// The command's own file, before it starts.
+struct Own {
+    what: String,
+    go: Option<(File, Analysed)>,
+}
+
+impl Own {
+    fn look_at(program: &Path, tier: Tier) -> Result<Self> {
+        let file = match File::open(program) {
+            Ok(file) => file,
+            Err(error) => return Ok(Self { what: format!("unreadable ({error})"), go: None }),
+        };
+        let what = golang::what_is_file(&file).unwrap_or_else(|error| format!("unreadable ({error})"));
+        if !golang::looks_like_go(&file).unwrap_or(false) {
+            tracing::info!("{} is {what}; following the Go programs that it starts", program.display());
+            return Ok(Self { what, go: None });
+        }
+        let analysed = analyse(&file, tier).map_err(|error| cannot_be_traced(program, error))?;
+        Ok(Self { what, go: Some((file, analysed)) })
+    }
+
+    /// Sets the probes. Returns what the file is, for a complaint at the end.
+    fn probe(self, follower: &mut Follower, gate: Option<&Gate>, program: &Path) -> Result<String> {
+        if let Some((file, analysed)) = self.go {
+            follower.probe(&file, analysed).map_err(|error| cannot_be_traced(program, error))?;
+            if let Some(gate) = gate {
+                gate.know(FileKey::of(&file)?)?;
+            }
+        }
+        Ok(self.what)
+    }
+}
+
+fn cannot_be_traced(program: &Path, error: anyhow::Error) -> CliError {
+    CliError::ours_from(error.context(format!("{} cannot be traced", program.display())))
 }
 
 /// How the command ended.
@@ -161,11 +194,11 @@ impl Recorder {
     async fn follow_command(
         &mut self,
         launch: Launch,
-        gate: Option<Gate>,
+        mut gate: Option<Gate>,
         mut logger: aya_log::EbpfLogger<&'static dyn log::Log>,
     ) -> Result<Ended> {
         let mut signals = Signals::open()?;
-        let sources = Sources {
+        let mut sources = Sources {
             signals: Readiness::of(&signals)?,
             gate: gate.as_ref().map(Readiness::of).transpose()?,
             log: Readiness::of(&logger)?,
@@ -173,6 +206,9 @@ impl Recorder {
         };
         let launcher = Launcher::prepare(launch)?;
         self.follower.session().set_spawner(Some(launcher.tid))?;
+        if let Some(signal) = signals.deadly_now()? {
+            return Err(CliError::new(Exit(128 + signal as u8), anyhow::anyhow!("{signal} before the command was started")).into());
+        }
         let mut relay = Relay::new(Starting(Some(launcher.go())));
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -188,7 +224,10 @@ impl Recorder {
                 }
                 ready = readiness::ready(sources.gate.as_ref()) => {
                     ready?;
-                    gate.iter().for_each(|gate| self.answer_gate(gate));
+                    if gate.as_ref().is_some_and(|gate| !self.answer_gate(gate)) {
+                        sources.gate = None;
+                        gate = None;
+                    }
                 }
                 ready = sources.log.ready() => {
                     ready?;
@@ -196,7 +235,13 @@ impl Recorder {
                 }
                 _ = flush.tick() => {
                     self.flush();
-                    self.follower.note_counters(&self.ring)?;
+                    if let Err(error) = self.follower.note_counters(&self.ring) {
+                        tracing::warn!(%error, "the counters cannot be read");
+                    }
+                    if self.follower.capture().failed() {
+                        // The target must not go on paying for what nobody keeps.
+                        self.follower.session().detach_probes();
+                    }
                 }
                 ready = sources.ring.ready() => {
                     ready?;
@@ -206,64 +251,106 @@ impl Recorder {
                 () = tokio::task::yield_now(), if more => more = !self.drain(),
             }
             if let Some(ended) = relay.ended()? {
-                self.follower.session().set_spawner(None)?;
                 logger.flush();
                 return Ok(ended);
             }
         }
     }
 
-    /// One bounded round; true when the ring is empty.
+    /// One bounded round; true when the ring is empty, or when the disk must first catch up.
     fn drain(&mut self) -> bool {
+        if self.block.len() >= BLOCK_BYTES && !self.flush() {
+            return true;
+        }
         let empty = self.ring.drain(&mut self.block, BLOCK_BYTES);
         if self.block.len() >= BLOCK_BYTES {
             self.flush();
         }
+        self.catch_up();
         empty
     }
 
-    fn flush(&mut self) {
-        if !self.block.is_empty() {
-            let full = std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK_BYTES + 4096));
-            self.follower.capture().send(Message::Records(full));
+    /// Hands the block on; false if there is no room for it yet.
+    fn flush(&mut self) -> bool {
+        if self.block.is_empty() {
+            return true;
+        }
+        let full = std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK_BYTES + 4096));
+        match self.follower.capture().try_records(full) {
+            Ok(()) => true,
+            Err(full) => {
+                self.block = full;
+                false
+            }
         }
     }
 
-    fn answer_gate(&mut self, gate: &Gate) {
+    /// Answers every held exec; false if the gate is gone.
+    fn answer_gate(&mut self, gate: &Gate) -> bool {
         loop {
-            match gate.next() {
-                Ok(Some(held)) => {
-                    let key = FileKey::of(&held.file);
-                    self.follower.probe_held(&held.file, held.tgid);
-                    if let Err(error) = key.and_then(|key| gate.release(held.id, key)) {
-                        tracing::warn!(%error, "an exec could not be released; its deadline will");
-                    }
-                }
-                Ok(None) => return,
+            let held = match gate.next() {
+                Ok(Some(held)) => held,
+                Ok(None) => return true,
                 Err(error) => {
-                    tracing::debug!(%error, "the exec gate is closed");
-                    return;
+                    let text = format!("the exec gate is gone ({error}): the first goroutines of child programs may be missed");
+                    tracing::warn!("{text}");
+                    self.follower.capture().send(Message::Note(Note::Warning { at: ktime_now(), text }));
+                    return false;
                 }
+            };
+            let Ok(key) = FileKey::of(&held.file) else {
+                continue; // its deadline lets it go
+            };
+            self.follower.probe_for(&held.file, held.tgid);
+            let probed = self.follower.is_probed(key);
+            if probed && u128::from(ktime_now().since(held.since)) >= server::DEADLINE.as_nanos() {
+                self.follower.note_late(&held.file, held.tgid);
+            }
+            if let Err(error) = gate.release(held.id, key, probed) {
+                tracing::debug!(%error, "an exec could not be released; its deadline will");
+            }
+        }
+    }
+
+    /// Probes what was executed behind the gate's back: without a gate, or from a file system that takes no mark.
+    fn catch_up(&mut self) {
+        for tgid in self.ring.take_executed() {
+            let Ok(file) = File::open(format!("/proc/{tgid}/exe")) else {
+                continue; // it has ended already
+            };
+            let unknown = FileKey::of(&file).is_ok_and(|key| !self.follower.knows(key));
+            if unknown && golang::looks_like_go(&file).unwrap_or(false) {
+                self.follower.probe_for(&file, tgid);
+                self.follower.note_late(&file, tgid);
             }
         }
     }
 
     /// Takes the probes away, empties the ring, ends the recording.
-    fn finish(mut self, reason: &str, ended: Option<&Ended>) -> (Written, Result<(), WriteError>) {
-        while !self.drain() {}
+    fn finish(mut self, reason: &str, ended: Option<&Ended>) -> (Written, Result<(), CaptureError>) {
         self.follower.session().detach_probes();
-        while !self.drain() {}
-        self.flush();
+        // Nothing new comes but from processes that are still followed: their share is bounded by these rounds.
+        for _ in 0..LAST_ROUNDS {
+            let empty = self.ring.drain(&mut self.block, BLOCK_BYTES);
+            let block = std::mem::take(&mut self.block);
+            if !block.is_empty() {
+                self.follower.capture().send(Message::Records(block));
+            }
+            if empty {
+                break;
+            }
+        }
         if let Err(error) = self.follower.note_counters(&self.ring) {
             tracing::warn!(%error, "the last counters are missing");
         }
-        let capture = self.follower.into_capture();
+        let (session, capture) = self.follower.into_parts();
         capture.send(Message::End(End {
             at: ktime_now(),
             reason: reason.to_owned(),
             wait_status: ended.map(|ended| ended.status.into_raw()),
             target_cpu_ns: ended.map(|ended| ended.cpu_ns),
         }));
+        drop(session);
         capture.finish()
     }
 }
@@ -296,7 +383,7 @@ fn conclude(
     output: &Path,
     ended: &Ended,
     written: Written,
-    recorded: Result<(), WriteError>,
+    recorded: Result<(), CaptureError>,
     what: &str,
 ) -> Result<Exit> {
     let command = Exit::of_status(ended.status);

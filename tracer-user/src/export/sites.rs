@@ -19,11 +19,7 @@ pub struct SiteKey {
 
 impl SiteKey {
     pub fn of(who: &Who) -> Self {
-        Self {
-            image: who.image,
-            gopc: who.origin.map(|origin| origin.gopc),
-            startpc: who.origin.map(|origin| origin.startpc),
-        }
+        Self { image: who.image, gopc: who.origin.map(|origin| origin.gopc), startpc: who.origin.map(|origin| origin.startpc) }
     }
 }
 
@@ -73,7 +69,8 @@ impl Sink for Sites {
         let lasted = span.end.since(span.start);
         waits.count += 1;
         waits.blocked_ns += lasted;
-        waits.durations.saturating_record(lasted.max(1));
+        // It resizes itself, and holds any u64.
+        let _ = waits.durations.record(lasted.max(1));
     }
 
     fn life(&mut self, who: &Who, life: &Life) {

@@ -12,12 +12,10 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use nix::{
-    sys::signal::{SigSet, SigmaskHow, sigprocmask},
-    unistd::{Gid, Uid, User, getgrouplist, gettid},
-};
+use nix::unistd::{Gid, Uid, User, getgrouplist, gettid};
 use thiserror::Error;
 
+use super::signals::Inherited;
 use crate::{golang, id::Tid};
 
 /// Why a command cannot be started. `env` and `timeout` use the same exit codes.
@@ -68,6 +66,9 @@ fn executable(path: &Path) -> io::Result<()> {
     if meta.is_dir() {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is a directory"));
     }
+    if !meta.is_file() {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is not a regular file"));
+    }
     if meta.permissions().mode() & 0o111 == 0 {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "permission denied (no execute bit)"));
     }
@@ -99,7 +100,7 @@ pub struct Identity {
 impl Identity {
     /// By `--user`, else by SUDO_UID, else nobody else: the command runs as we do.
     pub fn choose(user: Option<&str>, as_root: bool) -> Result<Option<Self>, CommandError> {
-        if as_root {
+        if as_root || !nix::unistd::geteuid().is_root() {
             return Ok(None);
         }
         let found = match (user, std::env::var("SUDO_UID")) {
@@ -131,8 +132,8 @@ pub struct Launch {
     pub name: OsString,
     pub args: Vec<OsString>,
     pub identity: Option<Identity>,
-    /// The signal mask the command is to have: the one lifetrace was started with.
-    pub mask: SigSet,
+    /// Signal state that the command is to have: what lifetrace was started with.
+    pub inherited: Inherited,
 }
 
 /// A thread that waits to start the command, so that the BPF side can be told to follow what this very thread forks.
@@ -165,7 +166,7 @@ impl Launcher {
 }
 
 fn start(launch: Launch) -> io::Result<Child> {
-    let Launch { program, name, args, identity, mask } = launch;
+    let Launch { program, name, args, identity, inherited } = launch;
     let mut command = Command::new(program);
     command.arg0(name).args(args);
     if let Some(identity) = &identity {
@@ -179,8 +180,7 @@ fn start(launch: Launch) -> io::Result<Child> {
                 nix::unistd::setgid(identity.gid)?;
                 nix::unistd::setuid(identity.uid)?;
             }
-            sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)?;
-            Ok(())
+            inherited.restore()
         });
     }
     command.spawn()

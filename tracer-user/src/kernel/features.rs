@@ -1,6 +1,6 @@
 //! What this kernel and our privileges allow: the facts behind `doctor` and behind a refusal.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use serde::Serialize;
 
@@ -53,9 +53,21 @@ fn effective_capabilities() -> Option<u64> {
     u64::from_str_radix(line.trim(), 16).ok()
 }
 
+/// Whether no file is closed to us.
+pub fn may_open_every_file() -> bool {
+    // CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    effective_capabilities().is_some_and(|held| held & (1 << 1 | 1 << 2) != 0)
+}
+
+/// Whether we live in the initial pid namespace, whose numbers the BPF side sees. Its inode is fixed
+/// (`include/uapi/linux/nsfs.h`, PROC_PID_INIT_INO).
+pub fn in_initial_pid_namespace() -> bool {
+    fs::metadata("/proc/self/ns/pid").is_ok_and(|meta| meta.ino() == 0xEFFF_FFFC)
+}
+
 /// Every check, cheapest first. Changes nothing.
 pub fn checks() -> Vec<Check> {
-    let mut checks = vec![capabilities(), btf()];
+    let mut checks = vec![capabilities(), pid_namespace(), btf()];
     checks.push(device("uprobes", "/sys/bus/event_source/devices/uprobe/type", true, "a kernel with CONFIG_UPROBE_EVENTS"));
     checks.push(device(
         "kprobes",
@@ -79,6 +91,17 @@ fn capabilities() -> Check {
         required: true,
         found: if held.is_empty() { "none of those that matter".into() } else { held.join(" ") },
         advice: missing.unwrap_or_default(),
+    }
+}
+
+fn pid_namespace() -> Check {
+    let ok = in_initial_pid_namespace();
+    Check {
+        name: "pid namespace",
+        ok,
+        required: true,
+        found: if ok { "the initial one" } else { "one of a container" }.to_owned(),
+        advice: if ok { String::new() } else { "run on the host, or in a container with the host's pid namespace".into() },
     }
 }
 
@@ -132,8 +155,13 @@ fn attach_cookies() -> Check {
 }
 
 fn fanotify() -> Check {
-    use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags};
-    let tried = Fanotify::init(InitFlags::FAN_CLASS_CONTENT | InitFlags::FAN_CLOEXEC, EventFFlags::O_RDONLY);
+    use nix::{
+        fcntl::AT_FDCWD,
+        sys::fanotify::{EventFFlags, Fanotify, InitFlags, MarkFlags, MaskFlags},
+    };
+    let tried = Fanotify::init(InitFlags::FAN_CLASS_CONTENT | InitFlags::FAN_CLOEXEC, EventFFlags::O_RDONLY)
+        // An inode mark on our own program: nobody waits for it, and it goes with the descriptor.
+        .and_then(|group| group.mark(MarkFlags::FAN_MARK_ADD, MaskFlags::FAN_OPEN_EXEC_PERM, AT_FDCWD, Some("/proc/self/exe")));
     Check {
         name: "exec gate",
         ok: tried.is_ok(),

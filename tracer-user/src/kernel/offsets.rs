@@ -20,6 +20,7 @@ pub fn kernel_layout() -> Result<KernelLayout, KernelError> {
     let of = |structure, field| offset_of(&btf, structure, field).ok_or(KernelError::NoField { structure, field });
     Ok(KernelLayout {
         task_tgid: of("task_struct", "tgid")?,
+        task_group_leader: of("task_struct", "group_leader")?,
         task_start_boottime: of("task_struct", "start_boottime")?,
         task_exit_code: of("task_struct", "exit_code")?,
         task_signal: of("task_struct", "signal")?,
@@ -28,7 +29,6 @@ pub fn kernel_layout() -> Result<KernelLayout, KernelError> {
         mm_arg_start: of("mm_struct", "arg_start")?,
         mm_arg_end: of("mm_struct", "arg_end")?,
         spawner_tid: 0,
-        _pad: 0,
     })
 }
 

@@ -7,8 +7,9 @@ use std::{
 
 use aya::maps::{MapData, RingBuf};
 use tracer_common::header::{Header, Kind};
+use zerocopy::FromBytes;
 
-use crate::recording::frame_record;
+use crate::{id::Tgid, recording::frame_record};
 
 /// Records taken in one round at most, so that signals and timers are served in between.
 const ROUND: usize = 32_768;
@@ -17,16 +18,22 @@ const ROUND: usize = 32_768;
 pub struct Ring {
     ring: RingBuf<MapData>,
     delivered: [u64; Kind::LIMIT as usize],
+    executed: Vec<Tgid>,
 }
 
 impl Ring {
     pub(super) fn new(ring: RingBuf<MapData>) -> Self {
-        Self { ring, delivered: [0; Kind::LIMIT as usize] }
+        Self { ring, delivered: [0; Kind::LIMIT as usize], executed: Vec::new() }
     }
 
     /// Records taken out so far, by kind.
     pub fn delivered(&self) -> &[u64; Kind::LIMIT as usize] {
         &self.delivered
+    }
+
+    /// Processes that executed a program, since this was last asked.
+    pub fn take_executed(&mut self) -> Vec<Tgid> {
+        std::mem::take(&mut self.executed)
     }
 
     /// Moves records into `block`, each behind its length, until the ring is empty, the round is over or the block holds
@@ -41,6 +48,11 @@ impl Ring {
                     let kind = record.get(offset_of!(Header, kind)).map_or(0, |kind| usize::from(*kind));
                     if let Some(delivered) = self.delivered.get_mut(kind) {
                         *delivered += 1;
+                    }
+                    if kind == Kind::ProcessExec as usize
+                        && let Ok((header, _)) = Header::read_from_prefix(&record)
+                    {
+                        self.executed.push(Tgid(header.tgid));
                     }
                     frame_record(block, &record);
                 }

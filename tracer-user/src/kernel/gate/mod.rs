@@ -11,24 +11,32 @@ pub mod server;
 
 use std::{
     fs::File,
-    io::{self, IoSliceMut},
+    io::{self, IoSliceMut, Read},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
         unix::{fs::MetadataExt, process::CommandExt},
     },
     process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use nix::{
     cmsg_space,
     fcntl::{FcntlArg, fcntl},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         signal::{SigSet, SigmaskHow, Signal, sigprocmask},
         socket::{AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, send, socketpair},
     },
 };
 
-use crate::id::Tgid;
+use crate::{clock::KtimeNs, id::Tgid};
+
+/// Message sizes: what a held exec says, and what an answer says.
+const HELD_BYTES: usize = 24;
+const REPLY_BYTES: usize = 41;
+/// How long the gate may take to set its marks.
+const START_LIMIT: Duration = Duration::from_secs(2);
 
 /// Where the gate's process finds its two descriptors.
 pub const FOLLOWED_FD: RawFd = 3;
@@ -74,6 +82,7 @@ impl FileKey {
 pub struct Held {
     pub id: u64,
     pub tgid: Tgid,
+    pub since: KtimeNs,
     /// The very file that is about to be executed.
     pub file: File,
 }
@@ -120,7 +129,7 @@ impl Gate {
 
     /// The next held exec; `None` when there is none at the moment. An error means that the gate is gone.
     pub fn next(&self) -> io::Result<Option<Held>> {
-        let mut payload = [0u8; 16];
+        let mut payload = [0u8; HELD_BYTES];
         let mut iov = [IoSliceMut::new(&mut payload)];
         let mut space = cmsg_space!([RawFd; 1]);
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
@@ -142,21 +151,23 @@ impl Gate {
         // SAFETY: the kernel has just given us this descriptor, and nobody else knows it.
         let file = unsafe { File::from_raw_fd(fd) };
         let word = |at: usize| u64::from_le_bytes(payload[at..at + 8].try_into().unwrap_or_default());
-        Ok(Some(Held { id: word(0), tgid: Tgid(word(8) as u32), file }))
+        Ok(Some(Held { id: word(0), tgid: Tgid(word(8) as u32), since: KtimeNs(word(16)), file }))
     }
 
-    /// Lets a held exec go, and those of the same file from now on.
-    pub fn release(&self, id: u64, key: FileKey) -> io::Result<()> {
-        let mut message = [0u8; 40];
+    /// Lets a held exec go, and those of the same file from now on. `probed`: the file carries probes, so a rewritten one
+    /// must be held whoever executes it.
+    pub fn release(&self, id: u64, key: FileKey, probed: bool) -> io::Result<()> {
+        let mut message = [0u8; REPLY_BYTES];
         message[..8].copy_from_slice(&id.to_le_bytes());
-        message[8..].copy_from_slice(&key.to_bytes());
+        message[8..40].copy_from_slice(&key.to_bytes());
+        message[40] = u8::from(probed);
         send(self.socket.as_raw_fd(), &message, MsgFlags::MSG_NOSIGNAL)?;
         Ok(())
     }
 
-    /// Tells the gate that a file needs no holding.
+    /// Tells the gate of a file that was probed without being asked for.
     pub fn know(&self, key: FileKey) -> io::Result<()> {
-        self.release(0, key)
+        self.release(0, key, true)
     }
 }
 
@@ -182,8 +193,19 @@ fn duplicate_high(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 /// The gate writes one line when its marks are set: `ready`, or why it cannot.
 fn wait_until_ready(process: &mut Child) -> io::Result<()> {
     let mut said = String::new();
-    if let Some(out) = process.stdout.take() {
-        io::Read::read_to_string(&mut io::Read::take(out, 4096), &mut said)?;
+    if let Some(mut out) = process.stdout.take() {
+        let deadline = Instant::now() + START_LIMIT;
+        let mut piece = [0u8; 512];
+        loop {
+            let left = PollTimeout::try_from(deadline.saturating_duration_since(Instant::now())).unwrap_or(PollTimeout::ZERO);
+            if poll(&mut [PollFd::new(out.as_fd(), PollFlags::POLLIN)], left)? == 0 {
+                return Err(io::Error::other("the exec gate did not start in time"));
+            }
+            match out.read(&mut piece)? {
+                0 => break,
+                length => said.push_str(&String::from_utf8_lossy(&piece[..length])),
+            }
+        }
     }
     match said.trim() {
         "ready" => Ok(()),

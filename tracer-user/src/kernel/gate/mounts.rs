@@ -2,47 +2,42 @@
 
 use std::path::PathBuf;
 
-/// File systems of the kernel's own that hold no programs.
-const WITHOUT_PROGRAMS: [&str; 17] = [
-    "autofs",
-    "binfmt_misc",
-    "bpf",
-    "cgroup",
-    "cgroup2",
-    "configfs",
-    "debugfs",
-    "devpts",
-    "efivarfs",
-    "fusectl",
-    "mqueue",
-    "nsfs",
-    "proc",
-    "pstore",
-    "securityfs",
-    "sysfs",
-    "tracefs",
-];
+/// File systems that are marked. Local ones only: the listener opens each file it is asked about, and on a file system that
+/// is served by a process (FUSE) or a network, that could hang or be refused, and the exec with it.
+const LOCAL: [&str; 13] =
+    ["bcachefs", "btrfs", "erofs", "ext2", "ext3", "ext4", "f2fs", "overlay", "ramfs", "squashfs", "tmpfs", "xfs", "zfs"];
 
-/// One mount point for each file system in the text of `/proc/self/mountinfo` (see proc_pid_mountinfo(5)).
-pub fn file_systems(mountinfo: &str) -> Vec<PathBuf> {
-    let mut seen = Vec::new();
-    let mut points = Vec::new();
-    for line in mountinfo.lines() {
-        let Some((left, right)) = line.split_once(" - ") else {
-            continue;
-        };
-        let mut fields = left.split(' ').skip(2);
-        let (Some(device), Some(_root), Some(point)) = (fields.next(), fields.next(), fields.next()) else {
-            continue;
-        };
-        let kind = right.split(' ').next().unwrap_or_default();
-        if WITHOUT_PROGRAMS.contains(&kind) || seen.contains(&device) {
-            continue;
+/// A mounted file system, and where it is mounted: one of these may be covered by another mount.
+pub struct FileSystem {
+    pub device: String,
+    pub points: Vec<PathBuf>,
+}
+
+/// The local file systems in the text of `/proc/self/mountinfo` (see proc_pid_mountinfo(5)).
+pub fn file_systems(mountinfo: &str) -> Vec<FileSystem> {
+    let mut found: Vec<FileSystem> = Vec::new();
+    for (_, device, point) in lines(mountinfo).filter(|(kind, _, _)| LOCAL.contains(kind)) {
+        match found.iter_mut().find(|known| known.device == device) {
+            Some(known) => known.points.push(point),
+            None => found.push(FileSystem { device: device.to_owned(), points: vec![point] }),
         }
-        seen.push(device);
-        points.push(PathBuf::from(unescape(point)));
     }
-    points
+    found
+}
+
+/// Where control groups are mounted.
+pub fn control_groups(mountinfo: &str) -> Vec<PathBuf> {
+    lines(mountinfo).filter(|(kind, _, _)| matches!(*kind, "cgroup" | "cgroup2")).map(|(_, _, point)| point).collect()
+}
+
+/// Kind, device and mount point of each line.
+fn lines(mountinfo: &str) -> impl Iterator<Item = (&str, &str, PathBuf)> {
+    mountinfo.lines().filter_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
+        let mut fields = left.split(' ').skip(2);
+        let (device, _root, point) = (fields.next()?, fields.next()?, fields.next()?);
+        Some((right.split(' ').next()?, device, PathBuf::from(unescape(point))))
+    })
 }
 
 /// Space, tab, newline and backslash stand as three octal digits.
@@ -69,14 +64,20 @@ fn unescape(field: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Check that each device is named once, kernel file systems never, and escapes are undone.
+    /// Check that each local device is named once with its mount points, kernel and served file systems never, and escapes
+    /// are undone.
     #[test]
-    fn one_point_for_each_file_system() {
+    fn points_of_each_file_system() {
         let text = "22 1 254:0 / / rw - ext4 /dev/vda rw\n\
                     23 22 0:5 / /proc rw - proc proc rw\n\
                     24 22 254:0 /home /home rw shared:1 - ext4 /dev/vda rw\n\
                     25 22 0:30 / /mnt/a\\040b rw - tmpfs tmpfs rw\n\
+                    26 22 0:31 / /mnt/remote rw - nfs4 host:/ rw\n\
+                    27 22 0:32 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n\
                     garbage\n";
-        assert_eq!(file_systems(text), [PathBuf::from("/"), PathBuf::from("/mnt/a b")]);
+        let found = file_systems(text);
+        let points: Vec<_> = found.iter().map(|system| (system.device.as_str(), system.points.clone())).collect();
+        assert_eq!(points, [("254:0", vec!["/".into(), "/home".into()]), ("0:30", vec![PathBuf::from("/mnt/a b")])]);
+        assert_eq!(control_groups(text), [PathBuf::from("/sys/fs/cgroup")]);
     }
 }

@@ -4,7 +4,11 @@ use std::{
     collections::HashMap,
     fs::File,
     io::{self, IoSlice, Read, Seek, SeekFrom, Write},
-    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -15,16 +19,23 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         fanotify::{EventFFlags, Fanotify, FanotifyEvent, FanotifyResponse, InitFlags, MarkFlags, MaskFlags, Response},
+        resource::{Resource, getrlimit, setrlimit},
         socket::{ControlMessage, MsgFlags, recv, sendmsg},
     },
 };
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{FOLLOWED_FD, FileKey, SOCKET_FD, mounts};
-use crate::golang::looks_like_go;
+use super::{FOLLOWED_FD, FileKey, HELD_BYTES, REPLY_BYTES, SOCKET_FD, mounts};
+use crate::{clock::ktime_now, golang::looks_like_go, kernel::features};
 
 /// A held exec goes on after this long whatever happened.
 pub const DEADLINE: Duration = Duration::from_secs(1);
+
+/// Work on one turn may take this long; then the alarm ends the gate, and the kernel lets every exec go.
+const WATCHDOG: Duration = Duration::from_millis(500);
+
+/// Execs held at once at most: each keeps a descriptor.
+const MAX_PENDING: usize = 256;
 
 /// Files remembered as needing no holding; forgotten all at once when there are more.
 const MAX_KNOWN: usize = 65_536;
@@ -57,6 +68,8 @@ struct Server {
     socket: OwnedFd,
     followed: BpfHashMap<MapData, u32, u64>,
     known: FxHashSet<FileKey>,
+    /// What carries probes, by device and inode.
+    probed: FxHashMap<(u64, u64), FileKey>,
     pending: HashMap<u64, Pending>,
     next_id: u64,
 }
@@ -73,23 +86,63 @@ impl Server {
         )
         .map_err(|error| io::Error::other(format!("fanotify_init: {error}")))?;
         let mountinfo = File::open("/proc/self/mountinfo")?;
-        let mut server =
-            Self { fanotify, mountinfo, socket, followed, known: FxHashSet::default(), pending: HashMap::new(), next_id: 1 };
+        let mut server = Self {
+            fanotify,
+            mountinfo,
+            socket,
+            followed,
+            known: FxHashSet::default(),
+            probed: FxHashMap::default(),
+            pending: HashMap::new(),
+            next_id: 1,
+        };
+        server.leave_limits()?;
         if server.mark_all()? == 0 {
             return Err(io::Error::other("no file system takes a mark for FAN_OPEN_EXEC_PERM"));
         }
         Ok(server)
     }
 
-    /// Marks every file system that is mounted now; those marked before stay. Returns how many took the mark.
-    fn mark_all(&mut self) -> io::Result<usize> {
-        let mut text = String::new();
+    /// All descriptors we may have (a listener that cannot open a file makes the kernel refuse the exec), the right to open
+    /// every file, and no control group that could freeze or throttle us while others wait for our answer.
+    fn leave_limits(&mut self) -> io::Result<()> {
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+        if !features::may_open_every_file() {
+            return Err(io::Error::other("it needs CAP_DAC_READ_SEARCH, or execs of unreadable files would be refused"));
+        }
+        let text = self.mount_table()?;
+        for group in mounts::control_groups(&text) {
+            // Where that is not allowed, the limits are those of lifetrace itself.
+            let _ = std::fs::write(group.join("cgroup.procs"), "0");
+        }
+        Ok(())
+    }
+
+    fn mount_table(&mut self) -> io::Result<String> {
+        let mut bytes = Vec::new();
         self.mountinfo.seek(SeekFrom::Start(0))?;
-        self.mountinfo.read_to_string(&mut text)?;
+        self.mountinfo.read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Marks every local file system that is mounted now; those marked before stay. Returns how many took the mark.
+    fn mark_all(&mut self) -> io::Result<usize> {
+        let text = self.mount_table()?;
         let flags = MarkFlags::FAN_MARK_ADD | MarkFlags::FAN_MARK_FILESYSTEM;
+        let mark =
+            |point: &PathBuf| self.fanotify.mark(flags, MaskFlags::FAN_OPEN_EXEC_PERM, AT_FDCWD, Some(point.as_path())).is_ok();
+        let is_its_own = |point: &PathBuf, device: &str| {
+            std::fs::metadata(point)
+                .is_ok_and(|meta| format!("{}:{}", libc::major(meta.dev()), libc::minor(meta.dev())) == device)
+        };
         let marked = mounts::file_systems(&text)
             .iter()
-            .filter(|point| self.fanotify.mark(flags, MaskFlags::FAN_OPEN_EXEC_PERM, AT_FDCWD, Some(point.as_path())).is_ok())
+            .filter(|system| {
+                let own = system.points.iter().find(|point| is_its_own(point, &system.device));
+                // btrfs shows other device numbers in stat: then the first that takes a mark will do.
+                own.is_some_and(mark) || system.points.iter().any(mark)
+            })
             .count();
         Ok(marked)
     }
@@ -112,12 +165,15 @@ impl Server {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
+        let _watchdog = Watchdog::start();
         let [execs, replies, mounts] = fds.map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
         if !replies.is_empty() && !self.take_reply()? {
             return Ok(false);
         }
-        if !mounts.is_empty() {
-            self.mark_all()?;
+        if !mounts.is_empty()
+            && let Err(error) = self.mark_all()
+        {
+            eprintln!("lifetrace: exec gate: {error}");
         }
         if !execs.is_empty() {
             self.take_execs()?;
@@ -131,7 +187,7 @@ impl Server {
     }
 
     fn take_reply(&mut self) -> io::Result<bool> {
-        let mut message = [0u8; 40];
+        let mut message = [0u8; REPLY_BYTES];
         let length = match recv(self.socket.as_raw_fd(), &mut message, MsgFlags::MSG_DONTWAIT) {
             Ok(length) => length,
             Err(Errno::EAGAIN | Errno::EINTR) => return Ok(true),
@@ -140,8 +196,11 @@ impl Server {
         if length < message.len() {
             return Ok(false);
         }
-        if let Some(key) = FileKey::from_bytes(&message[8..]) {
+        if let Some(key) = FileKey::from_bytes(&message[8..40]) {
             self.remember(key);
+            if message[40] != 0 {
+                self.probed.insert((key.device, key.inode), key);
+            }
         }
         self.let_go(u64::from_le_bytes(message[..8].try_into().unwrap_or_default()));
         Ok(true)
@@ -171,7 +230,12 @@ impl Server {
         let events = match self.fanotify.read_events() {
             Ok(events) => events,
             Err(Errno::EAGAIN | Errno::EINTR) => return Ok(()),
-            Err(error) => return Err(error.into()),
+            Err(error @ Errno::EBADF) => return Err(error.into()),
+            // One file could not be opened; the others are still to be answered.
+            Err(error) => {
+                eprintln!("lifetrace: exec gate: {error}");
+                return Ok(());
+            }
         };
         for event in events {
             match self.needs_holding(&event) {
@@ -182,13 +246,19 @@ impl Server {
         Ok(())
     }
 
-    /// The file, if the exec is a followed process's, of a Go binary that lifetrace has not answered for.
+    /// The file, if its exec must wait: a followed process's, of a Go binary that lifetrace has not answered for; or
+    /// anybody's, of a probed file that was rewritten since (its old probes would break the new program).
     fn needs_holding(&mut self, event: &FanotifyEvent) -> Option<File> {
+        if self.pending.len() >= MAX_PENDING {
+            return None;
+        }
         let tgid = u32::try_from(event.pid()).ok()?;
-        self.followed.get(&tgid, 0).ok()?;
         let file = File::from(event.fd()?.try_clone_to_owned().ok()?);
         let key = FileKey::of(&file).ok()?;
-        if self.known.contains(&key) {
+        if self.probed.get(&(key.device, key.inode)).is_some_and(|probed| *probed != key) {
+            return Some(file);
+        }
+        if self.followed.get(&tgid, 0).is_err() || self.known.contains(&key) {
             return None;
         }
         if !looks_like_go(&file).unwrap_or(false) {
@@ -201,9 +271,11 @@ impl Server {
     fn hold(&mut self, event: FanotifyEvent, file: &File) {
         let id = self.next_id;
         self.next_id += 1;
-        let mut message = [0u8; 16];
-        message[..8].copy_from_slice(&id.to_le_bytes());
-        message[8..].copy_from_slice(&u64::from(event.pid().unsigned_abs()).to_le_bytes());
+        let mut message = [0u8; HELD_BYTES];
+        let words = [id, u64::from(event.pid().unsigned_abs()), ktime_now().0];
+        for (slot, word) in message.chunks_exact_mut(8).zip(words) {
+            slot.copy_from_slice(&word.to_le_bytes());
+        }
         let fds = [file.as_raw_fd()];
         let sent = sendmsg::<()>(
             self.socket.as_raw_fd(),
@@ -218,5 +290,29 @@ impl Server {
             }
             Err(_) => self.allow(&event),
         }
+    }
+}
+
+/// Ends this process if a turn's work does not come to its end: an alarm that is not caught.
+struct Watchdog;
+
+impl Watchdog {
+    fn start() -> Self {
+        Self::set(WATCHDOG);
+        Self
+    }
+
+    fn set(after: Duration) {
+        let zero = libc::timeval { tv_sec: 0, tv_usec: 0 };
+        let value = libc::timeval { tv_sec: after.as_secs().cast_signed(), tv_usec: i64::from(after.subsec_micros()) };
+        let timer = libc::itimerval { it_interval: zero, it_value: value };
+        // SAFETY: the pointer is to a live local; the old value is not asked for.
+        unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) };
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        Self::set(Duration::ZERO);
     }
 }

@@ -1,0 +1,89 @@
+//! Our signals: which are taken as data, and what of the caller's signal state the command gets back.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+};
+
+use nix::sys::{
+    signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask},
+    signalfd::{SfdFlags, SignalFd, siginfo},
+};
+
+/// Signals that are passed on when somebody sends them to lifetrace.
+const PASSED_ON: [Signal; 9] = [
+    Signal::SIGINT,
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGALRM,
+    Signal::SIGWINCH,
+    Signal::SIGTSTP,
+];
+
+/// Our signals as a descriptor.
+pub struct Signals(SignalFd);
+
+impl Signals {
+    pub fn open() -> io::Result<Self> {
+        Ok(Self(SignalFd::with_flags(&Self::set(), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?))
+    }
+
+    fn set() -> SigSet {
+        let mut set: SigSet = PASSED_ON.into_iter().collect();
+        set.add(Signal::SIGCHLD);
+        set
+    }
+
+    /// A signal that has come and that would have ended us: the command need not be started any more.
+    pub fn deadly_now(&mut self) -> io::Result<Option<Signal>> {
+        while let Some(info) = self.next()? {
+            let signal = Signal::try_from(info.ssi_signo as i32).ok();
+            if let Some(signal @ (Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT)) = signal {
+                return Ok(Some(signal));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next signal that has come.
+    pub fn next(&mut self) -> io::Result<Option<siginfo>> {
+        Ok(self.0.read_signal()?)
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// What the command is to inherit from whoever called us, and what we had to change for ourselves.
+#[derive(Clone, Copy)]
+pub struct Inherited {
+    mask: SigSet,
+    child: SigAction,
+}
+
+impl Inherited {
+    /// Blocks the signals that [`Signals`] reads, and takes SIGCHLD back from a caller who ignored it (or the command's
+    /// status would be lost). Call before any thread exists.
+    pub fn set_aside() -> io::Result<Self> {
+        let mut mask = SigSet::empty();
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&Signals::set()), Some(&mut mask))?;
+        let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+        // SAFETY: the default action runs no code of ours.
+        let child = unsafe { sigaction(Signal::SIGCHLD, &default) }?;
+        Ok(Self { mask, child })
+    }
+
+    /// Gives it back, between fork and exec.
+    pub fn restore(&self) -> io::Result<()> {
+        // SAFETY: what was ignored or default before is so again; handlers do not survive the exec.
+        unsafe { sigaction(Signal::SIGCHLD, &self.child) }?;
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.mask), None)?;
+        Ok(())
+    }
+}
