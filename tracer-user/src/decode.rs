@@ -182,8 +182,7 @@ pub fn encode(event: &Event) -> Vec<u8> {
 }
 
 fn encode_stack(header: Header, id: StackId, pcs: &[Address], truncated: bool) -> Vec<u8> {
-    let mut record =
-        Stack { header, stack_id: id.0, depth: 0, truncated: u32::from(truncated), pcs: [0; MAX_FRAMES] };
+    let mut record = Stack { header, stack_id: id.0, depth: 0, truncated: u32::from(truncated), pcs: [0; MAX_FRAMES] };
     for (slot, pc) in record.pcs.iter_mut().zip(pcs) {
         *slot = pc.0;
         record.depth += 1;
@@ -213,16 +212,7 @@ mod tests {
     use super::*;
 
     fn event(what: What) -> Event {
-        Event {
-            at: KtimeNs(77),
-            cpu: 3,
-            seq: 9,
-            tgid: Tgid(40),
-            tid: Tid(41),
-            binary: Some(BinaryId(2)),
-            site: SiteId(5),
-            what,
-        }
+        Event { at: KtimeNs(77), cpu: 3, seq: 9, tgid: Tgid(40), tid: Tid(41), binary: Some(BinaryId(2)), site: SiteId(5), what }
     }
 
     fn every_kind() -> Vec<Event> {

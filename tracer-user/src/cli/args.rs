@@ -1,22 +1,32 @@
-//! The command line, as clap sees it (DESIGN: "The command line").
+//! The command line, as clap parses it. What the flags mean is each subcommand's own business.
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
-use crate::recording::contract::Tier;
+use crate::{export::flamegraph::By, recording::contract::Tier, timeline::Id};
 
-const EXIT_CODES: &str = "\
+const AFTER_HELP: &str = "\
 Exit codes:
   0    fine
-  2    wrong usage, or a recording that cannot be read
-  3    the kernel, the privileges or the target do not allow it
-  With `-- CMD`: CMD's own non-zero status (128+n for signal n);
-  125  lifetrace itself failed (usage included), 126 CMD cannot be executed, 127 CMD was not found";
+  2    wrong usage or bad input
+  3    the environment does not allow it (privilege, kernel, target)
+With -- CMD (run):
+  N    CMD's own non-zero status; 128+n if signal n ended it
+  125  lifetrace itself failed, usage and environment included
+  126  CMD could not be executed
+  127  CMD was not found
 
-/// Follows the life of every goroutine of a Go program, from birth to exit, without touching it.
-#[derive(Parser)]
-#[command(name = "lifetrace", version, after_help = EXIT_CODES, subcommand_required = true, arg_required_else_help = true)]
+Examples:
+  sudo lifetrace run -o app.rec -- ./app --flag
+  lifetrace report app.rec
+  lifetrace timeline app.rec --id go:17
+  lifetrace flame app.rec --by blocked -o blocked.svg
+  lifetrace flame app.rec --by alive --format pprof -o alive.pb.gz";
+
+/// Follows the life of every goroutine and process, from birth to exit, without touching the program.
+#[derive(Debug, Parser)]
+#[command(name = "lifetrace", version, after_help = AFTER_HELP, max_term_width = 110)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -24,60 +34,49 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// What every subcommand takes.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Args)]
 pub struct Global {
-    /// Say nothing but results and errors
+    /// Say nothing on stderr but errors
     #[arg(long, short, global = true)]
     pub quiet: bool,
-    /// Colour in messages; `auto` looks at the terminal and at NO_COLOR
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    /// When to use colour on a terminal; NO_COLOR is obeyed
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     pub color: Color,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Color {
-    #[default]
     Auto,
     Always,
     Never,
 }
 
-#[derive(Subcommand)]
+#[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Start a command under trace from its first instruction, its children included
-    #[cfg(feature = "live")]
+    /// Start a command under trace, from its first instruction, children included
     Run(RunArgs),
-    /// What lived, by creation site: counts, waits, losses, coverage, price
+    /// Say what lived, by creation site: delays, totals, loss, coverage, price
     Report(ReportArgs),
-    /// What each goroutine did from when to when
+    /// Say what each goroutine did from when to when
     Timeline(TimelineArgs),
-    /// Flamegraphs of creation, blocking and lifetimes
+    /// Draw a flamegraph of creation, life or blocking
     Flame(FlameArgs),
-    /// What this kernel and this target allow, and what to do about the rest
-    #[cfg(feature = "live")]
+    /// Say what this kernel and a target allow, and what to do about the rest
     Doctor(DoctorArgs),
-    /// The exec gate's own process (lifetrace starts it itself)
-    #[cfg(feature = "live")]
-    #[command(hide = true)]
+    /// The exec gate's own process; lifetrace starts it itself
+    #[command(name = "exec-gate", hide = true)]
     ExecGate,
 }
 
-#[derive(Args, Clone, Debug)]
-#[command(after_help = "Examples:
-  sudo lifetrace run -o orders.lifetrace -- ./orders -n 1000
-  sudo lifetrace run --tier T1 -- make test
-
-CMD's input, output, signals and exit status pass through. Under sudo CMD runs as the user who called,
-and the recording belongs to that user.")]
+#[derive(Clone, Debug, Args)]
 pub struct RunArgs {
-    /// Where to record; the default is CMD's name, our process id and `.lifetrace`
-    #[arg(short, long, value_name = "REC")]
-    pub output: Option<PathBuf>,
-    /// How much to see: T1 births and exits, T2 parks and wakes as well
-    #[arg(long, value_name = "T", default_value = "T2", value_parser = parse_tier)]
-    pub tier: Tier,
-    /// Run CMD as this user (default under sudo: the user who called)
+    /// Where to write the recording (mode 0600)
+    #[arg(long, short, value_name = "REC", default_value = "lifetrace.rec")]
+    pub output: PathBuf,
+    /// How much to follow: 1 births and deaths; 2 parks and wakes too
+    #[arg(long, value_enum, default_value_t = TierArg::T2, value_name = "TIER")]
+    pub tier: TierArg,
+    /// Run CMD as this user (default: who called sudo)
     #[arg(long, value_name = "NAME", conflicts_with = "as_root")]
     pub user: Option<String>,
     /// Run CMD as root, even under sudo
@@ -101,17 +100,38 @@ impl RunArgs {
     }
 }
 
-#[derive(Args)]
-#[command(after_help = "Example: lifetrace report orders.lifetrace --format json | jq '.sites[] | select(.alive > 0)'")]
+fn parse_knob(text: &str) -> Result<(String, u32), String> {
+    let (name, value) = text.split_once('=').ok_or("NAME=VALUE")?;
+    Ok((name.to_owned(), value.parse().map_err(|error| format!("{value}: {error}"))?))
+}
+
+/// Tiers that can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TierArg {
+    #[value(name = "T1", aliases = ["t1", "1"])]
+    T1,
+    #[value(name = "T2", aliases = ["t2", "2"])]
+    T2,
+}
+
+impl From<TierArg> for Tier {
+    fn from(tier: TierArg) -> Self {
+        match tier {
+            TierArg::T1 => Self::T1,
+            TierArg::T2 => Self::T2,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Args)]
 pub struct ReportArgs {
     /// The recording
     #[arg(value_name = "REC")]
     pub recording: PathBuf,
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
     pub format: ReportFormat,
-    /// Write here instead of standard output
-    #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub output: OutputArg,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -120,22 +140,18 @@ pub enum ReportFormat {
     Json,
 }
 
-#[derive(Args)]
-#[command(after_help = "Examples:
-  lifetrace timeline orders.lifetrace --id go:17
-  lifetrace timeline orders.lifetrace --format jsonl -o orders.jsonl")]
+#[derive(Clone, Debug, Args)]
 pub struct TimelineArgs {
     /// The recording
     #[arg(value_name = "REC")]
     pub recording: PathBuf,
-    /// Only this one: go:GOID, go:GOID@TGID or pid:TGID
-    #[arg(long, value_name = "ID")]
-    pub id: Option<String>,
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    /// Only this: go:GOID, go:GOID@TGID (needed where several processes have that goroutine), or pid:TGID
+    #[arg(long)]
+    pub id: Option<Id>,
+    #[arg(long, value_enum, default_value_t = TimelineFormat::Text)]
     pub format: TimelineFormat,
-    /// Write here instead of standard output
-    #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub output: OutputArg,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -144,65 +160,78 @@ pub enum TimelineFormat {
     Jsonl,
 }
 
-#[derive(Args)]
-#[command(after_help = "Examples:
-  lifetrace flame orders.lifetrace --by alive -o alive.svg
-  lifetrace flame orders.lifetrace --by blocked --format pprof -o blocked.pb.gz && go tool pprof -top blocked.pb.gz")]
+#[derive(Clone, Debug, Args)]
 pub struct FlameArgs {
     /// The recording
     #[arg(value_name = "REC")]
     pub recording: PathBuf,
-    /// What counts: births by creation stack, nanoseconds blocked by blocking stack, goroutines alive at the end, or nanoseconds lived by creation stack
-    #[arg(long, value_name = "WEIGHT")]
+    /// What the widths are
+    #[arg(long, value_enum)]
     pub by: FlameBy,
-    #[arg(long, value_name = "FORMAT", default_value = "svg")]
+    #[arg(long, value_enum, default_value_t = FlameFormat::Svg)]
     pub format: FlameFormat,
-    /// Write here instead of standard output
-    #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub output: OutputArg,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum FlameBy {
+    /// Goroutines made, by creation stack
     Created,
-    Blocked,
+    /// Goroutines alive at the end, by creation stack
     Alive,
+    /// Time blocked, by blocking stack
+    Blocked,
+    /// Time lived, by creation stack
     Lifetime,
+}
+
+impl From<FlameBy> for By {
+    fn from(by: FlameBy) -> Self {
+        match by {
+            FlameBy::Created => Self::Created,
+            FlameBy::Alive => Self::Alive,
+            FlameBy::Blocked => Self::Blocked,
+            FlameBy::Lifetime => Self::Lifetime,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum FlameFormat {
     Svg,
+    /// Folded lines, for flamegraph tools
     Folded,
+    /// Gzipped profile.proto, for `go tool pprof`
     Pprof,
 }
 
-#[derive(Args)]
-#[command(after_help = "Example: lifetrace doctor --exe ./orders")]
+#[derive(Clone, Debug, Args)]
+pub struct OutputArg {
+    /// Write to FILE, whole or not at all (default: stdout)
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(group = ArgGroup::new("target").args(["exe", "pid"]))]
 pub struct DoctorArgs {
-    /// Look at this executable too
+    /// Check this Go program
     #[arg(long, value_name = "PATH")]
     pub exe: Option<PathBuf>,
-    /// Look at this process's executable too
-    #[arg(long, value_name = "N", conflicts_with = "exe")]
+    /// Check the program of this process
+    #[arg(long, value_name = "N")]
     pub pid: Option<u32>,
-    /// As JSON
+    /// Answer in JSON
     #[arg(long)]
     pub json: bool,
 }
 
-fn parse_tier(text: &str) -> Result<Tier, String> {
-    match text {
-        "T1" => Ok(Tier::T1),
-        "T2" => Ok(Tier::T2),
-        "T0" | "T3" => Err(format!("{text} is not available yet: T1 or T2")),
-        _ => Err("T1 or T2".to_owned()),
+impl Command {
+    /// Whether a failure of ours must not be taken for CMD's own: it exits 125.
+    pub fn runs_command(&self) -> bool {
+        matches!(self, Self::Run(_))
     }
-}
-
-fn parse_knob(text: &str) -> Result<(String, u32), String> {
-    let (name, value) = text.split_once('=').ok_or("NAME=VALUE")?;
-    Ok((name.to_owned(), value.parse().map_err(|error| format!("{value}: {error}"))?))
 }
 
 #[cfg(test)]
@@ -211,9 +240,36 @@ mod tests {
 
     use super::*;
 
-    /// Check that the command line is consistent, as clap sees it.
+    /// Check that the definition holds together.
     #[test]
-    fn consistent() {
+    fn definition() {
         Cli::command().debug_assert();
+    }
+
+    /// Check what is accepted and what is refused.
+    #[test]
+    fn lines() {
+        let cases: &[(&str, bool)] = &[
+            ("report a.rec", true),
+            ("report a.rec --format json -o out.json --quiet", true),
+            ("report", false),
+            ("report a.rec --format yaml", false),
+            ("timeline a.rec --id go:17@4", true),
+            ("timeline a.rec --id seventeen", false),
+            ("flame a.rec --by blocked --format pprof", true),
+            ("flame a.rec", false),
+            ("flame a.rec --by oncpu", false),
+            ("run -o x.rec --tier T1 -- ./app --its-own-flag", true),
+            ("run --tier t2 --user nobody -- ./app", true),
+            ("run --user nobody --as-root -- ./app", false),
+            ("run -o x.rec", false),
+            ("doctor --exe a --pid 1", false),
+            ("doctor --json", true),
+            ("--color never --quiet doctor --pid 1", true),
+        ];
+        for (line, fine) in cases {
+            let parsed = Cli::try_parse_from(["lifetrace"].into_iter().chain(line.split(' ')));
+            assert_eq!(parsed.is_ok(), *fine, "{line}");
+        }
     }
 }

@@ -5,10 +5,7 @@ use std::{fs::File, io::Write, path::PathBuf};
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::{
-    args::DoctorArgs,
-    exit::{CliError, Exit},
-};
+use super::{ENVIRONMENT, Failure, args::DoctorArgs};
 use crate::{
     golang::{self, GoBinary, GolangError},
     kernel::features::{self, Check},
@@ -60,7 +57,7 @@ struct MissingReport {
 }
 
 /// Prints the report; exit code 3 if something that `run` needs is missing.
-pub fn doctor(args: &DoctorArgs, out: &mut dyn Write) -> Result<Exit> {
+pub fn doctor(args: &DoctorArgs, out: &mut dyn Write) -> Result<u8> {
     let path = match (&args.exe, args.pid) {
         (Some(exe), _) => Some(exe.clone()),
         (None, Some(pid)) => Some(PathBuf::from(format!("/proc/{pid}/exe"))),
@@ -76,13 +73,12 @@ pub fn doctor(args: &DoctorArgs, out: &mut dyn Write) -> Result<Exit> {
     }
     let kernel_fails = report.checks.iter().any(|check| check.required && !check.ok);
     let target_fails = report.target.as_ref().is_some_and(|target| target.tier.is_none());
-    Ok(if kernel_fails || target_fails { Exit::ENVIRONMENT } else { Exit::FINE })
+    Ok(if kernel_fails || target_fails { ENVIRONMENT } else { 0 })
 }
 
 fn examine(path: PathBuf) -> Result<TargetReport> {
-    let file = File::open(&path)
-        .with_context(|| format!("cannot read {}", path.display()))
-        .map_err(|error| CliError::new(Exit::BAD_INPUT, error))?;
+    let file =
+        File::open(&path).with_context(|| format!("cannot read {}", path.display())).map_err(|error| Failure::usage(error))?;
     let path = path.display().to_string();
     let code = match GoBinary::open(&file) {
         Ok(code) => code,

@@ -1,33 +1,33 @@
 //! `lifetrace flame`.
 
-use anyhow::Result;
+use std::io::{self, IsTerminal, Write};
+
+use anyhow::anyhow;
 
 use super::{
-    args::{FlameArgs, FlameBy, FlameFormat},
-    exit::Exit,
-    output,
+    Failure,
+    args::{FlameArgs, FlameFormat, Global},
+    load, write_output,
 };
 use crate::export::{
-    flamegraph::{By, Flame, Weights},
+    flamegraph::{Tally, graph},
     pprof,
 };
 
-pub fn flame(args: &FlameArgs) -> Result<Exit> {
-    let by = match args.by {
-        FlameBy::Created => By::Created,
-        FlameBy::Blocked => By::Blocked,
-        FlameBy::Alive => By::Alive,
-        FlameBy::Lifetime => By::Lifetime,
-    };
-    let mut weights = Weights::new(by);
-    let replayed = output::read(&args.recording, &mut weights)?;
-    let flame = Flame::new(&replayed, weights);
-    // Folded stacks have no place for it, and a profile's comments are easily overlooked.
-    tracing::info!("{}", flame.trust(&replayed));
-    output::write(args.output.as_deref(), |mut out| match args.format {
-        FlameFormat::Svg => flame.svg(&replayed, out),
-        FlameFormat::Folded => flame.folded().iter().try_for_each(|line| writeln!(out, "{line}")),
-        FlameFormat::Pprof => pprof::write(&flame, &replayed, &mut out),
-    })?;
-    Ok(Exit::FINE)
+pub fn main(args: &FlameArgs, global: Global) -> Result<(), Failure> {
+    if args.format == FlameFormat::Pprof && args.output.output.is_none() && io::stdout().is_terminal() {
+        return Err(Failure::usage(anyhow!("a pprof profile is binary: name a file with -o")));
+    }
+    let mut tally = Tally::new(args.by.into());
+    let replayed = load(&args.recording, Global { quiet: true, ..global }, &mut tally)?;
+    let graph = graph(&replayed, &tally).map_err(Failure::usage)?;
+    if args.format == FlameFormat::Folded && !global.quiet {
+        // The lines have no room for it.
+        let _ = writeln!(io::stderr(), "lifetrace: note: {}", graph.trust);
+    }
+    write_output(args.output.output.as_deref(), |mut out| match args.format {
+        FlameFormat::Svg => graph.write_svg(&mut out),
+        FlameFormat::Folded => graph.write_folded(&mut out),
+        FlameFormat::Pprof => pprof::write(&graph, &mut out),
+    })
 }

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use rustc_hash::FxHashMap;
-use tracer_common::config::GoLayout;
+use tracer_common::config::{GoLayout, MAX_OFFSET};
 
 use crate::{
     capture::{Capture, Message},
@@ -61,12 +61,21 @@ struct Probed {
     layout: GoLayout,
 }
 
+/// How binaries are probed.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    pub tier: Tier,
+    /// With programs that do nothing: the floor of a benchmark.
+    pub empty_probes: bool,
+    /// With offsets that fit no runtime: what the BPF side says of it is tested.
+    pub bad_layout: bool,
+}
+
 /// Owns the session and the recording while a command is followed.
 pub struct Follower {
     session: Session,
     capture: Capture,
-    tier: Tier,
-    empty: bool,
+    how: How,
     /// Files that are probed; `None`: that could not be.
     known: FxHashMap<FileKey, Option<Probed>>,
     next_binary: u16,
@@ -74,8 +83,8 @@ pub struct Follower {
 }
 
 impl Follower {
-    pub fn new(session: Session, capture: Capture, tier: Tier, empty: bool) -> Self {
-        Self { session, capture, tier, empty, known: FxHashMap::default(), next_binary: 1, last_counters: None }
+    pub fn new(session: Session, capture: Capture, how: How) -> Self {
+        Self { session, capture, how, known: FxHashMap::default(), next_binary: 1, last_counters: None }
     }
 
     pub fn session(&mut self) -> &mut Session {
@@ -106,7 +115,7 @@ impl Follower {
         if FileKey::of(file).is_ok_and(|key| self.knows(key)) {
             return;
         }
-        if let Err(error) = analyse(file, self.tier).and_then(|analysed| self.probe(file, analysed)) {
+        if let Err(error) = analyse(file, self.how.tier).and_then(|analysed| self.probe(file, analysed)) {
             let exe = path_of(file).display().to_string();
             tracing::warn!("{exe} (process {tgid}) runs unprobed: {error:#}");
             let reason = format!("{error:#}");
@@ -125,7 +134,7 @@ impl Follower {
     }
 
     /// Sets the probes of a binary. One that was rewritten in place loses its old probes first, unless they are the same.
-    pub fn probe(&mut self, file: &File, analysed: Analysed) -> Result<()> {
+    pub fn probe(&mut self, file: &File, mut analysed: Analysed) -> Result<()> {
         let key = analysed.key;
         let sites = analysed.plan.sites.iter().map(|site| (site.file_offset, site.address)).collect();
         for old in self.older(key) {
@@ -141,6 +150,9 @@ impl Follower {
         }
         self.known.insert(key, None);
         let layout = analysed.layout;
+        if self.how.bad_layout {
+            analysed.layout.m_curg = MAX_OFFSET + 1;
+        }
         let id = self.attach(file, analysed)?;
         self.known.insert(key, Some(Probed { id, sites, layout }));
         Ok(())
@@ -160,7 +172,7 @@ impl Follower {
         self.capture.send(Message::Binary(Box::new((describe(id, &path, &code, &sites), Arc::new(code)))));
         self.next_binary = self.next_binary.checked_add(1).context("too many binaries")?;
         let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        self.session.attach(&Target { id, path: &by_descriptor, layout, sites: &sites, empty: self.empty })?;
+        self.session.attach(&Target { id, path: &by_descriptor, layout, sites: &sites, empty: self.how.empty_probes })?;
         self.capture.send(Message::Note(Note::Coverage { at: ktime_now(), binary: id, tier }));
         Ok(id)
     }

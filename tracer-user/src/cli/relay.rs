@@ -5,14 +5,12 @@ use std::{os::unix::process::ExitStatusExt, process::ExitStatus};
 use anyhow::Result;
 use nix::{
     errno::Errno,
-    sys::{
-        signal::{Signal, kill, raise},
-    },
+    sys::signal::{Signal, kill, raise},
     unistd::Pid,
 };
 
 use super::{
-    exit::{CliError, Exit},
+    Failure, NOT_EXECUTABLE, NOT_FOUND, OURS,
     run::{Ended, Starting},
 };
 use crate::kernel::signals::Signals;
@@ -78,14 +76,14 @@ fn pass(pid: Pid, signal: Signal) {
     let _ = kill(pid, signal);
 }
 
-fn cannot_start(error: std::io::Error) -> CliError {
+fn cannot_start(error: std::io::Error) -> Failure {
     let code = match error.raw_os_error() {
-        Some(libc::ENOENT) => Exit::NOT_FOUND,
-        Some(libc::EACCES | libc::ENOEXEC | libc::ELOOP | libc::E2BIG | libc::ETXTBSY | libc::ENOTDIR) => Exit::NOT_EXECUTABLE,
+        Some(libc::ENOENT) => NOT_FOUND,
+        Some(libc::EACCES | libc::ENOEXEC | libc::ELOOP | libc::E2BIG | libc::ETXTBSY | libc::ENOTDIR) => NOT_EXECUTABLE,
         // No process to be had, or no right to become that user.
-        _ => Exit::OURS,
+        _ => OURS,
     };
-    CliError::new(code, anyhow::Error::from(error).context("the command cannot be executed"))
+    Failure { code, error: anyhow::Error::from(error).context("the command cannot be executed") }
 }
 
 /// The terminal stopped the command (Ctrl-Z): stop as well, so that the shell gets its terminal back; go on together.
@@ -121,6 +119,28 @@ fn wait4(pid: Pid) -> Result<Waited> {
                 |time: libc::timeval| time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_usec.unsigned_abs() * 1_000;
             let cpu_ns = nanoseconds(usage.ru_utime) + nanoseconds(usage.ru_stime);
             Ok(Waited::Ended(Ended { status: ExitStatus::from_raw(status), cpu_ns }))
+        }
+    }
+}
+
+/// A command's own status, as a shell says it: 128+n for signal n.
+pub fn exit_code(status: ExitStatus) -> u8 {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => code as u8,
+        (None, Some(signal)) => 128u8.wrapping_add(signal as u8),
+        (None, None) => OURS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that a command's status is passed on as a shell would.
+    #[test]
+    fn statuses() {
+        for (raw, code) in [(0, 0), (3 << 8, 3), (255 << 8, 255), (9, 137), (15, 143), (11 | 0x80, 139)] {
+            assert_eq!(exit_code(ExitStatus::from_raw(raw)), code, "{raw:#x}");
         }
     }
 }

@@ -1,24 +1,22 @@
 //! `lifetrace report`.
 
-use anyhow::Result;
-
 use super::{
-    args::{ReportArgs, ReportFormat},
-    exit::Exit,
-    output,
+    Failure,
+    args::{Global, ReportArgs, ReportFormat},
+    colored, load, write_output,
 };
-use crate::export::{
-    report::{Report, text},
-    sites::Sites,
-};
+use crate::export::{report::report, report_text, tally::Tally};
 
-pub fn report(args: &ReportArgs) -> Result<Exit> {
-    let mut sites = Sites::default();
-    let replayed = output::read(&args.recording, &mut sites)?;
-    let report = Report::new(&replayed, sites);
-    output::write(args.output.as_deref(), |out| match args.format {
-        ReportFormat::Text => text(&report, &replayed, out),
-        ReportFormat::Json => report.json(out),
-    })?;
-    Ok(Exit::FINE)
+pub fn main(args: &ReportArgs, global: Global) -> Result<(), Failure> {
+    let mut tally = Tally::default();
+    let replayed = load(&args.recording, global, &mut tally)?;
+    let report = report(&replayed, &tally);
+    let output = args.output.output.as_deref();
+    write_output(output, |mut out| match args.format {
+        ReportFormat::Text => report_text::write(&report, colored(global, output), &mut out),
+        ReportFormat::Json => {
+            serde_json::to_writer_pretty(&mut *out, &report)?;
+            out.write_all(b"\n")
+        }
+    })
 }

@@ -1,11 +1,10 @@
 //! `lifetrace run`: start a command under trace from its first instruction, its children included.
 
 use std::{
-    ffi::OsString,
     fs::File,
     io,
     os::unix::process::ExitStatusExt,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, ExitStatus},
     thread::JoinHandle,
     time::Duration,
@@ -16,10 +15,10 @@ use nix::unistd::{getegid, geteuid, setfsgid, setfsuid};
 use tokio::time::MissedTickBehavior;
 
 use super::{
+    Failure, NOT_EXECUTABLE, NOT_FOUND, OURS,
     args::{Global, RunArgs},
-    exit::{CliError, Exit},
-    follow::{Analysed, Follower, analyse},
-    relay::Relay,
+    follow::{Analysed, Follower, How, analyse},
+    relay::{self, Relay},
 };
 use crate::{
     capture::{Capture, CaptureError, Message, Written},
@@ -51,37 +50,31 @@ const BLOCK_BYTES: usize = 1 << 20;
 const LAST_ROUNDS: usize = 256;
 
 /// Runs the command to its end and returns its exit status, or ours.
-pub fn run(args: &RunArgs, global: &Global) -> Result<Exit> {
+pub fn run(args: &RunArgs, global: Global) -> Result<u8> {
     let name = args.command.first().context("no command")?.clone();
     let program = resolve(&name, std::env::var_os("PATH").as_deref()).map_err(command_error)?;
     let identity = Identity::choose(args.user.as_deref(), args.as_root).map_err(command_error)?;
     if let Some(missing) = features::missing_privilege() {
-        return Err(CliError::ours(missing).into());
+        return Err(Failure::ours(anyhow::Error::msg(missing)).into());
     }
     if !features::in_initial_pid_namespace() {
         let what = "lifetrace must see the initial pid namespace: run it on the host, or in a container with the host's";
-        return Err(CliError::ours(what.to_owned()).into());
+        return Err(Failure::ours(anyhow::Error::msg(what)).into());
     }
     // Before any thread exists, so that every thread inherits it.
     let inherited = Inherited::set_aside()?;
-    let output = args.output.clone().unwrap_or_else(|| default_output(&name));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let launch = Launch { program, name, args: args.command[1..].to_vec(), identity, inherited };
-    runtime.block_on(record(args, global, launch, &output))
+    runtime.block_on(record(args, global, launch, &args.output))
 }
 
-fn command_error(error: CommandError) -> CliError {
+fn command_error(error: CommandError) -> Failure {
     let code = match error {
-        CommandError::NotFound(_) => Exit::NOT_FOUND,
-        CommandError::NotExecutable { .. } => Exit::NOT_EXECUTABLE,
-        CommandError::NoUser(_) | CommandError::User { .. } => Exit::OURS,
+        CommandError::NotFound(_) => NOT_FOUND,
+        CommandError::NotExecutable { .. } => NOT_EXECUTABLE,
+        CommandError::NoUser(_) | CommandError::User { .. } => OURS,
     };
-    CliError::new(code, error)
-}
-
-fn default_output(name: &OsString) -> PathBuf {
-    let base = Path::new(name).file_name().unwrap_or(name).to_string_lossy().into_owned();
-    PathBuf::from(format!("{base}.{}.lifetrace", std::process::id()))
+    Failure { code, error: error.into() }
 }
 
 fn sizes(args: &RunArgs) -> Sizes {
@@ -93,8 +86,8 @@ fn sizes(args: &RunArgs) -> Sizes {
 }
 
 /// Everything from the first probe to the last block.
-async fn record(args: &RunArgs, global: &Global, launch: Launch, output: &Path) -> Result<Exit> {
-    let (mut session, ring, logger) = Session::load(sizes(args)).map_err(|error| CliError::ours_from(error.into()))?;
+async fn record(args: &RunArgs, global: Global, launch: Launch, output: &Path) -> Result<u8> {
+    let (mut session, ring, logger) = Session::load(sizes(args)).map_err(|error| Failure::ours(error))?;
     let hit_cost_ns = calibrate::hit_cost_ns(&mut session)
         .inspect_err(|error| tracing::warn!(%error, "the cost of a hit could not be measured"))
         .ok();
@@ -104,12 +97,12 @@ async fn record(args: &RunArgs, global: &Global, launch: Launch, output: &Path) 
         kernel: features::kernel_release(),
         cpus: std::thread::available_parallelism().map_or(0, |cpus| cpus.get() as u32),
         clock: ClockTie::now(),
-        tier: args.tier,
+        tier: args.tier.into(),
         command: args.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
         hit_cost_ns,
     };
     // Everything that can be refused is refused before an older recording of that name is overwritten.
-    let own = Own::look_at(&launch.program, args.tier)?;
+    let own = Own::look_at(&launch.program, args.tier.into())?;
     let writer = create(output, &meta, launch.identity.as_ref())?;
     let gate = match Gate::start(session.followed_fd()) {
         Ok(gate) => Some(gate),
@@ -118,7 +111,8 @@ async fn record(args: &RunArgs, global: &Global, launch: Launch, output: &Path) 
             None
         }
     };
-    let mut follower = Follower::new(session, Capture::start(writer)?, args.tier, args.empty_probes);
+    let how = How { tier: args.tier.into(), empty_probes: args.empty_probes, bad_layout: args.knob("bad-layout").is_some() };
+    let mut follower = Follower::new(session, Capture::start(writer)?, how);
     let what = own.probe(&mut follower, gate.as_ref(), &launch.program)?;
     let mut recorder = Recorder { follower, ring, block: Vec::with_capacity(BLOCK_BYTES + 4096) };
     let ended = recorder.follow_command(launch, gate, logger).await;
@@ -133,7 +127,7 @@ fn create(output: &Path, meta: &Meta, identity: Option<&Identity>) -> Result<Wri
         setfsgid(identity.gid);
         setfsuid(identity.uid);
     }
-    let writer = Writer::create(output, meta).map_err(|error| CliError::ours_from(error.into()));
+    let writer = Writer::create(output, meta).map_err(|error| Failure::ours(error));
     setfsuid(geteuid());
     setfsgid(getegid());
     Ok(writer?)
@@ -172,8 +166,8 @@ impl Own {
     }
 }
 
-fn cannot_be_traced(program: &Path, error: anyhow::Error) -> CliError {
-    CliError::ours_from(error.context(format!("{} cannot be traced", program.display())))
+fn cannot_be_traced(program: &Path, error: anyhow::Error) -> Failure {
+    Failure::ours(error.context(format!("{} cannot be traced", program.display())))
 }
 
 /// How the command ended.
@@ -207,7 +201,9 @@ impl Recorder {
         let launcher = Launcher::prepare(launch)?;
         self.follower.session().set_spawner(Some(launcher.tid))?;
         if let Some(signal) = signals.deadly_now()? {
-            return Err(CliError::new(Exit(128 + signal as u8), anyhow::anyhow!("{signal} before the command was started")).into());
+            return Err(
+                Failure { code: 128 + signal as u8, error: anyhow::anyhow!("{signal} before the command was started") }.into()
+            );
         }
         let mut relay = Relay::new(Starting(Some(launcher.go())));
         let mut tick = tokio::time::interval(TICK);
@@ -379,17 +375,17 @@ impl Starting {
 /// What is said at the end, and with which exit code.
 fn conclude(
     args: &RunArgs,
-    global: &Global,
+    global: Global,
     output: &Path,
     ended: &Ended,
     written: Written,
     recorded: Result<(), CaptureError>,
     what: &str,
-) -> Result<Exit> {
-    let command = Exit::of_status(ended.status);
-    let ours = |error: anyhow::Error| -> Result<Exit> {
-        if command == Exit::FINE {
-            return Err(CliError::ours_from(error).into());
+) -> Result<u8> {
+    let command = relay::exit_code(ended.status);
+    let ours = |error: anyhow::Error| -> Result<u8> {
+        if command == 0 {
+            return Err(Failure::ours(error).into());
         }
         tracing::error!("{error:#}");
         Ok(command)

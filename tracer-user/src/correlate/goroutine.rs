@@ -47,16 +47,28 @@ pub struct Park {
 /// What the goroutine does since when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    Unknown { since: KtimeNs },
-    Awake { since: KtimeNs },
+    Unknown {
+        since: KtimeNs,
+    },
+    Awake {
+        since: KtimeNs,
+    },
     /// Parked; `before` is what it did until then, kept open because the park may be taken back.
-    Blocked { since: KtimeNs, park: Park, before: Before },
+    Blocked {
+        since: KtimeNs,
+        park: Park,
+        before: Before,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Before {
-    Unknown { since: KtimeNs },
-    Awake { since: KtimeNs },
+    Unknown {
+        since: KtimeNs,
+    },
+    Awake {
+        since: KtimeNs,
+    },
     /// Nothing is open: the span before was closed when this park replaced another.
     Closed,
 }
@@ -256,8 +268,7 @@ impl Goroutine {
 mod tests {
     use super::*;
 
-    const PARK: super::Park =
-        super::Park { reason: Some(ReasonId(0)), stack: Some(StackId(9)), object: None, tid: Tid(7) };
+    const PARK: super::Park = super::Park { reason: Some(ReasonId(0)), stack: Some(StackId(9)), object: None, tid: Tid(7) };
 
     #[derive(Clone, Copy)]
     enum Step {
@@ -302,10 +313,18 @@ mod tests {
         let cases: &[(&str, bool, &[Step], &[&str])] = &[
             ("a whole life", true, &[Park(20), Wake(30), Exit(40)], &["awake 10-20", "blocked 20-30", "awake 30-40"]),
             ("an aborted park never was", true, &[Park(20), Abort(21), Exit(40)], &["awake 10-40"]),
-            ("a lost wake", true, &[Park(20), Park(30), Wake(35), Exit(40)],
-                &["awake 10-20", "unknown 20-30", "blocked 30-35", "awake 35-40"]),
-            ("a lost wake before an aborted park", true, &[Park(20), Park(30), Abort(31), Exit(40)],
-                &["awake 10-20", "unknown 20-30", "awake 30-40"]),
+            (
+                "a lost wake",
+                true,
+                &[Park(20), Park(30), Wake(35), Exit(40)],
+                &["awake 10-20", "unknown 20-30", "blocked 30-35", "awake 35-40"],
+            ),
+            (
+                "a lost wake before an aborted park",
+                true,
+                &[Park(20), Park(30), Abort(31), Exit(40)],
+                &["awake 10-20", "unknown 20-30", "awake 30-40"],
+            ),
             ("a lost park", true, &[Wake(30), Exit(40)], &["awake 10-40"]),
             ("exit while blocked: the wake is lost", true, &[Park(20), Exit(40)], &["awake 10-20", "unknown 20-40"]),
             ("met parking", false, &[Park(20), Wake(30), Cut(40)], &["unknown 10-20", "blocked 20-30", "awake 30-40"]),
@@ -314,11 +333,19 @@ mod tests {
             ("met in an aborted park", false, &[Park(20), Abort(22), Exit(30)], &["unknown 10-20", "awake 20-30"]),
             ("met by an abort whose park was lost", false, &[Abort(22), Exit(30)], &["unknown 10-22", "awake 22-30"]),
             ("blocked until the end", true, &[Park(20), Cut(90)], &["awake 10-20", "blocked 20-90"]),
-            ("a lost exit of one that was awake", true, &[Park(20), Wake(30), Gone(90)],
-                &["awake 10-20", "blocked 20-30", "unknown 30-90"]),
+            (
+                "a lost exit of one that was awake",
+                true,
+                &[Park(20), Wake(30), Gone(90)],
+                &["awake 10-20", "blocked 20-30", "unknown 30-90"],
+            ),
             ("a lost exit of one that was blocked", true, &[Park(20), Gone(90)], &["awake 10-20", "unknown 20-90"]),
-            ("a late wake cannot run backwards", true, &[Park(20), Wake(15), Exit(40)],
-                &["awake 10-20", "blocked 20-20", "awake 20-40"]),
+            (
+                "a late wake cannot run backwards",
+                true,
+                &[Park(20), Wake(15), Exit(40)],
+                &["awake 10-20", "blocked 20-20", "awake 20-40"],
+            ),
         ];
         for (name, born, steps, spans) in cases {
             assert_eq!(run(*born, steps), *spans, "{name}");

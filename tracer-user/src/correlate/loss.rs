@@ -57,8 +57,9 @@ impl Replayed {
         let lost = match losses.events {
             0 => "no event lost".to_owned(),
             events => {
+                let noun = if events == 1 { "event" } else { "events" };
                 let kinds: Vec<String> = losses.by_kind.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
-                format!("{events} events lost ({})", kinds.join(", "))
+                format!("{events} {noun} lost ({})", kinds.join(", "))
             }
         };
         let whole = match self.completeness {
@@ -118,7 +119,8 @@ mod tests {
     /// Check that many intervals become few, and that the widest spaces between them stay.
     #[test]
     fn coarse_intervals() {
-        let many: Vec<_> = (0..5000).map(|n| (KtimeNs(n * 10 + n / 2500 * 100_000), KtimeNs(n * 10 + 1 + n / 2500 * 100_000))).collect();
+        let many: Vec<_> =
+            (0..5000).map(|n| (KtimeNs(n * 10 + n / 2500 * 100_000), KtimeNs(n * 10 + 1 + n / 2500 * 100_000))).collect();
         let few = coarsen(many.clone());
         assert!(few.len() <= MAX_INTERVALS);
         assert_eq!((few[0].0, few.last().unwrap().1), (many[0].0, many[4999].1));

@@ -153,7 +153,8 @@ impl Replayed {
     /// From when to when an image was followed at which tier. Empty for one without probes.
     pub fn coverage(&self, image: ImageId) -> Vec<Coverage> {
         let image = self.engine.processes().image(image);
-        let Some(binary) = image.binary else { return Vec::new() };
+        // Without a hit it is a fork's copy of its parent's image, about to execute another.
+        let Some((binary, first_hit)) = image.binary.zip(image.first_hit) else { return Vec::new() };
         let (begin, end) = (image.since, image.until.unwrap_or(self.ended_at));
         let mut steps: Vec<(KtimeNs, Tier)> = self
             .notes
@@ -165,14 +166,11 @@ impl Replayed {
             .collect();
         steps.sort_by_key(|(at, _)| *at);
         if steps.is_empty() {
-            steps.push((image.first_hit.unwrap_or(begin), self.meta.tier));
+            steps.push((first_hit, self.meta.tier));
         }
         let ends = steps.iter().skip(1).map(|(at, _)| *at).chain([KtimeNs::MAX]);
-        let spans = steps.iter().zip(ends).map(|((from, tier), to)| Coverage {
-            tier: *tier,
-            from: (*from).max(begin),
-            to: to.min(end),
-        });
+        let spans =
+            steps.iter().zip(ends).map(|((from, tier), to)| Coverage { tier: *tier, from: (*from).max(begin), to: to.min(end) });
         spans.filter(|span| span.from < span.to).collect()
     }
 
@@ -184,17 +182,5 @@ impl Replayed {
     /// Path and Go version of an image's binary, where it was probed.
     pub fn binary(&self, image: &Image) -> Option<&Binary> {
         self.binaries.get(&image.binary?)
-    }
-}
-
-impl Replayed {
-    /// What happened to the session itself, for people: warnings, and processes that ran unprobed.
-    pub fn notes_for_people(&self) -> Vec<String> {
-        let text = |note: &Note| match note {
-            Note::Coverage { .. } => None,
-            Note::Unprobed { tgid, exe, reason, .. } => Some(format!("{exe} (pid:{tgid}) ran unprobed: {reason}")),
-            Note::Warning { text, .. } => Some(text.clone()),
-        };
-        self.notes.iter().filter_map(text).collect()
     }
 }

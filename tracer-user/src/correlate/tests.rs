@@ -44,16 +44,7 @@ fn program() -> Binary {
 }
 
 fn event(at: u64, site: u16, what: What) -> Event {
-    Event {
-        at: KtimeNs(at),
-        cpu: 0,
-        seq: at,
-        tgid: Tgid(7),
-        tid: Tid(70),
-        binary: Some(BinaryId(1)),
-        site: SiteId(site),
-        what,
-    }
+    Event { at: KtimeNs(at), cpu: 0, seq: at, tgid: Tgid(7), tid: Tid(70), binary: Some(BinaryId(1)), site: SiteId(site), what }
 }
 
 fn birth(at: u64, goid: u64) -> Event {

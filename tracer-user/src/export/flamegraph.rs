@@ -1,218 +1,271 @@
-//! Flamegraphs: weighted stacks, as SVG or folded lines.
+//! Flamegraphs of creation, life and blocking: tallied while a recording is replayed, written as SVG or folded lines.
 
-use std::io::{self, Write};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{self, Write},
+};
 
+use inferno::flamegraph::{self as inferno_flamegraph, Options};
 use rustc_hash::FxHashMap;
 
 use crate::{
     correlate::{
         Life, ReasonId, Sink, Span, SpanState,
         goroutine::{Origin, Who},
-        process::ImageId,
+        process::{ImageId, ProcessId},
         replay::Replayed,
     },
-    id::StackId,
-    recording::contract::Frame,
-    symbolize::{Symbolizer, is_system, label},
-    timeline::human,
+    id::{Address, StackId},
+    recording::contract::{Frame, Tier},
+    symbolize::{FrameId, Symbolizer, is_system, label},
 };
 
-/// What is weighed.
+/// What a flamegraph's widths are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
-    /// Births, by creation stack.
+    /// Goroutines made, by creation stack.
     Created,
-    /// Nanoseconds blocked, by blocking stack.
-    Blocked,
-    /// Goroutines alive at the end, by creation stack.
+    /// Goroutines alive when their process or the recording ended, by creation stack.
     Alive,
-    /// Nanoseconds lived, by creation stack.
+    /// Time blocked, by blocking stack and reason.
+    Blocked,
+    /// Time lived, by creation stack.
     Lifetime,
 }
 
 impl By {
-    pub fn name(self) -> &'static str {
+    pub fn title(self) -> &'static str {
         match self {
-            Self::Created => "created",
-            Self::Blocked => "blocked",
-            Self::Alive => "alive",
-            Self::Lifetime => "lifetime",
+            Self::Created => "Goroutines created",
+            Self::Alive => "Goroutines alive at the end",
+            Self::Blocked => "Time blocked",
+            Self::Lifetime => "Time lived",
         }
     }
 
-    /// The unit of the weights.
-    pub fn unit(self) -> &'static str {
-        match self {
-            Self::Created | Self::Alive => "goroutines",
-            Self::Blocked | Self::Lifetime => "ns",
-        }
+    /// Whether the width is a time; else it is a count.
+    pub fn is_time(self) -> bool {
+        matches!(self, Self::Blocked | Self::Lifetime)
+    }
+
+    fn width(self, weight: Weight) -> u64 {
+        if self.is_time() { weight.ns } else { weight.count }
     }
 }
 
-/// What distinguishes stacks before they have names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// How often, and how long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Weight {
+    pub count: u64,
+    pub ns: u64,
+}
+
+impl Weight {
+    fn add(&mut self, count: u64, ns: u64) {
+        self.count += count;
+        self.ns += ns;
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Key {
     image: ImageId,
-    origin: Option<OriginKey>,
-    /// Where and why it blocked.
-    blocked: Option<(Option<StackId>, Option<ReasonId>)>,
-}
-
-/// An [`Origin`] less the parent: brothers share it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct OriginKey {
-    gopc: u64,
-    startpc: u64,
+    /// Of the birth; `None` where that was not seen.
+    gopc: Option<Address>,
+    startpc: Option<Address>,
+    /// The creation stack, or the blocking stack.
     stack: Option<StackId>,
+    reason: Option<ReasonId>,
 }
 
-/// Gathers weights while a recording is replayed.
-pub struct Weights {
+/// The sink.
+pub struct Tally {
     by: By,
-    weights: FxHashMap<Key, u64>,
+    weights: FxHashMap<Key, Weight>,
 }
 
-impl Weights {
+impl Tally {
     pub fn new(by: By) -> Self {
         Self { by, weights: FxHashMap::default() }
     }
-
-    fn add(&mut self, who: &Who, blocked: Option<(Option<StackId>, Option<ReasonId>)>, weight: u64) {
-        let origin = who.origin.map(|origin| OriginKey {
-            gopc: origin.gopc.0,
-            startpc: origin.startpc.0,
-            stack: origin.stack.filter(|_| blocked.is_none()),
-        });
-        *self.weights.entry(Key { image: who.image, origin, blocked }).or_default() += weight;
-    }
 }
 
-impl Sink for Weights {
+impl Sink for Tally {
     fn span(&mut self, who: &Who, span: &Span) {
         if self.by == By::Blocked && span.state == SpanState::Blocked {
-            self.add(who, Some((span.stack, span.reason)), span.end.since(span.start));
+            let startpc = who.origin.map(|origin| origin.startpc);
+            let key = Key { image: who.image, gopc: None, startpc, stack: span.stack, reason: span.reason };
+            self.weights.entry(key).or_default().add(1, span.end.since(span.start));
         }
     }
 
     fn life(&mut self, who: &Who, life: &Life) {
-        match self.by {
-            By::Created if who.born_at.is_some() => self.add(who, None, 1),
-            By::Alive if life.alive_at_end() => self.add(who, None, 1),
-            By::Lifetime => self.add(who, None, life.ended_at.since(who.since)),
-            _ => {}
+        let counted = match self.by {
+            By::Created => who.born_at.is_some(),
+            By::Alive => life.alive_at_end(),
+            By::Lifetime => true,
+            By::Blocked => false,
+        };
+        if counted {
+            let (gopc, startpc) = who.origin.map(|origin| (origin.gopc, origin.startpc)).unzip();
+            let stack = who.origin.and_then(|origin| origin.stack);
+            let key = Key { image: who.image, gopc, startpc, stack, reason: None };
+            self.weights.entry(key).or_default().add(1, life.ended_at.since(who.since));
         }
     }
 }
 
-/// One named stack with its weight.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stack {
-    /// Root first.
-    pub frames: Vec<Frame>,
-    pub weight: u64,
-}
-
-/// Named stacks of the program's own goroutines, heaviest first, and the weight of the runtime's own that was left out.
-pub struct Flame {
+/// A flamegraph's content, named.
+pub struct Graph {
     pub by: By,
-    pub stacks: Vec<Stack>,
-    pub system_weight: u64,
+    /// Frames from the root to the leaf. Frames without a file are ours: a process, a state, a wait reason.
+    pub stacks: BTreeMap<Vec<Frame>, Weight>,
+    /// What is lost and covered.
+    pub trust: String,
+    pub command: String,
+    pub zero_unix_ns: u64,
+    pub duration_ns: u64,
 }
 
-impl Flame {
-    pub fn new(replayed: &Replayed, weights: Weights) -> Self {
-        let symbols = Symbolizer::new(replayed);
-        let by = weights.by;
-        let mut named: FxHashMap<Vec<Frame>, u64> = FxHashMap::default();
-        let mut system_weight = 0;
-        let several = replayed.engine.processes().images().filter(|(_, image)| image.binary.is_some()).count() > 1;
-        for (key, weight) in weights.weights {
-            let start = key.origin.map(|origin| symbols.entry(key.image, crate::id::Address(origin.startpc)));
-            if start.as_ref().is_some_and(|start| is_system(&start.function)) {
-                system_weight += weight;
-                continue;
-            }
-            let mut frames = stack_of(&symbols, replayed, &key, start);
-            if several {
-                let tgid = replayed.engine.processes().of_image(key.image).tgid;
-                frames.insert(0, synthetic(format!("pid:{tgid}")));
-            }
-            *named.entry(frames).or_default() += weight;
+/// The recording cannot answer the question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the recording holds no block times: it was made at tier {0:?}, and --by blocked needs T2")]
+pub struct NoBlockTimes(pub Tier);
+
+/// Names what was tallied.
+pub fn graph(replayed: &Replayed, tally: &Tally) -> Result<Graph, NoBlockTimes> {
+    let best = replayed.engine.processes().images().filter_map(|(id, _)| replayed.tier(id)).max();
+    let best = best.unwrap_or(replayed.meta.tier);
+    if tally.by == By::Blocked && best < Tier::T2 {
+        return Err(NoBlockTimes(best));
+    }
+    let namer = Namer::new(replayed, tally);
+    let mut stacks: BTreeMap<Vec<Frame>, Weight> = BTreeMap::new();
+    for (key, weight) in &tally.weights {
+        stacks.entry(namer.frames(tally.by, key)).or_default().add(weight.count, weight.ns);
+    }
+    Ok(Graph {
+        by: tally.by,
+        stacks,
+        trust: replayed.trust(),
+        command: crate::timeline::human::plain(&replayed.meta.command.join(" ")),
+        zero_unix_ns: replayed.meta.clock.wall_ns.0,
+        duration_ns: replayed.duration_ns(),
+    })
+}
+
+struct Namer<'a> {
+    replayed: &'a Replayed,
+    symbols: Symbolizer<'a>,
+    /// More than one process: each gets a frame of its own.
+    many: bool,
+}
+
+impl<'a> Namer<'a> {
+    fn new(replayed: &'a Replayed, tally: &Tally) -> Self {
+        let process = |key: &Key| replayed.engine.processes().image(key.image).process;
+        let seen: BTreeSet<ProcessId> = tally.weights.keys().map(process).collect();
+        Self { replayed, symbols: Symbolizer::new(replayed), many: seen.len() > 1 }
+    }
+
+    /// Root to leaf.
+    fn frames(&self, by: By, key: &Key) -> Vec<Frame> {
+        let start = key.startpc.map(|pc| self.symbols.entry(key.image, pc));
+        let mut frames = Vec::new();
+        if self.many {
+            frames.push(self.process(key.image));
         }
-        let mut stacks: Vec<Stack> = named.into_iter().map(|(frames, weight)| Stack { frames, weight }).collect();
-        stacks.retain(|stack| stack.weight > 0);
-        stacks.sort_by(|a, b| b.weight.cmp(&a.weight).then_with(|| a.frames.cmp(&b.frames)));
-        Self { by, stacks, system_weight }
+        if start.as_ref().is_some_and(|start| is_system(&start.function)) {
+            frames.push(ours("[runtime]".into()));
+        }
+        if by == By::Blocked {
+            let stack = key.stack.map(|id| self.symbols.stack(key.image, id));
+            match stack {
+                Some(Some(stack)) => self.push_stack(&stack, &mut frames),
+                Some(None) => frames.push(ours("[stack lost]".into())),
+                None => frames.push(ours("[no stack]".into())),
+            }
+            let reason = key.reason.map_or("unknown", |reason| self.replayed.engine.reason(reason));
+            frames.push(ours(format!("[{reason}]")));
+            return frames;
+        }
+        match (key.gopc, key.startpc, start) {
+            (Some(gopc), Some(startpc), Some(start)) => {
+                let origin = Origin { parent: None, gopc, startpc, stack: key.stack };
+                self.push_stack(&self.symbols.creation(key.image, &origin), &mut frames);
+                frames.push(Frame { function: format!("go {}", label(&start)), ..start });
+            }
+            _ => frames.push(ours("[birth not seen]".into())),
+        }
+        frames
     }
 
-    /// One line a stack: frames root first, joined by semicolons, then the weight.
-    pub fn folded(&self) -> Vec<String> {
-        self.stacks
-            .iter()
-            .map(|stack| {
-                let frames: Vec<String> = stack.frames.iter().map(|frame| clean(&label(frame))).collect();
-                format!("{} {}", frames.join(";"), stack.weight)
-            })
-            .collect()
+    fn push_stack(&self, (stack, truncated): &(Vec<FrameId>, bool), frames: &mut Vec<Frame>) {
+        if *truncated {
+            frames.push(ours("[deeper]".into()));
+        }
+        frames.extend(stack.iter().rev().map(|id| self.symbols.frame(*id)));
     }
 
-    /// An interactive SVG. The subtitle says what can be trusted.
-    pub fn svg(&self, replayed: &Replayed, out: &mut dyn Write) -> io::Result<()> {
-        let mut options = inferno::flamegraph::Options::default();
-        options.title = format!("goroutines, {}: {}", self.by.name(), human::plain(&replayed.meta.command.join(" ")));
-        options.subtitle = Some(self.trust(replayed));
-        options.count_name = self.by.unit().to_owned();
-        options.deterministic = true;
-        let lines = self.folded();
-        let lines = if lines.is_empty() { vec!["nothing 1".to_owned()] } else { lines };
-        inferno::flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), out).map_err(io::Error::other)
+    fn process(&self, image: ImageId) -> Frame {
+        let process = self.replayed.engine.processes().of_image(image);
+        let command = crate::timeline::write::command(self.replayed, process);
+        let program = command.split(' ').next().unwrap_or_default();
+        let name = program.rsplit('/').next().unwrap_or(program);
+        ours(format!("{name} (pid {})", process.tgid))
     }
-
-    /// One line: loss, coverage, and what was left out.
-    pub fn trust(&self, replayed: &Replayed) -> String {
-        let system = match self.by.unit() {
-            "ns" => human::duration(self.system_weight),
-            _ => self.system_weight.to_string(),
-        };
-        format!("{}; the runtime's own goroutines left out ({system})", replayed.trust())
-    }
-}
-
-fn stack_of(symbols: &Symbolizer<'_>, replayed: &Replayed, key: &Key, start: Option<Frame>) -> Vec<Frame> {
-    let mut frames;
-    if let Some((stack, reason)) = key.blocked {
-        frames = match stack.and_then(|stack| symbols.stack(key.image, stack)) {
-            Some((ids, truncated)) => outermost_first(symbols, &ids, truncated),
-            None => vec![synthetic("stack unknown".into())],
-        };
-        let reason = reason.map_or("unknown", |reason| replayed.engine.reason(reason));
-        frames.push(synthetic(format!("[{reason}]")));
-        return frames;
-    }
-    let Some(origin) = key.origin else {
-        return vec![synthetic("birth not seen".into())];
-    };
-    let (gopc, startpc) = (crate::id::Address(origin.gopc), crate::id::Address(origin.startpc));
-    let (ids, truncated) = symbols.creation(key.image, &Origin { parent: None, gopc, startpc, stack: origin.stack });
-    frames = outermost_first(symbols, &ids, truncated);
-    if let Some(mut start) = start {
-        start.function = format!("go {}", start.function);
-        frames.push(start);
-    }
-    frames
-}
-
-fn outermost_first(symbols: &Symbolizer<'_>, ids: &[crate::symbolize::FrameId], truncated: bool) -> Vec<Frame> {
-    let cut = truncated.then(|| synthetic("…".into()));
-    cut.into_iter().chain(ids.iter().rev().map(|id| symbols.frame(*id))).collect()
 }
 
 /// A frame that is no code.
-fn synthetic(function: String) -> Frame {
+fn ours(function: String) -> Frame {
     Frame { function, file: String::new(), line: 0 }
 }
 
-/// Without what would end a frame or a line.
-fn clean(function: &str) -> String {
-    human::plain(function).replace(';', ":")
+impl Graph {
+    /// Folded lines: frames joined by `;` from the root, a blank, the width. Sorted.
+    pub fn folded(&self) -> Vec<String> {
+        let mut lines: BTreeMap<String, u64> = BTreeMap::new();
+        for (frames, weight) in &self.stacks {
+            // Names of generic types hold semicolons and line breaks would end the line.
+            let name = |frame: &Frame| label(frame).replace(';', ":").replace(char::is_control, " ");
+            let path = frames.iter().map(name).collect::<Vec<_>>().join(";");
+            *lines.entry(path).or_default() += self.by.width(*weight);
+        }
+        lines.into_iter().filter(|(_, width)| *width > 0).map(|(path, width)| format!("{path} {width}")).collect()
+    }
+
+    pub fn write_folded(&self, out: &mut impl Write) -> io::Result<()> {
+        self.folded().iter().try_for_each(|line| writeln!(out, "{line}"))
+    }
+
+    pub fn write_svg(&self, out: &mut impl Write) -> io::Result<()> {
+        let lines = self.folded();
+        if lines.is_empty() {
+            return self.write_empty_svg(out);
+        }
+        let mut options = Options::default();
+        options.title =
+            if self.command.is_empty() { self.by.title().to_owned() } else { format!("{}: {}", self.by.title(), self.command) };
+        options.subtitle = Some(self.trust.clone());
+        options.count_name = if self.by.is_time() { "ns" } else { "goroutines" }.to_owned();
+        options.name_type = "Frame:".to_owned();
+        options.deterministic = true;
+        inferno_flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), out).map_err(io::Error::other)
+    }
+
+    /// Nothing to show is an answer too.
+    fn write_empty_svg(&self, out: &mut impl Write) -> io::Result<()> {
+        let escape = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        writeln!(
+            out,
+            r#"<?xml version="1.0" standalone="no"?>
+<svg version="1.1" width="1200" height="90" xmlns="http://www.w3.org/2000/svg" font-family="monospace" font-size="12">
+<rect width="100%" height="100%" fill="rgb(248,248,248)"/>
+<text x="600" y="28" text-anchor="middle" font-size="17">{}: none</text>
+<text x="600" y="56" text-anchor="middle">{}</text>
+</svg>"#,
+            self.by.title(),
+            escape(&self.trust)
+        )
+    }
 }

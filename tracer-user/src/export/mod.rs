@@ -1,9 +1,10 @@
-//! What people and programs read: reports, flamegraphs, profiles.
+//! Outputs of a whole recording: the report, flamegraphs, pprof profiles.
 //!
-//! Each kind of output is a [`crate::correlate::Sink`] that gathers while a recording is replayed, and a writer that names
-//! addresses and says it. Nothing here reads a recording itself.
+//! Each is a [`crate::correlate::Sink`] that tallies while the recording is replayed, and a writer that names things at the
+//! end. Every output says what is lost and what was covered ([`crate::correlate::replay::Replayed::trust`]).
 
 pub mod flamegraph;
 pub mod pprof;
 pub mod report;
-pub mod sites;
+pub mod report_text;
+pub mod tally;

@@ -1,85 +1,99 @@
-//! Flamegraph weights as a pprof profile (`github.com/google/pprof/proto/profile.proto`), gzipped as pprof writes it.
+//! A flamegraph's content as a pprof profile (`profile.proto`), gzipped, as `go tool pprof` opens it.
 
-use std::io::{self, Write};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+};
 
 use flate2::{Compression, write::GzEncoder};
-use pprof::protos::{Function, Line, Location, Profile, Sample, ValueType};
-use prost::Message;
-use rustc_hash::FxHashMap;
+use pprof::protos::{Function, Line, Location, Message, Profile, Sample, ValueType};
 
-use crate::{correlate::replay::Replayed, recording::contract::Frame};
+use crate::recording::contract::Frame;
 
-use super::flamegraph::Flame;
+use super::flamegraph::{By, Graph};
 
-/// Writes `flame` so that `go tool pprof` opens it. Loss and coverage are its comments.
-pub fn write(flame: &Flame, replayed: &Replayed, out: &mut dyn Write) -> io::Result<()> {
-    let mut builder = Builder::default();
-    builder.profile.string_table.push(String::new());
-    let (kind, unit) = match flame.by.unit() {
-        "ns" => (flame.by.name(), "nanoseconds"),
-        _ => (flame.by.name(), "count"),
-    };
-    let value_type = ValueType { ty: builder.string(kind), unit: builder.string(unit) };
-    builder.profile.sample_type.push(value_type);
-    builder.profile.default_sample_type = builder.string(kind);
-    for stack in &flame.stacks {
-        let location_id = stack.frames.iter().rev().map(|frame| builder.location(frame)).collect();
-        let value = vec![i64::try_from(stack.weight).unwrap_or(i64::MAX)];
-        builder.profile.sample.push(Sample { location_id, value, label: Vec::new() });
-    }
-    let comment = builder.string(&flame.trust(replayed));
-    let command = builder.string(&replayed.meta.command.join(" "));
-    builder.profile.comment.extend([command, comment]);
-    builder.profile.time_nanos = i64::try_from(replayed.meta.clock.wall_ns.0).unwrap_or_default();
-    builder.profile.duration_nanos = i64::try_from(replayed.duration_ns()).unwrap_or_default();
+/// Writes the profile.
+pub fn write(graph: &Graph, out: &mut impl Write) -> io::Result<()> {
     let mut gzip = GzEncoder::new(out, Compression::default());
-    gzip.write_all(&builder.profile.encode_to_vec())?;
-    gzip.finish().map(drop)
+    gzip.write_all(&profile(graph).encode_to_vec())?;
+    gzip.finish()?.flush()
 }
 
-#[derive(Default)]
-struct Builder {
+/// Strings and frames, each once.
+struct Tables<'g> {
+    strings: Vec<String>,
+    known: BTreeMap<String, i64>,
+    locations: BTreeMap<&'g Frame, u64>,
     profile: Profile,
-    strings: FxHashMap<String, i64>,
-    locations: FxHashMap<Frame, u64>,
-    functions: FxHashMap<(String, String), u64>,
 }
 
-impl Builder {
-    fn string(&mut self, text: &str) -> i64 {
-        if text.is_empty() {
-            return 0;
+fn profile(graph: &Graph) -> Profile {
+    let mut tables = Tables {
+        strings: vec![String::new()],
+        known: BTreeMap::from([(String::new(), 0)]),
+        locations: BTreeMap::new(),
+        profile: Profile::default(),
+    };
+    let (count, time) = match graph.by {
+        By::Blocked => ("waits", Some("blocked")),
+        By::Lifetime => ("goroutines", Some("lifetime")),
+        By::Created => ("created", None),
+        By::Alive => ("alive", None),
+    };
+    let mut types = vec![tables.value_type(count, "count")];
+    types.extend(time.map(|time| tables.value_type(time, "nanoseconds")));
+    for (frames, weight) in &graph.stacks {
+        let location_id = frames.iter().rev().map(|frame| tables.location(frame)).collect();
+        let mut value = vec![signed(weight.count)];
+        if time.is_some() {
+            value.push(signed(weight.ns));
         }
-        if let Some(index) = self.strings.get(text) {
+        tables.profile.sample.push(Sample { location_id, value, label: Vec::new() });
+    }
+    let default = tables.string(time.unwrap_or(count));
+    let comments = [format!("lifetrace: {}", graph.command), graph.trust.clone()].map(|text| tables.string(&text));
+    Profile {
+        sample_type: types,
+        string_table: tables.strings,
+        time_nanos: signed(graph.zero_unix_ns),
+        duration_nanos: signed(graph.duration_ns),
+        comment: comments.to_vec(),
+        default_sample_type: default,
+        ..tables.profile
+    }
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+impl<'g> Tables<'g> {
+    fn string(&mut self, text: &str) -> i64 {
+        if let Some(index) = self.known.get(text) {
             return *index;
         }
-        let index = self.profile.string_table.len() as i64;
-        self.profile.string_table.push(text.to_owned());
-        self.strings.insert(text.to_owned(), index);
+        let index = self.strings.len() as i64;
+        self.strings.push(text.to_owned());
+        self.known.insert(text.to_owned(), index);
         index
     }
 
-    fn location(&mut self, frame: &Frame) -> u64 {
+    fn value_type(&mut self, ty: &str, unit: &str) -> ValueType {
+        ValueType { ty: self.string(ty), unit: self.string(unit) }
+    }
+
+    /// One location and one function for each distinct frame: addresses of many binaries in one profile would clash.
+    fn location(&mut self, frame: &'g Frame) -> u64 {
         if let Some(id) = self.locations.get(frame) {
             return *id;
         }
-        let function_id = self.function(frame);
-        let id = self.profile.location.len() as u64 + 1;
-        let line = vec![Line { function_id, line: i64::from(frame.line) }];
-        self.profile.location.push(Location { id, line, ..Location::default() });
-        self.locations.insert(frame.clone(), id);
-        id
-    }
-
-    fn function(&mut self, frame: &Frame) -> u64 {
-        let key = (frame.function.clone(), frame.file.clone());
-        if let Some(id) = self.functions.get(&key) {
-            return *id;
-        }
-        let id = self.profile.function.len() as u64 + 1;
-        let (name, filename) = (self.string(&frame.function), self.string(&frame.file));
+        let id = self.locations.len() as u64 + 1;
+        let name = self.string(&crate::symbolize::label(frame));
+        let filename = self.string(&frame.file);
         self.profile.function.push(Function { id, name, system_name: name, filename, start_line: 0 });
-        self.functions.insert(key, id);
+        let line = Line { function_id: id, line: i64::from(frame.line) };
+        self.profile.location.push(Location { id, mapping_id: 0, address: 0, line: vec![line], is_folded: false });
+        self.locations.insert(frame, id);
         id
     }
 }

@@ -95,7 +95,9 @@ pub enum RecordingError {
     },
     #[error("{path} is not a lifetrace recording")]
     Foreign { path: PathBuf },
-    #[error("{path} has recording format {found}, and this lifetrace reads format {FORMAT_VERSION}: use the lifetrace that wrote it")]
+    #[error(
+        "{path} has recording format {found}, and this lifetrace reads format {FORMAT_VERSION}: use the lifetrace that wrote it"
+    )]
     Version { path: PathBuf, found: u32 },
     #[error("{path} ends before its first block: the tracer was stopped before it recorded anything")]
     Empty { path: PathBuf },

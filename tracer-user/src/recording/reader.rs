@@ -21,6 +21,8 @@ pub struct Recording<R: Read = BufReader<File>> {
     /// Where the next block begins.
     offset: u64,
     stored: Vec<u8>,
+    /// Made once: setting one up costs more than a small block does.
+    zstd: Option<zstd::bulk::Decompressor<'static>>,
     state: State,
 }
 
@@ -77,6 +79,7 @@ impl<R: Read> Recording<R> {
             meta: no_meta(),
             offset: FILE_HEADER_LEN as u64,
             stored: Vec::new(),
+            zstd: None,
             state: State::Reading { ended: false },
         };
         match first.read_block()? {
@@ -145,9 +148,7 @@ impl<R: Read> Recording<R> {
     fn unpack(&mut self, header: &BlockHeader) -> Result<Block, RecordingError> {
         let raw = match header.codec {
             codec if codec == Codec::Raw as u8 => self.stored.clone(),
-            codec if codec == Codec::Zstd as u8 => {
-                zstd::bulk::decompress(&self.stored, header.raw_len).map_err(|_| self.damaged(Damage::Payload))?
-            }
+            codec if codec == Codec::Zstd as u8 => self.decompress(header.raw_len).map_err(|_| self.damaged(Damage::Payload))?,
             codec => return Err(self.damaged(Damage::Codec(codec))),
         };
         if raw.len() != header.raw_len {
@@ -162,6 +163,14 @@ impl<R: Read> Recording<R> {
             Kind::Counters => Block::Counters(self.json(&raw)?),
             Kind::End => Block::End(self.json(&raw)?),
         })
+    }
+
+    fn decompress(&mut self, raw_len: usize) -> io::Result<Vec<u8>> {
+        let zstd = match &mut self.zstd {
+            Some(zstd) => zstd,
+            none => none.insert(zstd::bulk::Decompressor::new()?),
+        };
+        zstd.decompress(&self.stored, raw_len)
     }
 
     fn json<T: DeserializeOwned>(&self, raw: &[u8]) -> Result<T, RecordingError> {

@@ -50,6 +50,8 @@ pub struct Writer<W: Write> {
     written: u64,
     broken: bool,
     block: Vec<u8>,
+    /// `None` if it could not be set up: then blocks are stored raw.
+    zstd: Option<zstd::bulk::Compressor<'static>>,
 }
 
 impl Writer<File> {
@@ -93,7 +95,14 @@ fn open_private(path: &Path) -> Result<File, WriteError> {
 impl<W: Write> Writer<W> {
     /// Writes the file header and the meta block to `out`; `path` is what errors call it.
     pub fn start(out: W, path: &Path, meta: &Meta) -> Result<Self, WriteError> {
-        let mut writer = Self { out, path: path.into(), written: 0, broken: false, block: Vec::new() };
+        let mut writer = Self {
+            out,
+            path: path.into(),
+            written: 0,
+            broken: false,
+            block: Vec::new(),
+            zstd: zstd::bulk::Compressor::new(ZSTD_LEVEL).ok(),
+        };
         writer.block.extend_from_slice(&FILE_MAGIC);
         writer.block.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
         writer.block.extend_from_slice(&[0; 4]);
@@ -148,7 +157,7 @@ impl<W: Write> Writer<W> {
             return Err(WriteError::TooLarge { len: raw.len() });
         }
         // A failing compressor costs space, not data.
-        let packed = zstd::bulk::compress(raw, ZSTD_LEVEL).ok().filter(|packed| packed.len() < raw.len());
+        let packed = self.zstd.as_mut().and_then(|zstd| zstd.compress(raw).ok()).filter(|packed| packed.len() < raw.len());
         let (codec, stored) = packed.as_deref().map_or((Codec::Raw, raw), |packed| (Codec::Zstd, packed));
         self.block.extend_from_slice(&BLOCK_MAGIC.to_le_bytes());
         self.block.extend_from_slice(&[kind as u8, codec as u8, 0, 0]);

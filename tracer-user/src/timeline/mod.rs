@@ -241,9 +241,11 @@ impl<'a> Timeline<'a> {
         let row = |state, start, end, death| Row { state, start, end, span: None, death };
         let mut rows = vec![row(State::Alive, process.first_seen, end, None)];
         self.add_losses(process.first_seen, end, &mut rows);
-        rows.extend(process.ended.map(|(at, status)| {
-            row(State::Dead, at, at, Some(if status.is_some() { "exit" } else { "gone by then" }))
-        }));
+        rows.extend(
+            process
+                .ended
+                .map(|(at, status)| row(State::Dead, at, at, Some(if status.is_some() { "exit" } else { "gone by then" }))),
+        );
         rows
     }
 

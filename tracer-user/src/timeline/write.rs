@@ -139,7 +139,8 @@ impl<'a> Writer<'a> {
 
     fn text_rows(&mut self, out: &mut impl Write, image: Option<ImageId>, rows: &[Row<'_>]) -> io::Result<()> {
         let at = |at: KtimeNs| human::instant(self.replayed.since_zero(at));
-        let times: Vec<(String, String)> = rows.iter().map(|row| (at(row.start), human::duration(row.end.since(row.start)))).collect();
+        let times: Vec<(String, String)> =
+            rows.iter().map(|row| (at(row.start), human::duration(row.end.since(row.start)))).collect();
         let wide = times.iter().map(|(start, _)| start.chars().count()).max().unwrap_or(0);
         for (row, (start, lasted)) in rows.iter().zip(&times) {
             let lasted = if row.death.is_some() { "" } else { lasted };
@@ -194,6 +195,6 @@ pub fn command(replayed: &Replayed, process: &Process) -> String {
         let cut = if image.args_truncated { " …" } else { "" };
         return human::plain(&image.args.join(" ")) + cut;
     }
-    let binary = process.images.iter().rev().find_map(|image| replayed.binary(processes.image(*image)));
+    let binary = process.images.last().and_then(|image| replayed.binary(processes.image(*image)));
     binary.map_or_else(|| "?".to_owned(), |binary| human::plain(&binary.path))
 }

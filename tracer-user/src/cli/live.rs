@@ -1,0 +1,60 @@
+//! The seam to the subcommands that need the kernel.
+
+use super::{
+    Failure,
+    args::{DoctorArgs, Global, RunArgs},
+};
+
+#[cfg(feature = "live")]
+mod with_kernel {
+    use std::io;
+
+    use super::{super::*, DoctorArgs, Failure, Global, RunArgs};
+
+    /// `lifetrace run`: CMD's status, or a failure of ours.
+    pub fn run(args: &RunArgs, global: Global) -> Result<u8, Failure> {
+        run::run(args, global).map_err(|error| coded(error, OURS))
+    }
+
+    /// `lifetrace doctor`.
+    pub fn doctor(args: &DoctorArgs, _global: Global) -> Result<u8, Failure> {
+        doctor::doctor(args, &mut io::stdout().lock()).map_err(|error| coded(error, USAGE))
+    }
+
+    /// `lifetrace exec-gate`.
+    pub fn exec_gate() -> Result<u8, Failure> {
+        crate::kernel::gate::server::serve().map(|()| 0).map_err(Failure::environment)
+    }
+
+    /// The failure inside an error, or the error with a code.
+    fn coded(error: anyhow::Error, code: u8) -> Failure {
+        error.downcast::<Failure>().unwrap_or_else(|error| Failure { code, error })
+    }
+}
+
+#[cfg(not(feature = "live"))]
+mod with_kernel {
+    use anyhow::anyhow;
+
+    use super::{DoctorArgs, Failure, Global, RunArgs};
+
+    pub fn run(_args: &RunArgs, _global: Global) -> Result<u8, Failure> {
+        Err(absent("run"))
+    }
+
+    pub fn doctor(_args: &DoctorArgs, _global: Global) -> Result<u8, Failure> {
+        Err(absent("doctor"))
+    }
+
+    pub fn exec_gate() -> Result<u8, Failure> {
+        Err(absent("exec-gate"))
+    }
+
+    fn absent(name: &str) -> Failure {
+        Failure::environment(anyhow!(
+            "this lifetrace was built without the tracer (feature \"live\"), so it cannot {name}; it reads recordings"
+        ))
+    }
+}
+
+pub use with_kernel::{doctor, exec_gate, run};

@@ -1,0 +1,184 @@
+//! The report as a person reads it.
+
+use std::io::{self, Write};
+
+use crate::timeline::human::{count, duration, plain};
+
+use super::report::{ProcessOut, Report, SiteOut, Totals};
+
+/// Sites shown; the rest is counted.
+const MAX_SITES: usize = 40;
+/// Reasons shown for a site.
+const MAX_WAITS: usize = 4;
+
+/// Writes the report; `color` allows for escape sequences.
+pub fn write(report: &Report, color: bool, out: &mut impl Write) -> io::Result<()> {
+    let heading = |text: &str| if color { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() };
+    let command = plain(&report.meta.command.join(" "));
+    writeln!(out, "{}", heading(&format!("lifetrace report: {}", if command.is_empty() { "(no command)" } else { &command })))?;
+    let meta = &report.meta;
+    writeln!(
+        out,
+        "recorded   {} on {} (kernel {}, {} CPUs) by lifetrace {}, for {}",
+        report.recorded,
+        plain(&meta.hostname),
+        plain(&meta.kernel),
+        meta.cpus,
+        meta.lifetrace,
+        duration(report.duration_ns)
+    )?;
+    writeln!(out, "trust      {}", report.trust)?;
+    if !report.repairs.by_kind.is_empty() {
+        let repairs: Vec<String> = report.repairs.by_kind.iter().map(|(kind, n)| format!("{kind} {}", count(*n))).collect();
+        writeln!(out, "repairs    {}", repairs.join(", "))?;
+    }
+    writeln!(out, "price      {}", price(report))?;
+    writeln!(out, "goroutines {}", totals(&report.goroutines))?;
+    for warning in &meta.warnings {
+        writeln!(out, "warning    {}", plain(warning))?;
+    }
+    writeln!(out, "\n{}", heading("processes"))?;
+    processes(&report.processes, out)?;
+    let many = report.processes.iter().filter(|process| process.goroutines.is_some()).count() > 1;
+    if !report.sites.is_empty() {
+        writeln!(out, "\n{}", heading("goroutines by creation site"))?;
+        sites(&report.sites, many, out)?;
+    }
+    if !report.system_sites.is_empty() {
+        writeln!(out, "\n{}", heading("goroutines of the Go runtime"))?;
+        sites(&report.system_sites, many, out)?;
+    }
+    Ok(())
+}
+
+fn totals(totals: &Totals) -> String {
+    let own = &totals.own;
+    let mut parts = vec![
+        format!("{} born", count(own.born)),
+        format!("{} exited", count(own.exited)),
+        format!("{} alive at the end", count(own.alive)),
+    ];
+    if own.preexisting > 0 {
+        parts.push(format!("{} whose birth was not seen", count(own.preexisting)));
+    }
+    let gone = own.seen().saturating_sub(own.exited + own.alive);
+    if gone > 0 {
+        parts.push(format!("{} whose exit was lost", count(gone)));
+    }
+    format!("{}; {} of the runtime besides", parts.join(", "), count(totals.system))
+}
+
+fn price(report: &Report) -> String {
+    let price = &report.price;
+    let hits = price.probe_hits.map_or("unknown".into(), |hits| format!("{} probe hits", count(hits)));
+    let cost = price.cost_ns.map_or(", cost not calibrated".into(), |ns| format!(", about {}", duration(ns)));
+    let cpu = price.target_cpu_ns.map_or(String::new(), |ns| format!(" of {} CPU time", duration(ns)));
+    let share = price.share.map_or(String::new(), |share| format!(" ({:.2} %)", share * 100.0));
+    format!("{hits}{cost}{cpu}{share}")
+}
+
+fn processes(processes: &[ProcessOut], out: &mut impl Write) -> io::Result<()> {
+    let mut rows = vec![["TGID", "PARENT", "GO", "TIER", "BORN", "ALIVE", "ENDED", "COMMAND"].map(str::to_owned)];
+    let dash = || "-".to_owned();
+    rows.extend(processes.iter().map(|process| {
+        let ended = match (process.exited_at_ns, process.exit_code, process.signal) {
+            (None, ..) => "running".to_owned(),
+            (Some(_), Some(code), _) => format!("exit {code}"),
+            (Some(_), None, Some(signal)) => format!("signal {signal}"),
+            (Some(_), None, None) => "unknown".to_owned(),
+        };
+        let argv = process.argv.as_ref().map(|argv| argv.join(" ")).or(process.exe.clone()).unwrap_or_else(dash);
+        let why = process.unprobed.as_ref().map_or(String::new(), |reason| format!("  (not followed: {reason})"));
+        [
+            process.tgid.to_string(),
+            process.parent.map_or_else(dash, |parent| parent.to_string()),
+            process.go_version.clone().unwrap_or_else(dash),
+            process.tier.map_or_else(dash, |tier| format!("{tier:?}")),
+            process.goroutines.map_or_else(dash, |totals| count(totals.own.born)),
+            process.goroutines.map_or_else(dash, |totals| count(totals.own.alive)),
+            ended,
+            plain(&format!("{}{why}", shorten(&argv, 80))),
+        ]
+    }));
+    table(&rows, &[true, true, false, false, true, true, false, false], out)
+}
+
+fn sites(sites: &[SiteOut], many: bool, out: &mut impl Write) -> io::Result<()> {
+    let tgid = |text: String| if many { text } else { String::new() };
+    let header = ["BORN", "EXITED", "ALIVE", "BLOCKED", "CREATED BY -> START"].map(str::to_owned);
+    let mut rows: Vec<[String; 6]> = vec![with(tgid("TGID".into()), header)];
+    for site in sites.iter().take(MAX_SITES) {
+        let born = &site.population;
+        let before = if born.preexisting > 0 { format!("+{}", count(born.preexisting)) } else { String::new() };
+        let line = [
+            format!("{}{before}", count(born.born)),
+            count(born.exited),
+            count(born.alive),
+            site.blocked_ns.map_or_else(|| "-".into(), duration),
+            plain(&origin(site)),
+        ];
+        rows.push(with(tgid(site.tgid.to_string()), line));
+        rows.extend(waits(site).into_iter().map(|text| with(String::new(), ["", "", "", "", &text].map(str::to_owned))));
+    }
+    table(&rows, &[true, true, true, true, true, false], out)?;
+    if sites.len() > MAX_SITES {
+        writeln!(out, "  and {} more sites (--format json has all)", count((sites.len() - MAX_SITES) as u64))?;
+    }
+    Ok(())
+}
+
+fn with(first: String, rest: [String; 5]) -> [String; 6] {
+    let [a, b, c, d, e] = rest;
+    [first, a, b, c, d, e]
+}
+
+fn origin(site: &SiteOut) -> String {
+    let Some(by) = &site.created_by else { return "birth not seen".into() };
+    let at = if by.line == 0 { String::new() } else { format!(" ({}:{})", by.file, by.line) };
+    let start = site.start_function.as_deref().unwrap_or("?");
+    format!("{}{at} -> {start}", crate::symbolize::label(by))
+}
+
+/// The waits that took longest, a line each.
+fn waits(site: &SiteOut) -> Vec<String> {
+    let mut waits: Vec<_> = site.waits.iter().flatten().collect();
+    waits.sort_by_key(|(name, wait)| (std::cmp::Reverse(wait.blocked_ns), name.as_str()));
+    let line = |(name, wait): &(&String, &super::report::WaitOut)| {
+        let quantiles = &wait.quantiles;
+        format!(
+            "  {} {}x, {}: median {}, p99 {}, max {}",
+            name,
+            count(wait.count),
+            duration(wait.blocked_ns),
+            duration(quantiles.p50_ns),
+            duration(quantiles.p99_ns),
+            duration(quantiles.max_ns)
+        )
+    };
+    waits.iter().take(MAX_WAITS).map(line).collect()
+}
+
+fn shorten(text: &str, max: usize) -> String {
+    match text.char_indices().nth(max) {
+        Some((cut, _)) => format!("{}…", &text[..cut]),
+        None => text.to_owned(),
+    }
+}
+
+/// Writes rows in columns, two blanks apart; `right` says which columns are numbers. An empty column is left out.
+fn table<const N: usize>(rows: &[[String; N]], right: &[bool; N], out: &mut impl Write) -> io::Result<()> {
+    let widths: Vec<usize> = (0..N).map(|col| rows.iter().map(|row| row[col].chars().count()).max().unwrap_or(0)).collect();
+    // The last column is as long as it likes, and the width of long ones before it is theirs.
+    for row in rows {
+        let mut line = String::new();
+        for ((cell, width), right) in row.iter().zip(&widths).zip(right) {
+            match (width, right) {
+                (0, _) => continue,
+                (_, true) => line += &format!("  {cell:>width$}"),
+                (_, false) => line += &format!("  {cell:<width$}"),
+            }
+        }
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    Ok(())
+}

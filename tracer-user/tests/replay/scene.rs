@@ -1,0 +1,211 @@
+//! Synthetic recordings: a scene is a list of events, written as a tracer would.
+
+use std::path::Path;
+
+use tracer_user::{
+    clock::{ClockTie, KtimeNs, WallTime},
+    decode::encode,
+    event::{Event, What},
+    id::{Address, BinaryId, Goid, SiteId, StackId, Tgid, Tid},
+    recording::{
+        contract::{Binary, Code, CodeEntry, CodeUse, Counters, End, Frame, KindCount, Lost, Meta, Note, Site, Tier},
+        frame_record,
+        writer::Writer,
+    },
+};
+
+/// The recording's zero.
+pub const ZERO: u64 = 1_000_000_000;
+pub const BIAS: u64 = 0x5555_0000_0000;
+const MS: u64 = 1_000_000;
+/// Link addresses.
+const GOPARK: u64 = 0x1000;
+const READY: u64 = 0x2000;
+const GO_WORKER: u64 = 0x3010;
+const GO_MAIN: u64 = 0x3020;
+const GO_SWEEP: u64 = 0x3030;
+const WORKER: u64 = 0x4000;
+const MAIN: u64 = 0x4100;
+const SWEEP: u64 = 0x4200;
+const RECV: u64 = 0x5000;
+const IN_WORKER: u64 = 0x5010;
+const IN_MAIN: u64 = 0x5020;
+const GOEXIT: u64 = 0x5030;
+const NEWPROC: u64 = 0x5040;
+
+/// Records of a session, in the order in which they arrive.
+#[derive(Clone, Default)]
+pub struct Scene {
+    pub events: Vec<Event>,
+    seqs: [u64; 4],
+    pub tier: Option<Tier>,
+    pub lost: Vec<Lost>,
+    pub unended: bool,
+}
+
+impl Scene {
+    /// Adds an event of `tgid` on `cpu`, `at_us` microseconds after zero.
+    pub fn event(&mut self, at_us: u64, cpu: u16, tgid: u32, site: Option<u16>, what: What) -> &mut Self {
+        let seq = self.seqs[cpu as usize];
+        self.seqs[cpu as usize] += 1;
+        self.events.push(Event {
+            at: KtimeNs(ZERO + at_us * 1000),
+            cpu,
+            seq,
+            tgid: Tgid(tgid),
+            tid: Tid(tgid + u32::from(cpu)),
+            binary: site.map(|_| BinaryId(1)),
+            site: SiteId(site.unwrap_or(0)),
+            what,
+        });
+        self
+    }
+
+    pub fn birth(&mut self, at_us: u64, tgid: u32, goid: u64, parent: u64, code: (u64, u64)) -> &mut Self {
+        let what = What::GoroutineBirth {
+            goid: Goid(goid),
+            parent: (parent != 0).then_some(Goid(parent)),
+            gopc: Address(BIAS + code.0),
+            startpc: Address(BIAS + code.1),
+            stack: (code.0 == GO_WORKER).then_some(StackId(8)),
+        };
+        self.event(at_us, 0, tgid, Some(0), what)
+    }
+
+    pub fn park(&mut self, at_us: u64, tgid: u32, goid: u64, wait_reason: u8) -> &mut Self {
+        let lock = (wait_reason == 2).then_some(Address(0xc000_1058));
+        let what = What::GoroutinePark { goid: Goid(goid), wait_reason, lock, stack: Some(StackId(9)) };
+        self.event(at_us, 0, tgid, Some(0), what)
+    }
+
+    pub fn wake(&mut self, at_us: u64, tgid: u32, goid: u64, waker: u64) -> &mut Self {
+        let waker = (waker != 0).then_some(Goid(waker));
+        self.event(at_us, 1, tgid, Some(1), What::GoroutineWake { goid: Goid(goid), waker })
+    }
+
+    pub fn exit(&mut self, at_us: u64, tgid: u32, goid: u64) -> &mut Self {
+        self.event(at_us, 1, tgid, Some(1), What::GoroutineExit { goid: Goid(goid) })
+    }
+
+    /// Fork, exec, and the first hit of a probe.
+    pub fn start(&mut self, at_us: u64, tgid: u32, args: &[&str]) -> &mut Self {
+        let born = u64::from(tgid) * 10 * MS;
+        let fork = What::ProcessFork { child: Tgid(tgid), child_start_boottime_ns: born, parent_start_boottime_ns: 5 * MS };
+        let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let exec = What::ProcessExec { start_boottime_ns: born, args, args_truncated: false };
+        self.event(at_us, 0, 900, None, fork);
+        self.event(at_us + 100, 0, tgid, None, exec);
+        self.event(at_us + 200, 0, tgid, Some(0), What::ProcessImage { ip: Address(BIAS + GOPARK) })
+    }
+
+    pub fn stop(&mut self, at_us: u64, tgid: u32, wait_status: u32) -> &mut Self {
+        let what = What::ProcessExit { start_boottime_ns: u64::from(tgid) * 10 * MS, wait_status };
+        self.event(at_us, 1, tgid, None, what)
+    }
+
+    /// Loses the newest event, as a full ring would.
+    pub fn lose(&mut self) -> &mut Self {
+        let event = self.events.pop().expect("something to lose");
+        self.lost.push(Lost { cpu: event.cpu, kind: encode(&event)[30], count: 1 });
+        self
+    }
+
+    /// A shop with two workers: one is done, one waits for ever; main sleeps; the runtime sweeps.
+    pub fn shop(&mut self, tgid: u32) -> &mut Self {
+        let pcs = |pcs: &[u64]| pcs.iter().map(|pc| Address(BIAS + pc)).collect();
+        let creation = pcs(&[NEWPROC, GO_WORKER, IN_MAIN, GOEXIT]);
+        let blocking = pcs(&[RECV, IN_WORKER, GOEXIT]);
+        self.start(1_000, tgid, &["./shop", "--workers", "2"])
+            .event(1_201, 0, tgid, Some(0), What::Stack { id: StackId(8), pcs: creation, truncated: false })
+            .event(1_202, 0, tgid, Some(0), What::Stack { id: StackId(9), pcs: blocking, truncated: false })
+            .birth(1_300, tgid, 1, 0, (GO_MAIN, MAIN))
+            .birth(1_400, tgid, 2, 1, (GO_SWEEP, SWEEP))
+            .park(1_500, tgid, 2, 3)
+            .birth(2_000, tgid, 17, 1, (GO_WORKER, WORKER))
+            .birth(2_100, tgid, 18, 1, (GO_WORKER, WORKER))
+            .park(2_200, tgid, 17, 2)
+            .event(2_250, 0, tgid, Some(0), What::GoroutineParkAbort { goid: Goid(17) })
+            .park(2_300, tgid, 17, 2)
+            .park(2_400, tgid, 18, 2)
+            .park(3_000, tgid, 1, 1)
+            .wake(5_000, tgid, 1, 0)
+            .wake(5_300, tgid, 17, 1)
+            .exit(5_500, tgid, 17)
+            .stop(10_000, tgid, 3 << 8)
+    }
+
+    pub fn meta(&self) -> Meta {
+        Meta {
+            lifetrace: "0.1.0".into(),
+            hostname: "box".into(),
+            kernel: "6.18.0".into(),
+            cpus: 2,
+            clock: ClockTie { ktime_ns: KtimeNs(ZERO), wall_ns: WallTime(1_700_000_000_000_000_000), error_ns: 40 },
+            tier: self.tier.unwrap_or(Tier::T2),
+            command: ["./shop", "--workers", "2"].map(str::to_owned).to_vec(),
+            hit_cost_ns: Some(800),
+        }
+    }
+
+    /// The file's bytes, records in blocks of seven.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut writer = Writer::start(Vec::new(), Path::new("scene.rec"), &self.meta()).unwrap();
+        writer.binary(&binary()).unwrap();
+        let tier = self.tier.unwrap_or(Tier::T2);
+        writer.note(&Note::Coverage { at: KtimeNs(ZERO + MS / 2), binary: BinaryId(1), tier }).unwrap();
+        for events in self.events.chunks(7) {
+            let mut framed = Vec::new();
+            events.iter().for_each(|event| frame_record(&mut framed, &encode(event)));
+            writer.records(&framed).unwrap();
+        }
+        writer.code(&code()).unwrap();
+        let at = KtimeNs(ZERO + 20 * MS);
+        let hits = [1, 2, 3, 4, 5].map(|kind| KindCount { kind, count: 2 }).to_vec();
+        writer.counters(&Counters { at, lost: self.lost.clone(), hits, ..Counters::default() }).unwrap();
+        if !self.unended {
+            let end = End { at, reason: "exited".into(), wait_status: Some(3 << 8), target_cpu_ns: Some(4 * MS) };
+            writer.end(&end).unwrap();
+        }
+        writer.into_inner()
+    }
+}
+
+fn binary() -> Binary {
+    let site = |id, function: &str, address| Site {
+        id: SiteId(id),
+        function: function.into(),
+        address: Address(address),
+        instruction: "push %rbp".into(),
+    };
+    Binary {
+        id: BinaryId(1),
+        path: "/srv/shop".into(),
+        go_version: "go1.26.6".into(),
+        module: "example.org/shop".into(),
+        sites: vec![site(0, "runtime.gopark", GOPARK), site(1, "runtime.ready", READY)],
+        wait_reasons: ["", "sleep", "chan receive", "GC sweep wait"].map(str::to_owned).to_vec(),
+        hchan_lock: Some(0x58),
+    }
+}
+
+fn code() -> Code {
+    let frame = |function: &str, file: &str, line| Frame { function: function.into(), file: file.into(), line };
+    let entry = |address, use_as, frame| CodeEntry { address: Address(address), use_as, frames: vec![frame] };
+    let (chan, main) = ("runtime/chan.go", "shop/main.go");
+    Code {
+        binary: BinaryId(1),
+        entries: vec![
+            entry(GO_WORKER, CodeUse::Return, frame("main.open", main, 12)),
+            entry(GO_MAIN, CodeUse::Return, frame("runtime.rt0_go", "runtime/asm_amd64.s", 360)),
+            entry(GO_SWEEP, CodeUse::Return, frame("runtime.gcenable", "runtime/mgc.go", 214)),
+            entry(WORKER, CodeUse::Entry, frame("main.worker", main, 30)),
+            entry(MAIN, CodeUse::Entry, frame("runtime.main", "runtime/proc.go", 147)),
+            entry(SWEEP, CodeUse::Entry, frame("runtime.bgsweep", "runtime/mgcsweep.go", 277)),
+            entry(RECV, CodeUse::Return, frame("runtime.chanrecv1", chan, 509)),
+            entry(IN_WORKER, CodeUse::Return, frame("main.worker", main, 33)),
+            entry(IN_MAIN, CodeUse::Return, frame("main.main", main, 21)),
+            entry(GOEXIT, CodeUse::Return, frame("runtime.goexit", "runtime/asm_amd64.s", 1700)),
+            entry(NEWPROC, CodeUse::Return, frame("runtime.newproc", "runtime/proc.go", 5078)),
+        ],
+    }
+}
