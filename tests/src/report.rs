@@ -43,7 +43,8 @@ pub struct Coverage {
 pub struct Process {
     pub tgid: u32,
     pub parent: Option<u32>,
-    pub exe: String,
+    /// `None`: not a traced binary.
+    pub exe: Option<String>,
     pub argv: Option<Vec<String>>,
     pub go_version: Option<String>,
     pub exit_code: Option<i32>,
@@ -53,6 +54,8 @@ pub struct Process {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Site {
     pub tgid: u32,
+    /// Empty where the birth was not seen.
+    #[serde(default, deserialize_with = "null_as_empty")]
     pub created_by: Creator,
     pub start_function: Option<String>,
     pub born: u64,
@@ -74,6 +77,10 @@ pub struct Creator {
 pub struct Wait {
     pub count: u64,
     pub blocked_ns: Option<u64>,
+}
+
+fn null_as_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Creator, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 impl Report {

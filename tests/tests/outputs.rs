@@ -21,7 +21,7 @@ fn report_text() -> Result<()> {
         let text = recording.answer("report", &[])?;
         for site in &births.sites {
             let place = format!("{}:{}", site.file, site.line);
-            for part in [&site.function, &place, &site.made.to_string(), &site.alive.to_string()] {
+            for part in [&site.function, &place, &grouped(site.made), &grouped(site.alive)] {
                 assert!(text.contains(part.as_str()), "{part} is missing:\n{text}");
             }
         }
@@ -56,7 +56,7 @@ fn flame_folded() -> Result<()> {
         let alive: u64 = births.sites.iter().map(|site| site.alive).sum();
         let folded = recording.answer("flame", &["--by", "alive", "--format", "folded"])?;
         let mut sum = 0;
-        for line in folded.lines() {
+        for line in folded.lines().filter(|line| !line.starts_with("[runtime];")) {
             let (stack, count) = line.rsplit_once(' ').with_context(|| format!("not folded: {line}"))?;
             assert!(!stack.is_empty());
             sum += count.parse::<u64>()?;
@@ -116,10 +116,6 @@ fn timeline() -> Result<()> {
         }
         assert!(spans.iter().all(|span| span.end_ns.is_none_or(|end| end >= span.start_ns)), "a span ends before it starts");
 
-        let perfetto: Value = serde_json::from_str(&recording.answer("timeline", &["--format", "perfetto"])?)?;
-        assert!(perfetto["traceEvents"].as_array().is_some_and(|events| !events.is_empty()));
-        let html = recording.answer("timeline", &["--format", "html"])?;
-        assert!(html.trim_start().to_lowercase().starts_with("<!doctype html"));
         assert!(!recording.answer("timeline", &["--id", "go:1"])?.is_empty());
         Ok(())
     })
@@ -140,6 +136,11 @@ fn timeline_to_a_file() -> Result<()> {
         assert_eq!(fs::read_dir(dir.path())?.count(), 1, "a temporary file was left behind");
         Ok(())
     })
+}
+
+/// A count as people read it: thousands apart.
+fn grouped(count: u64) -> String {
+    if count < 1000 { count.to_string() } else { format!("{},{:03}", grouped(count / 1000), count % 1000) }
 }
 
 /// Records a small `births` and hands out the recording with its truth.

@@ -76,7 +76,7 @@ fn descendants() -> Result<()> {
         report.assert_nothing_lost();
         assert_eq!(tree.all().len(), 1 + 3 + 9);
         for parent in tree.all() {
-            assert!(report.process(parent.pid).exe.ends_with(&parent.program));
+            assert!(report.process(parent.pid).exe.as_deref().is_some_and(|exe| exe.ends_with(&parent.program)));
             for child in &parent.children {
                 let reported = report.process(child.pid);
                 assert_eq!((reported.parent, reported.exit_code), (Some(parent.pid), Some(child.exit_code)));

@@ -52,7 +52,7 @@ fn what(kind: Kind, bytes: &[u8]) -> Result<What, DecodeError> {
         Kind::GoroutineBirth => {
             let birth: GoroutineBirth = read(bytes)?;
             What::GoroutineBirth {
-                goid: Goid(birth.goid),
+                goid: goid(kind, birth.goid)?,
                 parent: nonzero(birth.parent_goid).map(Goid),
                 gopc: Address(birth.gopc),
                 startpc: Address(birth.startpc),
@@ -62,18 +62,18 @@ fn what(kind: Kind, bytes: &[u8]) -> Result<What, DecodeError> {
         Kind::GoroutinePark => {
             let park: GoroutinePark = read(bytes)?;
             What::GoroutinePark {
-                goid: Goid(park.goid),
+                goid: goid(kind, park.goid)?,
                 wait_reason: park.wait_reason,
                 lock: nonzero(park.lock).map(Address),
                 stack: nonzero(park.stack_id).map(StackId),
             }
         }
-        Kind::GoroutineParkAbort => What::GoroutineParkAbort { goid: Goid(read::<GoroutineParkAbort>(bytes)?.goid) },
+        Kind::GoroutineParkAbort => What::GoroutineParkAbort { goid: goid(kind, read::<GoroutineParkAbort>(bytes)?.goid)? },
         Kind::GoroutineWake => {
             let wake: GoroutineWake = read(bytes)?;
-            What::GoroutineWake { goid: Goid(wake.goid), waker: nonzero(wake.waker_goid).map(Goid) }
+            What::GoroutineWake { goid: goid(kind, wake.goid)?, waker: nonzero(wake.waker_goid).map(Goid) }
         }
-        Kind::GoroutineExit => What::GoroutineExit { goid: Goid(read::<GoroutineExit>(bytes)?.goid) },
+        Kind::GoroutineExit => What::GoroutineExit { goid: goid(kind, read::<GoroutineExit>(bytes)?.goid)? },
         Kind::Stack => stack(&read(bytes)?)?,
         Kind::ProcessImage => What::ProcessImage { ip: Address(read::<ProcessImage>(bytes)?.ip) },
         Kind::ProcessFork => {
@@ -90,6 +90,11 @@ fn what(kind: Kind, bytes: &[u8]) -> Result<What, DecodeError> {
             What::ProcessExit { start_boottime_ns: exit.start_boottime_ns, wait_status: exit.wait_status }
         }
     })
+}
+
+/// Goids begin at 1; 0 is a g of the scheduler, or memory that could not be read.
+fn goid(kind: Kind, goid: u64) -> Result<Goid, DecodeError> {
+    nonzero(goid).map(Goid).ok_or(DecodeError::Malformed { kind })
 }
 
 fn stack(record: &Stack) -> Result<What, DecodeError> {
@@ -261,6 +266,8 @@ mod tests {
         let mut bytes = encode(&event(What::GoroutineExit { goid: Goid(1) }));
         bytes[30] = 99;
         assert_eq!(decode(&bytes), Err(DecodeError::UnknownKind { kind: 99 }));
+        let nobody = encode(&event(What::GoroutineExit { goid: Goid(0) }));
+        assert_eq!(decode(&nobody), Err(DecodeError::Malformed { kind: Kind::GoroutineExit }));
         let mut bytes = encode(&event(What::Stack { id: StackId(8), pcs: vec![], truncated: false }));
         bytes[40] = 33;
         assert_eq!(decode(&bytes), Err(DecodeError::Malformed { kind: Kind::Stack }));

@@ -195,7 +195,11 @@ fn write_output(output: Option<&Path>, write: impl FnOnce(&mut dyn Write) -> io:
         Ok(metadata) if !metadata.is_file() && !metadata.is_dir() => write_through(path, write),
         _ => replace(path, write),
     };
-    written.with_context(|| format!("cannot write {}", path.display())).map_err(Failure::environment)
+    written.with_context(|| format!("cannot write {}", path.display())).map_err(|error| match error.downcast_ref::<io::Error>() {
+        // A path that leads nowhere is a slip of the caller's; a full disk is not.
+        Some(cause) if matches!(cause.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Failure::usage(error),
+        _ => Failure::environment(error),
+    })
 }
 
 fn write_through(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use tempfile::TempDir;
+use tracer_user::recording::contract::Tier;
 
 use crate::scene::Scene;
 
@@ -28,6 +29,9 @@ fn recorded() -> TempDir {
     fs::write(dir.path().join("shop.rec"), scene.shop(1000).bytes()).expect("writes");
     fs::write(dir.path().join("cut.rec"), &scene.bytes()[..1500]).expect("writes");
     fs::write(dir.path().join("two.rec"), scene.shop(1001).bytes()).expect("writes");
+    let mut births = Scene::default();
+    births.tier = Some(Tier::T1);
+    fs::write(dir.path().join("t1.rec"), births.start(1_000, 1000, &["./shop"]).bytes()).expect("writes");
     fs::write(dir.path().join("notes.txt"), "shopping list").expect("writes");
     dir
 }
@@ -46,6 +50,8 @@ fn exit_codes() {
         ("timeline two.rec --id go:17", 2, "go:17@1000, go:17@1001"),
         ("timeline two.rec --id tid:3", 2, "does not follow threads"),
         ("flame shop.rec --by oncpu", 2, "possible values"),
+        ("flame t1.rec --by blocked", 2, "made at tier T1, and --by blocked needs T2"),
+        ("flame t1.rec --by created", 0, ""),
         ("report shop.rec -o no/such/dir/out.txt", 3, "cannot write no/such/dir/out.txt"),
         ("run --bogus", 125, "unexpected argument"),
     ] {
