@@ -108,7 +108,9 @@ impl<'a> Symbolizer<'a> {
         let pcs = stack.map_or(&[][..], |stack| &stack.pcs);
         let truncated = stack.is_some_and(|stack| stack.truncated);
         if let Some(at) = pcs.iter().position(|pc| *pc == origin.gopc) {
-            return (self.walk(image, &pcs[at..]), truncated);
+            let mut frames = self.walk(image, &pcs[at..]);
+            self.cut_scheduler(&mut frames);
+            return (frames, truncated);
         }
         // The walk began outside of the `go` statement's own frame, or inside of the runtime.
         let mut frames = Vec::new();
@@ -129,6 +131,16 @@ impl<'a> Symbolizer<'a> {
             frames.pop();
         }
         frames
+    }
+
+    /// A timer makes goroutines while the scheduler looks for work: how it came to look is no part of their creation.
+    fn cut_scheduler(&self, frames: &mut Vec<FrameId>) {
+        let state = self.state.borrow();
+        let function = |id: &FrameId| state.frames[id.0 as usize].function.as_str();
+        if frames.last().is_some_and(|id| matches!(function(id), "runtime.mcall" | "runtime.mstart" | "runtime.mstart1")) {
+            let own = frames.iter().rposition(|id| !function(id).starts_with("runtime."));
+            frames.truncate(own.map_or(1, |last| last + 1));
+        }
     }
 
     fn is_newproc(&self, id: FrameId) -> bool {

@@ -1,6 +1,10 @@
 //! `lifetrace doctor`: what this kernel and this target allow, and what to do about the rest. Changes nothing.
 
-use std::{fs::File, io::Write, path::PathBuf};
+use std::{
+    fs::File,
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -63,7 +67,7 @@ pub fn doctor(args: &DoctorArgs, out: &mut dyn Write) -> Result<u8> {
         (None, Some(pid)) => Some(PathBuf::from(format!("/proc/{pid}/exe"))),
         (None, None) => None,
     };
-    let target = path.map(examine).transpose()?;
+    let target = path.as_deref().map(examine).transpose()?;
     let report = Report { schema: "lifetrace.doctor/1", kernel: features::kernel_release(), checks: features::checks(), target };
     if args.json {
         serde_json::to_writer(&mut *out, &report)?;
@@ -76,9 +80,8 @@ pub fn doctor(args: &DoctorArgs, out: &mut dyn Write) -> Result<u8> {
     Ok(if kernel_fails || target_fails { ENVIRONMENT } else { 0 })
 }
 
-fn examine(path: PathBuf) -> Result<TargetReport> {
-    let file =
-        File::open(&path).with_context(|| format!("cannot read {}", path.display())).map_err(|error| Failure::usage(error))?;
+fn examine(path: &Path) -> Result<TargetReport> {
+    let file = File::open(path).with_context(|| format!("cannot read {}", path.display())).map_err(Failure::usage)?;
     let path = path.display().to_string();
     let code = match GoBinary::open(&file) {
         Ok(code) => code,

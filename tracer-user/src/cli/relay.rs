@@ -30,7 +30,7 @@ impl Relay {
 
     /// Passes on what a process sent us. What the terminal sends reaches the command by itself: it is in our process group.
     pub fn take_signals(&mut self, signals: &mut Signals) -> Result<()> {
-        while let Some(info) = signals.next()? {
+        while let Some(info) = signals.read()? {
             let sent_by_a_process = info.ssi_code <= 0;
             let Ok(signal) = Signal::try_from(info.ssi_signo as i32) else {
                 continue;

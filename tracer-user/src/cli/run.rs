@@ -87,7 +87,7 @@ fn sizes(args: &RunArgs) -> Sizes {
 
 /// Everything from the first probe to the last block.
 async fn record(args: &RunArgs, global: Global, launch: Launch, output: &Path) -> Result<u8> {
-    let (mut session, ring, logger) = Session::load(sizes(args)).map_err(|error| Failure::ours(error))?;
+    let (mut session, ring, logger) = Session::load(sizes(args)).map_err(Failure::ours)?;
     let hit_cost_ns = calibrate::hit_cost_ns(&mut session)
         .inspect_err(|error| tracing::warn!(%error, "the cost of a hit could not be measured"))
         .ok();
@@ -127,7 +127,7 @@ fn create(output: &Path, meta: &Meta, identity: Option<&Identity>) -> Result<Wri
         setfsgid(identity.gid);
         setfsuid(identity.uid);
     }
-    let writer = Writer::create(output, meta).map_err(|error| Failure::ours(error));
+    let writer = Writer::create(output, meta).map_err(Failure::ours);
     setfsuid(geteuid());
     setfsgid(getegid());
     Ok(writer?)

@@ -39,7 +39,7 @@ impl Signals {
 
     /// A signal that has come and that would have ended us: the command need not be started any more.
     pub fn deadly_now(&mut self) -> io::Result<Option<Signal>> {
-        while let Some(info) = self.next()? {
+        while let Some(info) = self.read()? {
             let signal = Signal::try_from(info.ssi_signo as i32).ok();
             if let Some(signal @ (Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT)) = signal {
                 return Ok(Some(signal));
@@ -49,7 +49,7 @@ impl Signals {
     }
 
     /// The next signal that has come.
-    pub fn next(&mut self) -> io::Result<Option<siginfo>> {
+    pub fn read(&mut self) -> io::Result<Option<siginfo>> {
         Ok(self.0.read_signal()?)
     }
 }
