@@ -21,6 +21,8 @@ pub mod flame;
 mod follow;
 mod live;
 #[cfg(feature = "live")]
+mod recorder;
+#[cfg(feature = "live")]
 mod relay;
 pub mod report;
 #[cfg(feature = "live")]

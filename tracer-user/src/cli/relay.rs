@@ -1,6 +1,11 @@
 //! Signals and the command's end: what a shell sees of lifetrace is what it would see of the command.
 
-use std::{os::unix::process::ExitStatusExt, process::ExitStatus};
+use std::{
+    io,
+    os::unix::process::ExitStatusExt,
+    process::{Child, ExitStatus},
+    thread::JoinHandle,
+};
 
 use anyhow::Result;
 use nix::{
@@ -9,11 +14,33 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{
-    Failure, NOT_EXECUTABLE, NOT_FOUND, OURS,
-    run::{Ended, Starting},
-};
+use super::{Failure, NOT_EXECUTABLE, NOT_FOUND, OURS};
 use crate::kernel::signals::Signals;
+
+/// How the command ended.
+pub struct Ended {
+    pub status: ExitStatus,
+    /// User and system time of the command and of the descendants it waited for.
+    pub cpu_ns: u64,
+}
+
+/// The command while it is being started.
+pub struct Starting(Option<JoinHandle<io::Result<Child>>>);
+
+impl Starting {
+    /// Of a [`crate::kernel::command::Launcher`]'s thread.
+    pub fn new(thread: JoinHandle<io::Result<Child>>) -> Self {
+        Self(Some(thread))
+    }
+
+    /// The command's process once its exec has succeeded; the error if it failed.
+    pub fn poll(&mut self) -> Option<io::Result<Child>> {
+        if !self.0.as_ref()?.is_finished() {
+            return None;
+        }
+        Some(self.0.take()?.join().unwrap_or_else(|_| Err(io::Error::other("the launching thread panicked"))))
+    }
+}
 
 /// The command as its parent sees it.
 pub struct Relay {
@@ -76,7 +103,7 @@ fn pass(pid: Pid, signal: Signal) {
     let _ = kill(pid, signal);
 }
 
-fn cannot_start(error: std::io::Error) -> Failure {
+fn cannot_start(error: io::Error) -> Failure {
     let code = match error.raw_os_error() {
         Some(libc::ENOENT) => NOT_FOUND,
         Some(libc::EACCES | libc::ENOEXEC | libc::ELOOP | libc::E2BIG | libc::ETXTBSY | libc::ENOTDIR) => NOT_EXECUTABLE,

@@ -1,5 +1,7 @@
 //! `lifetrace timeline`.
 
+use std::io::{self, Write};
+
 use super::{
     Failure,
     args::{Global, TimelineArgs, TimelineFormat},
@@ -9,8 +11,12 @@ use crate::timeline::{Collector, Timeline, write::Writer};
 
 pub fn main(args: &TimelineArgs, global: Global) -> Result<(), Failure> {
     let mut collector = Collector::new(args.id);
-    let replayed = load(&args.recording, global, &mut collector)?;
+    let replayed = load(&args.recording, Global { quiet: true, ..global }, &mut collector)?;
     let timeline = Timeline::new(&replayed, collector, args.id).map_err(Failure::usage)?;
+    if args.format == TimelineFormat::Jsonl && !global.quiet {
+        // Its lines have no room for it.
+        let _ = writeln!(io::stderr(), "lifetrace: note: {}", replayed.trust());
+    }
     write_output(args.output.output.as_deref(), |mut out| match args.format {
         TimelineFormat::Text => Writer::new(&timeline).text(&mut out),
         TimelineFormat::Jsonl => Writer::new(&timeline).jsonl(&mut out),

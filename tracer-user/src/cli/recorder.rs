@@ -1,0 +1,226 @@
+//! Serving a recording while the command runs: ring, exec gate, signals, log; then its end.
+
+use std::{fs::File, os::unix::process::ExitStatusExt, time::Duration};
+
+use anyhow::Result;
+use tokio::time::MissedTickBehavior;
+
+use super::{
+    Failure,
+    follow::Follower,
+    relay::{Ended, Relay, Starting},
+};
+use crate::{
+    capture::{CaptureError, Message, Written},
+    clock::ktime_now,
+    golang,
+    kernel::{
+        command::{Launch, Launcher},
+        gate::{FileKey, Gate, server},
+        readiness::{self, Readiness},
+        ring::Ring,
+        signals::Signals,
+    },
+    recording::contract::{End, Note},
+};
+
+/// How long records may lie in the ring when no wake-up comes.
+const TICK: Duration = Duration::from_millis(10);
+/// How long records may lie in memory before they are written.
+const FLUSH_EVERY: Duration = Duration::from_millis(250);
+/// Bytes of records in one block.
+const BLOCK_BYTES: usize = 1 << 20;
+/// Blocks taken out of the ring after the probes are gone: more than it holds.
+const LAST_ROUNDS: usize = 256;
+
+/// What records: the probes, the ring, and the block that is being filled.
+pub struct Recorder {
+    follower: Follower,
+    ring: Ring,
+    block: Vec<u8>,
+}
+
+impl Recorder {
+    pub fn new(follower: Follower, ring: Ring) -> Self {
+        Self { follower, ring, block: Vec::with_capacity(BLOCK_BYTES + 4096) }
+    }
+
+    /// Whether the recording cannot be written any more.
+    pub fn failed(&self) -> bool {
+        self.follower.capture().failed()
+    }
+
+    /// Starts the command and serves ring, gate, signals and log until it has ended.
+    pub async fn follow_command(
+        &mut self,
+        launch: Launch,
+        mut gate: Option<Gate>,
+        mut logger: aya_log::EbpfLogger<&'static dyn log::Log>,
+    ) -> Result<Ended> {
+        let mut signals = Signals::open()?;
+        let mut sources = Sources {
+            signals: Readiness::of(&signals)?,
+            gate: gate.as_ref().map(Readiness::of).transpose()?,
+            log: Readiness::of(&logger)?,
+            ring: Readiness::of(&self.ring)?,
+        };
+        let launcher = Launcher::prepare(launch)?;
+        self.follower.session().set_spawner(Some(launcher.tid))?;
+        if let Some(signal) = signals.deadly_now()? {
+            return Err(
+                Failure { code: 128 + signal as u8, error: anyhow::anyhow!("{signal} before the command was started") }.into()
+            );
+        }
+        let mut relay = Relay::new(Starting::new(launcher.go()));
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut flush = tokio::time::interval(FLUSH_EVERY);
+        flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut more = false;
+        loop {
+            tokio::select! {
+                biased;
+                ready = sources.signals.ready() => {
+                    ready?;
+                    relay.take_signals(&mut signals)?;
+                }
+                ready = readiness::ready(sources.gate.as_ref()) => {
+                    ready?;
+                    if gate.as_ref().is_some_and(|gate| !self.answer_gate(gate)) {
+                        sources.gate = None;
+                        gate = None;
+                    }
+                }
+                ready = sources.log.ready() => {
+                    ready?;
+                    logger.flush();
+                }
+                _ = flush.tick() => {
+                    self.flush();
+                    if let Err(error) = self.follower.note_counters(&self.ring) {
+                        tracing::warn!(%error, "the counters cannot be read");
+                    }
+                    if self.follower.capture().failed() {
+                        // The target must not go on paying for what nobody keeps.
+                        self.follower.session().detach_probes();
+                    }
+                }
+                ready = sources.ring.ready() => {
+                    ready?;
+                    more = !self.drain();
+                }
+                _ = tick.tick() => more = !self.drain(),
+                () = tokio::task::yield_now(), if more => more = !self.drain(),
+            }
+            if let Some(ended) = relay.ended()? {
+                logger.flush();
+                return Ok(ended);
+            }
+        }
+    }
+
+    /// One bounded round; true when the ring is empty, or when the disk must first catch up.
+    fn drain(&mut self) -> bool {
+        if self.block.len() >= BLOCK_BYTES && !self.flush() {
+            return true;
+        }
+        let empty = self.ring.drain(&mut self.block, BLOCK_BYTES);
+        if self.block.len() >= BLOCK_BYTES {
+            self.flush();
+        }
+        self.catch_up();
+        empty
+    }
+
+    /// Hands the block on; false if there is no room for it yet.
+    fn flush(&mut self) -> bool {
+        if self.block.is_empty() {
+            return true;
+        }
+        let full = std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK_BYTES + 4096));
+        match self.follower.capture().try_records(full) {
+            Ok(()) => true,
+            Err(full) => {
+                self.block = full;
+                false
+            }
+        }
+    }
+
+    /// Answers every held exec; false if the gate is gone.
+    fn answer_gate(&mut self, gate: &Gate) -> bool {
+        loop {
+            let held = match gate.next() {
+                Ok(Some(held)) => held,
+                Ok(None) => return true,
+                Err(error) => {
+                    let text = format!("the exec gate is gone ({error}): the first goroutines of child programs may be missed");
+                    tracing::warn!("{text}");
+                    self.follower.capture().send(Message::Note(Note::Warning { at: ktime_now(), text }));
+                    return false;
+                }
+            };
+            let Ok(key) = FileKey::of(&held.file) else {
+                continue; // its deadline lets it go
+            };
+            self.follower.probe_for(&held.file, held.tgid);
+            let probed = self.follower.is_probed(key);
+            if probed && u128::from(ktime_now().since(held.since)) >= server::DEADLINE.as_nanos() {
+                self.follower.note_late(&held.file, held.tgid);
+            }
+            if let Err(error) = gate.release(held.id, key, probed) {
+                tracing::debug!(%error, "an exec could not be released; its deadline will");
+            }
+        }
+    }
+
+    /// Probes what was executed behind the gate's back: without a gate, or from a file system that takes no mark.
+    fn catch_up(&mut self) {
+        for tgid in self.ring.take_executed() {
+            let Ok(file) = File::open(format!("/proc/{tgid}/exe")) else {
+                continue; // it has ended already
+            };
+            let unknown = FileKey::of(&file).is_ok_and(|key| !self.follower.knows(key));
+            if unknown && golang::looks_like_go(&file).unwrap_or(false) {
+                self.follower.probe_for(&file, tgid);
+                self.follower.note_late(&file, tgid);
+            }
+        }
+    }
+
+    /// Takes the probes away, empties the ring, ends the recording.
+    pub fn finish(mut self, reason: &str, ended: Option<&Ended>) -> (Written, Result<(), CaptureError>) {
+        self.follower.session().detach_probes();
+        // Nothing new comes but from processes that are still followed: their share is bounded by these rounds.
+        for _ in 0..LAST_ROUNDS {
+            let empty = self.ring.drain(&mut self.block, BLOCK_BYTES);
+            let block = std::mem::take(&mut self.block);
+            if !block.is_empty() {
+                self.follower.capture().send(Message::Records(block));
+            }
+            if empty {
+                break;
+            }
+        }
+        if let Err(error) = self.follower.note_counters(&self.ring) {
+            tracing::warn!(%error, "the last counters are missing");
+        }
+        let (session, capture) = self.follower.into_parts();
+        capture.send(Message::End(End {
+            at: ktime_now(),
+            reason: reason.to_owned(),
+            wait_status: ended.map(|ended| ended.status.into_raw()),
+            target_cpu_ns: ended.map(|ended| ended.cpu_ns),
+        }));
+        drop(session);
+        capture.finish()
+    }
+}
+
+/// What the daemon waits for.
+struct Sources {
+    signals: Readiness,
+    gate: Option<Readiness>,
+    log: Readiness,
+    ring: Readiness,
+}
