@@ -32,6 +32,9 @@ static OBJECT: &[u8] = include_bytes_aligned!("../../../tracer-ebpf/prebuilt/lif
 const TRACEPOINTS: [&str; 3] = ["sched_process_fork", "sched_process_exec", "sched_process_exit"];
 const PROBES: [&str; 6] = ["go_newproc1", "go_gopark", "go_park_m", "go_ready", "go_gdestroy", "empty"];
 
+/// Threads that close probes side by side.
+const CLOSERS: usize = 16;
+
 /// Sizes that may be changed before loading.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
@@ -214,9 +217,16 @@ impl Session {
 }
 
 fn close(links: impl Iterator<Item = UProbeLink>) {
-    let closing: Vec<_> = links.map(|link| thread::spawn(move || drop(link))).collect();
-    for thread in closing {
-        let _ = thread.join();
+    let mut shares: Vec<Vec<UProbeLink>> = Vec::new();
+    shares.resize_with(CLOSERS, Vec::new);
+    for (index, link) in links.enumerate() {
+        shares[index % CLOSERS].push(link);
+    }
+    shares.retain(|share| !share.is_empty());
+    // Where no thread is to be had, its share is closed here and now.
+    let closers: Vec<_> = shares.into_iter().filter_map(|share| thread::Builder::new().spawn(move || drop(share)).ok()).collect();
+    for closer in closers {
+        let _ = closer.join();
     }
 }
 

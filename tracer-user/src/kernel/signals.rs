@@ -1,4 +1,4 @@
-//! Our signals: which are taken as data, and what of the caller's signal state the command gets back.
+//! Our signals: which are taken as data; and what of the caller's state we change for ourselves and the command gets back.
 
 use std::{
     io,
@@ -6,6 +6,7 @@ use std::{
 };
 
 use nix::sys::{
+    resource::{Resource, getrlimit, rlim_t, setrlimit},
     signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask},
     signalfd::{SfdFlags, SignalFd, siginfo},
 };
@@ -65,6 +66,8 @@ impl AsFd for Signals {
 pub struct Inherited {
     mask: SigSet,
     child: SigAction,
+    /// Soft and hard limit of descriptors: each probe takes one of ours.
+    descriptors: (rlim_t, rlim_t),
 }
 
 impl Inherited {
@@ -76,7 +79,9 @@ impl Inherited {
         let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
         // SAFETY: the default action runs no code of ours.
         let child = unsafe { sigaction(Signal::SIGCHLD, &default) }?;
-        Ok(Self { mask, child })
+        let descriptors = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, descriptors.1, descriptors.1)?;
+        Ok(Self { mask, child, descriptors })
     }
 
     /// Gives it back, between fork and exec.
@@ -84,6 +89,7 @@ impl Inherited {
         // SAFETY: what was ignored or default before is so again; handlers do not survive the exec.
         unsafe { sigaction(Signal::SIGCHLD, &self.child) }?;
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.mask), None)?;
+        setrlimit(Resource::RLIMIT_NOFILE, self.descriptors.0, self.descriptors.1)?;
         Ok(())
     }
 }
