@@ -52,7 +52,7 @@ fn exit_codes() {
         ("flame shop.rec --by oncpu", 2, "possible values"),
         ("flame t1.rec --by blocked", 2, "made at tier T1, and --by blocked needs T2"),
         ("flame t1.rec --by created", 0, ""),
-        ("report shop.rec -o no/such/dir/out.txt", 3, "cannot write no/such/dir/out.txt"),
+        ("report shop.rec -o no/such/dir/out.txt", 2, "cannot write no/such/dir/out.txt"),
         ("run --bogus", 125, "unexpected argument"),
     ] {
         let output = run(dir.path(), line);
@@ -113,7 +113,7 @@ fn broken_pipe() {
         scene.birth(2_000 + goid, 1000, goid, 1, (0x3010, 0x4000));
     }
     fs::write(dir.path().join("big.rec"), scene.bytes()).unwrap();
-    for line in ["timeline big.rec", "timeline big.rec --format jsonl"] {
+    for line in ["timeline big.rec", "timeline big.rec --format jsonl --quiet"] {
         let mut child = lifetrace(dir.path(), line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut first = String::new();
         BufReader::with_capacity(64, child.stdout.take().unwrap()).read_line(&mut first).unwrap();
@@ -140,7 +140,7 @@ fn five_million_events() {
     }
     fs::write(dir.path().join("big.rec"), scene.bytes()).unwrap();
     for line in
-        ["report big.rec", "flame big.rec --by blocked", "timeline big.rec --id go:5000", "timeline big.rec --format jsonl"]
+        ["report big.rec", "flame big.rec --by blocked", "timeline big.rec --id go:5000", "timeline big.rec --format jsonl --quiet"]
     {
         let start = Instant::now();
         let output = run(dir.path(), &format!("{line} -o out"));
