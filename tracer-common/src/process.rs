@@ -28,8 +28,8 @@ pub struct ProcessFork {
 }
 assert_size!(ProcessFork, 56);
 
-/// Bytes of argv kept; the rest is cut and `args_len` says how long it was.
-pub const ARGS_MAX: usize = 960;
+/// Room for argv; of a longer one the first `ARGS_MAX - 1` bytes are kept. A power of two: the BPF side bounds it by a mask.
+pub const ARGS_MAX: usize = 1024;
 
 /// A followed process executed a new program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub const ARGS_MAX: usize = 960;
 pub struct ProcessExec {
     pub header: Header,
     pub start_boottime_ns: u64,
-    /// Length of the whole argument area, in bytes; more than [`ARGS_MAX`] means that `args` is cut.
+    /// Length of the whole argument area, in bytes; more than `args_copied` means that `args` is cut.
     pub args_len: u32,
     /// Valid bytes of `args`.
     pub args_copied: u32,

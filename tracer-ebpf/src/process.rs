@@ -1,5 +1,7 @@
 //! Processes: who is followed, and fork, exec and exit of those.
 
+use core::arch::asm;
+
 use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, generated::bpf_probe_read_user},
     programs::BtfTracePointContext,
@@ -106,12 +108,14 @@ pub fn exec(task: *const u8) {
         (*record).header = header;
         (*record).start_boottime_ns = start_boottime(task, kernel);
         (*record).args_len = args_len;
-        let mut wanted = args_len;
-        if wanted > ARGS_MAX as u32 {
-            wanted = ARGS_MAX as u32;
+        let mut wanted = args_len as u64;
+        if wanted >= ARGS_MAX as u64 {
+            wanted = ARGS_MAX as u64 - 1;
         }
-        let copied = bpf_probe_read_user((&raw mut (*record).args).cast(), wanted, start as *const _);
-        (*record).args_copied = if copied == 0 { wanted } else { 0 };
+        // Changes nothing, but is what the verifier of Linux 6.1 understands; LLVM would leave it out.
+        asm!("{0} &= {1}", inout(reg) wanted, const ARGS_MAX - 1);
+        let copied = bpf_probe_read_user((&raw mut (*record).args).cast(), wanted as u32, start as *const _);
+        (*record).args_copied = if copied == 0 { wanted as u32 } else { 0 };
     }
     entry.submit(emit::wakeup(header.seq));
 }

@@ -33,6 +33,8 @@ pub enum KernelError {
         #[source]
         source: Box<aya::programs::ProgramError>,
     },
+    #[error("the kernel's verifier refuses BPF program {program}: {verdict} (the whole log: LIFETRACE_LOG=debug)")]
+    Refused { program: &'static str, verdict: String },
     #[error("no BPF program or map {0} in the object")]
     Missing(&'static str),
     #[error("BPF map {map} cannot be used")]
@@ -65,10 +67,37 @@ impl KernelError {
     }
 
     pub(crate) fn program(program: &'static str, step: &'static str) -> impl FnOnce(aya::programs::ProgramError) -> Self {
-        move |source| Self::Program { program, step, source: Box::new(source) }
+        move |source| match source {
+            aya::programs::ProgramError::LoadError { io_error, verifier_log } => {
+                let log = verifier_log.to_string();
+                tracing::debug!("{log}");
+                Self::Refused { program, verdict: verdict(&log).unwrap_or_else(|| io_error.to_string()) }
+            }
+            source => Self::Program { program, step, source: Box::new(source) },
+        }
     }
 
     pub(crate) fn map(map: &'static str) -> impl FnOnce(aya::maps::MapError) -> Self {
         move |source| Self::Map { map, source: Box::new(source) }
+    }
+}
+
+/// The line of a verifier's log that says why: the last one before its statistics.
+fn verdict(log: &str) -> Option<String> {
+    let statistics = |line: &&str| ["verification time", "stack depth", "processed "].iter().any(|start| line.starts_with(start));
+    log.lines().map(str::trim).rfind(|line| !line.is_empty() && !statistics(line)).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that of a verifier's log the line is shown that gives the reason.
+    #[test]
+    fn verdicts() {
+        let log = "0: R1=ctx()\n145: (85) call bpf_probe_read_user#112\nR2 unbounded memory access\nverification time 5581 usec\n\
+                   stack depth 56\nprocessed 342 insns (limit 1000000) max_states_per_insn 2\n\n";
+        assert_eq!(verdict(log).as_deref(), Some("R2 unbounded memory access"));
+        assert_eq!(verdict(""), None);
     }
 }

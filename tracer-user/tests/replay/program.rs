@@ -139,9 +139,12 @@ fn five_million_events() {
             .exit(at + 900, 900_000, goid);
     }
     fs::write(dir.path().join("big.rec"), scene.bytes()).unwrap();
-    for line in
-        ["report big.rec", "flame big.rec --by blocked", "timeline big.rec --id go:5000", "timeline big.rec --format jsonl --quiet"]
-    {
+    for line in [
+        "report big.rec",
+        "flame big.rec --by blocked",
+        "timeline big.rec --id go:5000",
+        "timeline big.rec --format jsonl --quiet",
+    ] {
         let start = Instant::now();
         let output = run(dir.path(), &format!("{line} -o out"));
         println!("{line}: {:.2} s", start.elapsed().as_secs_f64());
