@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 /// File systems that are marked. Local ones only: the listener opens each file it is asked about, and on a file system that
 /// is served by a process (FUSE) or a network, that could hang or be refused, and the exec with it.
-const LOCAL: [&str; 13] =
-    ["bcachefs", "btrfs", "erofs", "ext2", "ext3", "ext4", "f2fs", "overlay", "ramfs", "squashfs", "tmpfs", "xfs", "zfs"];
+const LOCAL: [&str; 14] = [
+    "bcachefs", "btrfs", "erofs", "ext2", "ext3", "ext4", "f2fs", "overlay", "ramfs", "rootfs", "squashfs", "tmpfs", "xfs", "zfs",
+];
 
 /// A mounted file system, and where it is mounted: one of these may be covered by another mount.
 pub struct FileSystem {
