@@ -17,6 +17,16 @@ use crate::{
 
 const TARGET: &str = "bpfel-unknown-none";
 
+/// What the object is compiled with, wherever that is.
+const FLAGS: [&str; 6] = [
+    "-Clinker=bpf-linker",
+    "-Clinker-plugin-lto",
+    "-Cdebuginfo=2",
+    "-Ctarget-cpu=v3",
+    "-Clink-arg=--btf",
+    "--cfg=bpf_target_arch=\"x86_64\"",
+];
+
 fn prebuilt() -> PathBuf {
     place::root().join("tracer-ebpf/prebuilt")
 }
@@ -82,17 +92,12 @@ fn compile(toolchain: &BpfToolchain) -> Result<Vec<u8>> {
         .map(PathBuf::from)
         .or_else(|| std::env::home_dir().map(|home| home.join(".cargo")))
         .context("no home folder")?;
-    let flags = [
-        "-Clinker=bpf-linker".to_owned(),
-        "-Clinker-plugin-lto".to_owned(),
-        "-Cdebuginfo=2".to_owned(),
-        "-Ctarget-cpu=v3".to_owned(),
-        "-Clink-arg=--btf".to_owned(),
-        "--cfg=bpf_target_arch=\"x86_64\"".to_owned(),
+    let remap = [
         format!("--remap-path-prefix={}=/lifetrace", root.display()),
         format!("--remap-path-prefix={}=/cargo", registry.display()),
         format!("--remap-path-prefix={}=/rust/library", toolchain.library.display()),
     ];
+    let flags: Vec<&str> = FLAGS.into_iter().chain(remap.iter().map(String::as_str)).collect();
     let mut cargo = Command::new("cargo");
     cargo
         .args(["build", "--release", "--locked", "--package", "tracer-ebpf", "-Z", "build-std=core", "--target", TARGET])
@@ -124,7 +129,7 @@ fn strip(toolchain: &BpfToolchain, object: &Path) -> Result<Vec<u8>> {
     fs::read(&stripped).with_context(|| stripped.display().to_string())
 }
 
-/// A hash over everything the object is built from: both crates, the workspace's versions and flags.
+/// A hash over everything the object is built from: both crates, the versions of what they use, compiler and flags.
 fn source_hash() -> Result<String> {
     let root = place::root();
     let mut files = Vec::new();
@@ -134,6 +139,7 @@ fn source_hash() -> Result<String> {
     files.extend(["tracer-ebpf/Cargo.toml", "tracer-common/Cargo.toml"].map(|file| root.join(file)));
     files.sort();
     let mut hasher = Sha256::new();
+    hasher.update(format!("{RUSTC} {FLAGS:?} {}", locked_versions(&fs::read_to_string(root.join("Cargo.lock"))?)));
     for file in files {
         let name = file.strip_prefix(&root)?.to_string_lossy().into_owned();
         let bytes = fs::read(&file).with_context(|| file.display().to_string())?;
@@ -143,6 +149,14 @@ fn source_hash() -> Result<String> {
         hasher.update(bytes);
     }
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Names, versions and checksums of the locked packages that end up in the object.
+fn locked_versions(lock: &str) -> String {
+    let ours = |package: &&str| {
+        package.trim_start().starts_with("name = \"aya-ebpf") || package.trim_start().starts_with("name = \"aya-log")
+    };
+    lock.split("[[package]]").filter(ours).flat_map(|package| package.lines().take(5)).collect()
 }
 
 fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {

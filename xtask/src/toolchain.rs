@@ -56,7 +56,6 @@ impl BpfToolchain {
 }
 
 fn own_rustc_version() -> Result<String> {
-    // From the root of the file system: a rust-toolchain.toml or an override of this folder must not answer.
     let text = output(Command::new("rustc").arg("--version"))?;
     text.split(' ').nth(1).map(str::to_owned).context("rustc --version says nothing")
 }
