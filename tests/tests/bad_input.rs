@@ -8,7 +8,7 @@ use lifetrace_tests::{
     fixture, lifetrace,
     lifetrace::Run,
     process::{self, Finished},
-    scenario::{Need, along},
+    scenario::{Need, alone, along},
     truth::{self, Births},
     user,
 };
@@ -68,7 +68,8 @@ fn not_a_go_program() -> Result<()> {
 /// Check that a program that is not Go but starts one that is, is followed into it.
 #[test]
 fn go_program_behind_a_shell() -> Result<()> {
-    along(&[Need::Root], || {
+    // Probes must be set within the exec gate's deadline; other sessions that take theirs away hold the kernel's lock.
+    alone(&[Need::Root], || {
         let births = fixture::go("births")?;
         let (finished, recording) = Run::of("sh").args(["-c", "\"$0\" -n 300; exit 9"]).args([&births]).finish()?;
         let births: Births = truth::read(finished.expect_code(9)?.last_line())?;

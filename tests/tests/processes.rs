@@ -67,7 +67,8 @@ fn killed_by_sigkill() -> Result<()> {
 /// Check that descendants over two generations are all followed, each with its parent, its status and its own exact goroutines.
 #[test]
 fn descendants() -> Result<()> {
-    along(&[Need::Root], || {
+    // Probes must be set within the exec gate's deadline; other sessions that take theirs away hold the kernel's lock.
+    alone(&[Need::Root], || {
         let births = fixture::go("births")?;
         let run = Run::of(fixture::go("spawner")?).args(["-children", "3", "-depth", "2"]).args([&births]).args(["-n", "60"]);
         let (finished, recording) = run.finish()?;
@@ -94,7 +95,8 @@ fn descendants() -> Result<()> {
 /// Check that children of the same program started all at once are all followed from their first goroutine.
 #[test]
 fn descendants_at_once() -> Result<()> {
-    along(&[Need::Root], || {
+    // Probes must be set within the exec gate's deadline; other sessions that take theirs away hold the kernel's lock.
+    alone(&[Need::Root], || {
         let births = fixture::go("births")?;
         let run = Run::of(fixture::go("spawner")?).args(["-children", "20", "-parallel"]).args([&births]).args(["-n", "30"]);
         let (finished, recording) = run.finish()?;
@@ -111,7 +113,8 @@ fn descendants_at_once() -> Result<()> {
 /// Check that a parent that asks for stops and counts its SIGCHLDs sees of its children's execs nothing but their ends.
 #[test]
 fn parent_with_job_control() -> Result<()> {
-    along(&[Need::Root], || {
+    // Probes must be set within the exec gate's deadline; other sessions that take theirs away hold the kernel's lock.
+    alone(&[Need::Root], || {
         let births = fixture::go("births")?;
         let (finished, recording) = Run::of(fixture::c("waiter")?).args(["20"]).args([&births]).args(["-n", "30"]).finish()?;
         let finished = finished.expect_code(0)?;

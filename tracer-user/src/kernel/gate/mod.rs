@@ -36,7 +36,7 @@ use crate::{clock::KtimeNs, id::Tgid};
 const HELD_BYTES: usize = 24;
 const REPLY_BYTES: usize = 41;
 /// How long the gate may take to set its marks.
-const START_LIMIT: Duration = Duration::from_secs(2);
+const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// Where the gate's process finds its two descriptors.
 pub const FOLLOWED_FD: RawFd = 3;
