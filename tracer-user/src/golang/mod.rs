@@ -205,6 +205,11 @@ impl GoBinary {
         Some(mapped_at.wrapping_sub(page(segment.address)))
     }
 
+    /// Whether a function begins at this address.
+    pub fn is_entry(&self, address: u64) -> bool {
+        self.table().and_then(|table| table.lookup(address)).is_some_and(|function| function.start == address)
+    }
+
     /// How many bytes lie between the stack pointer and the return address at this code address (`_func.pcsp`,
     /// `runtime/symtab.go`); `None` outside of known code.
     pub fn frame_bytes(&self, address: u64) -> Option<u64> {

@@ -42,6 +42,29 @@ pub struct Saved {
     pub bp: Option<u32>,
 }
 
+#[cfg(test)]
+impl SnapshotLayout {
+    /// A small one that no Go version has.
+    pub fn for_test(g_size: u32, sched: Saved, syscall: Saved) -> Self {
+        Self {
+            minor: 0,
+            g_size,
+            stack_lo: 0,
+            stack_hi: 8,
+            sched,
+            syscall,
+            atomicstatus: 40,
+            goid: 48,
+            waitsince: 56,
+            waitreason: 64,
+            lockedm: 72,
+            parent_goid: None,
+            gopc: 80,
+            startpc: 88,
+        }
+    }
+}
+
 /// The entry of Go 1.`minor`.
 pub fn snapshot_layout(minor: u32) -> Option<&'static SnapshotLayout> {
     LAYOUTS.iter().find(|layout| layout.minor == minor)
