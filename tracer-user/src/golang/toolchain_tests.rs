@@ -164,7 +164,10 @@ fn plan_and_symbols() {
             assert!(binary.hchan_lock().is_some() && binary.wait_reasons().len() > 20, "{label}");
             assert_eq!(binary.version_from_code().as_ref(), Some(binary.version()), "{label}");
             let all = binary.all_goroutines().unwrap();
-            assert!(binary.snapshot_layout().is_ok() && all.len % 8 == 0 && all.first % 8 == 0, "{label}: {all:?}");
+            assert!(
+                binary.snapshot_layout().is_ok() && all.len.is_multiple_of(8) && all.first.is_multiple_of(8),
+                "{label}: {all:?}"
+            );
             check_plan(&binary, &label);
             check_symbols(&binary, &label);
         }

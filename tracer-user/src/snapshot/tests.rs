@@ -140,7 +140,7 @@ fn list_cut_short() {
 #[test]
 fn pointers_to_nowhere() {
     let world = World::of(10);
-    for (index, pointer) in [0, 3, u64::MAX & !7, 0x7fff_0000, G + 9 * G_SIZE].into_iter().enumerate() {
+    for (index, pointer) in [0, 3, !7, 0x7fff_0000, G + 9 * G_SIZE].into_iter().enumerate() {
         world.memory.write_u64(LIST + index as u64 * 8, pointer);
     }
     let found = world.read().unwrap();
