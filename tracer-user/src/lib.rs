@@ -20,5 +20,6 @@ pub mod id;
 pub mod kernel;
 pub mod order;
 pub mod recording;
+pub mod snapshot;
 pub mod symbolize;
 pub mod timeline;

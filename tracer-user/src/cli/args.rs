@@ -22,7 +22,8 @@ Examples:
   lifetrace report app.rec
   lifetrace timeline app.rec --id go:17
   lifetrace flame app.rec --by blocked -o blocked.svg
-  lifetrace flame app.rec --by alive --format pprof -o alive.pb.gz";
+  lifetrace flame app.rec --by alive --format pprof -o alive.pb.gz
+  lifetrace snapshot --pid 4711";
 
 /// Follows the life of every goroutine and process, from birth to exit, without touching the program.
 #[derive(Debug, Parser)]
@@ -61,6 +62,8 @@ pub enum Command {
     Timeline(TimelineArgs),
     /// Draw a flamegraph of creation, life or blocking
     Flame(FlameArgs),
+    /// Say what every goroutine of a running program does now, out of its memory: no probe, no pause
+    Snapshot(SnapshotArgs),
     /// Say what this kernel and a target allow, and what to do about the rest
     Doctor(DoctorArgs),
     /// The exec gate's own process; lifetrace starts it itself
@@ -207,6 +210,24 @@ pub enum FlameFormat {
 }
 
 #[derive(Clone, Debug, Args)]
+pub struct SnapshotArgs {
+    /// The process; one's own needs no root where ptrace is allowed
+    #[arg(long, value_name = "N")]
+    pub pid: u32,
+    #[arg(long, value_enum, default_value_t = SnapshotFormat::Text)]
+    pub format: SnapshotFormat,
+    #[command(flatten)]
+    pub output: OutputArg,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SnapshotFormat {
+    /// As Go writes its own dumps
+    Text,
+    Json,
+}
+
+#[derive(Clone, Debug, Args)]
 pub struct OutputArg {
     /// Write to FILE, whole or not at all (default: stdout)
     #[arg(long, short, value_name = "FILE")]
@@ -265,6 +286,8 @@ mod tests {
             ("run -o x.rec", false),
             ("doctor --exe a --pid 1", false),
             ("doctor --json", true),
+            ("snapshot --pid 7 --format json -o out.json", true),
+            ("snapshot --pid seven", false),
             ("--color never --quiet doctor --pid 1", true),
         ];
         for (line, fine) in cases {

@@ -2,14 +2,14 @@
 
 use super::{
     Failure,
-    args::{DoctorArgs, Global, RunArgs},
+    args::{DoctorArgs, Global, RunArgs, SnapshotArgs},
 };
 
 #[cfg(feature = "live")]
 mod with_kernel {
     use std::io;
 
-    use super::{super::*, DoctorArgs, Failure, Global, RunArgs};
+    use super::{super::*, DoctorArgs, Failure, Global, RunArgs, SnapshotArgs};
 
     /// `lifetrace run`: CMD's status, or a failure of ours.
     pub fn run(args: &RunArgs, global: Global) -> Result<u8, Failure> {
@@ -19,6 +19,11 @@ mod with_kernel {
     /// `lifetrace doctor`.
     pub fn doctor(args: &DoctorArgs, _global: Global) -> Result<u8, Failure> {
         doctor::doctor(args, &mut io::stdout().lock()).map_err(|error| coded(error, USAGE))
+    }
+
+    /// `lifetrace snapshot`.
+    pub fn snapshot(args: &SnapshotArgs, global: Global) -> Result<u8, Failure> {
+        snapshot::snapshot(args, global).map(|()| 0)
     }
 
     /// `lifetrace exec-gate`.
@@ -36,7 +41,7 @@ mod with_kernel {
 mod with_kernel {
     use anyhow::anyhow;
 
-    use super::{DoctorArgs, Failure, Global, RunArgs};
+    use super::{DoctorArgs, Failure, Global, RunArgs, SnapshotArgs};
 
     pub fn run(_args: &RunArgs, _global: Global) -> Result<u8, Failure> {
         Err(absent("run"))
@@ -44,6 +49,10 @@ mod with_kernel {
 
     pub fn doctor(_args: &DoctorArgs, _global: Global) -> Result<u8, Failure> {
         Err(absent("doctor"))
+    }
+
+    pub fn snapshot(_args: &SnapshotArgs, _global: Global) -> Result<u8, Failure> {
+        Err(absent("snapshot"))
     }
 
     pub fn exec_gate() -> Result<u8, Failure> {
@@ -57,4 +66,4 @@ mod with_kernel {
     }
 }
 
-pub use with_kernel::{doctor, exec_gate, run};
+pub use with_kernel::{doctor, exec_gate, run, snapshot};

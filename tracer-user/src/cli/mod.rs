@@ -27,6 +27,8 @@ mod relay;
 pub mod report;
 #[cfg(feature = "live")]
 mod run;
+#[cfg(feature = "live")]
+mod snapshot;
 pub mod timeline;
 
 use args::{Cli, Color, Command, Global};
@@ -127,6 +129,7 @@ fn dispatch(cli: &Cli) -> Result<u8, Failure> {
         Command::Report(args) => report::main(args, cli.global).map(|()| 0),
         Command::Timeline(args) => timeline::main(args, cli.global).map(|()| 0),
         Command::Flame(args) => flame::main(args, cli.global).map(|()| 0),
+        Command::Snapshot(args) => live::snapshot(args, cli.global),
         Command::Doctor(args) => live::doctor(args, cli.global),
         Command::ExecGate => live::exec_gate(),
     }
@@ -246,6 +249,7 @@ mod tests {
             ("run", 125),
             ("--color never run --bogus -- true", 125),
             ("flame x --by nothing", 2),
+            ("snapshot", 2),
         ] {
             assert_eq!(exit(line), code, "{line}");
         }

@@ -7,4 +7,5 @@ pub mod flamegraph;
 pub mod pprof;
 pub mod report;
 pub mod report_text;
+pub mod snapshot;
 pub mod tally;

@@ -7,8 +7,10 @@
 //! ```text
 //! elf → buildinfo, pclntab → moduledata → symbol (inline)
 //!                          ↘ flow → sites (hook) ← offsets
+//!                               → allgs, snapshot_layout
 //! ```
 
+mod allgs;
 mod buildinfo;
 mod elf;
 mod flow;
@@ -19,6 +21,7 @@ mod moduledata;
 mod offsets;
 mod pclntab;
 mod sites;
+mod snapshot_layout;
 mod symbol;
 #[cfg(test)]
 mod toolchain_tests;
@@ -31,16 +34,18 @@ use std::{
 
 use tracer_common::config::GoLayout;
 
+pub use self::{
+    allgs::AllGoroutines,
+    hook::{Hook, HookSite, MissingHook, Plan},
+    identify::{is_x86_64, looks_like_go, what_is, what_is_file},
+    snapshot_layout::{Saved, SnapshotLayout},
+    version::GoVersion,
+};
 use self::{
     buildinfo::BuildInfo,
     elf::Elf,
     moduledata::ModuleData,
     pclntab::{Header, Pclntab},
-};
-pub use self::{
-    hook::{Hook, HookSite, MissingHook, Plan},
-    identify::{is_x86_64, looks_like_go, what_is, what_is_file},
-    version::GoVersion,
 };
 use crate::recording::contract::{CodeUse, Frame, Tier};
 
@@ -172,6 +177,46 @@ impl GoBinary {
     /// Offset of `lock` in `runtime.hchan`.
     pub fn hchan_lock(&self) -> Option<u64> {
         self.runtime().map(|runtime| runtime.hchan_lock)
+    }
+
+    /// Where a snapshot finds things in its goroutines. `Unsupported` for a version nobody measured.
+    pub fn snapshot_layout(&self) -> Result<&'static SnapshotLayout, GolangError> {
+        let unsupported = || GolangError::Unsupported { version: self.version.to_string() };
+        self.runtime().and_then(|runtime| snapshot_layout::snapshot_layout(runtime.minor)).ok_or_else(unsupported)
+    }
+
+    /// Where its runtime keeps the list of all goroutines.
+    pub fn all_goroutines(&self) -> Result<AllGoroutines, GolangError> {
+        let start = self.function("runtime.allgadd");
+        let function = start.and_then(|start| self.table()?.lookup(start));
+        let bytes = function.and_then(|f| self.elf.read(f.start, usize::try_from(f.end.checked_sub(f.start)?).ok()?));
+        let code = function.zip(bytes).map(|(function, bytes)| flow::Code::decode(function.start, bytes));
+        let found = code.and_then(|code| allgs::find(&code));
+        found.ok_or_else(|| GolangError::Malformed("its list of goroutines was not found".to_owned()))
+    }
+
+    /// How far it was moved when loaded, told by one mapping of the file: its address and its offset in the file.
+    pub fn load_bias(&self, mapped_at: u64, file_offset: u64) -> Option<u64> {
+        if !self.is_pie() {
+            return Some(0);
+        }
+        let page = |value: u64| value & !0xfff;
+        let segment = self.elf.loads().iter().find(|segment| page(segment.offset) == file_offset)?;
+        Some(mapped_at.wrapping_sub(page(segment.address)))
+    }
+
+    /// Whether a function begins at this address.
+    pub fn is_entry(&self, address: u64) -> bool {
+        self.table().and_then(|table| table.lookup(address)).is_some_and(|function| function.start == address)
+    }
+
+    /// How many bytes lie between the stack pointer and the return address at this code address (`_func.pcsp`,
+    /// `runtime/symtab.go`); `None` outside of known code.
+    pub fn frame_bytes(&self, address: u64) -> Option<u64> {
+        let table = self.table()?;
+        let function = table.lookup(address)?;
+        let bytes = table.frame_bytes(function, u32::try_from(address - function.start).ok()?)?;
+        u64::try_from(bytes).ok()
     }
 
     /// Where to probe for a tier, and what of it could not be found.

@@ -199,6 +199,11 @@ impl<'a> Pclntab<'a> {
         (file.into_owned(), line)
     }
 
+    /// Distance of the return address from the stack pointer at `offset` from the function's entry (`funcspdelta`).
+    pub fn frame_bytes(self, function: Function, offset: u32) -> Option<i32> {
+        self.value(self.field(function, 16)?, offset)
+    }
+
     /// Value of the function's PCDATA table `index` at `offset`; -1 is the usual "none".
     pub fn pcdata(self, function: Function, index: u32, offset: u32) -> Option<i32> {
         self.value(self.pcdata_table(function, index)?, offset)

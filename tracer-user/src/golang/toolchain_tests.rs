@@ -163,6 +163,11 @@ fn plan_and_symbols() {
             assert_eq!(binary.layout().unwrap().valid, 1, "{label}");
             assert!(binary.hchan_lock().is_some() && binary.wait_reasons().len() > 20, "{label}");
             assert_eq!(binary.version_from_code().as_ref(), Some(binary.version()), "{label}");
+            let all = binary.all_goroutines().unwrap();
+            assert!(
+                binary.snapshot_layout().is_ok() && all.len.is_multiple_of(8) && all.first.is_multiple_of(8),
+                "{label}: {all:?}"
+            );
             check_plan(&binary, &label);
             check_symbols(&binary, &label);
         }
@@ -176,6 +181,7 @@ fn unoptimised_builds() {
         let folder = tempfile::tempdir().unwrap();
         let binary = GoBinary::from_bytes(build(&go, folder.path(), &["-gcflags=all=-N -l"])).unwrap();
         check_plan(&binary, &format!("{} unoptimised", binary.version()));
+        binary.all_goroutines().unwrap();
     }
 }
 

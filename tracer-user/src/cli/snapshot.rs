@@ -1,0 +1,38 @@
+//! `lifetrace snapshot`: all goroutines of a process now, out of its memory.
+
+use std::io::Write;
+
+use super::{
+    Failure,
+    args::{Global, SnapshotArgs, SnapshotFormat},
+    write_output,
+};
+use crate::{
+    export::snapshot::{write_json, write_text},
+    id::Tgid,
+    snapshot::process::{Process, ProcessError},
+};
+
+/// Prints the goroutines of a process.
+pub fn snapshot(args: &SnapshotArgs, global: Global) -> Result<(), Failure> {
+    let process = Process::open(Tgid(args.pid)).map_err(coded)?;
+    let snapshot = process.snapshot().map_err(coded)?;
+    let (binary, bias) = (&process.binary, process.bias);
+    write_output(args.output.output.as_deref(), |mut out| match args.format {
+        SnapshotFormat::Text => write_text(&snapshot, binary, bias, &mut out),
+        SnapshotFormat::Json => write_json(&snapshot, binary, bias, &mut out),
+    })?;
+    if !global.quiet {
+        let (all, torn) = (snapshot.found.all.len(), snapshot.found.torn);
+        let milliseconds = snapshot.duration_ns / 1_000_000;
+        let _ = writeln!(std::io::stderr(), "lifetrace: {all} goroutines read in {milliseconds} ms; {torn} changed meanwhile");
+    }
+    Ok(())
+}
+
+fn coded(error: ProcessError) -> Failure {
+    match error {
+        ProcessError::NoProcess { .. } => Failure::usage(error),
+        error => Failure::environment(error),
+    }
+}

@@ -1,0 +1,248 @@
+//! A running process: its program, where that is loaded, and its memory.
+//!
+//! Source: proc_pid_maps(5), process_vm_readv(2). Reading takes the rights of ptrace(2), but never attaches or stops.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufRead, BufReader, ErrorKind, IoSliceMut},
+    os::unix::fs::MetadataExt,
+};
+
+use nix::{
+    errno::Errno,
+    sys::uio::{RemoteIoVec, process_vm_readv},
+    unistd::Pid,
+};
+
+use super::{
+    Snapshot, SnapshotError,
+    memory::{Memory, MemoryError, Piece},
+    take,
+};
+use crate::{
+    clock::{ktime_now, wall_now},
+    golang::{GoBinary, GolangError},
+    id::Tgid,
+};
+
+/// Pieces that one call takes (`UIO_MAXIOV`).
+const MAX_PIECES: usize = 1024;
+/// Lines of maps that are looked at.
+const MAX_MAPPINGS: usize = 1 << 20;
+const ADVICE: &str = "run as root or with CAP_SYS_PTRACE; a process of your own can be read without, if \
+                      /proc/sys/kernel/yama/ptrace_scope is 0 and the process is dumpable";
+
+/// Why a process cannot be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    #[error("there is no process {tgid}")]
+    NoProcess { tgid: Tgid },
+    #[error("not allowed to look at process {tgid}: {ADVICE}")]
+    Forbidden { tgid: Tgid },
+    #[error("process {tgid} runs no program: it is a kernel thread, or has ended")]
+    NoProgram { tgid: Tgid },
+    #[error("process {tgid} is {what}")]
+    NotGo { tgid: Tgid, what: String },
+    #[error("process {tgid} ended or became another program meanwhile")]
+    Gone { tgid: Tgid },
+    #[error("where process {tgid} is loaded cannot be told")]
+    NotLoaded { tgid: Tgid },
+    #[error("goroutines of process {tgid} cannot be read")]
+    Snapshot {
+        tgid: Tgid,
+        #[source]
+        source: SnapshotError,
+    },
+    #[error("process {tgid} cannot be looked at")]
+    Io {
+        tgid: Tgid,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A Go process, its program read.
+pub struct Process {
+    tgid: Tgid,
+    pub binary: GoBinary,
+    pub bias: u64,
+    identity: Identity,
+}
+
+/// Tells a process from a later one of the same number, and from what it becomes by an exec.
+#[derive(PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    start_time: Option<u64>,
+}
+
+impl Process {
+    pub fn open(tgid: Tgid) -> Result<Self, ProcessError> {
+        let exe = File::open(path(tgid, "exe")).map_err(|source| refused(tgid, source))?;
+        let identity = identity(tgid).map_err(|source| refused(tgid, source))?;
+        let binary = GoBinary::open(&exe).map_err(|error| match error {
+            GolangError::NotGo { what } => ProcessError::NotGo { tgid, what: format!("no Go program but {what}") },
+            error => ProcessError::Snapshot { tgid, source: error.into() },
+        })?;
+        let maps = File::open(path(tgid, "maps")).map_err(|source| refused(tgid, source))?;
+        let name = fs::read_link(path(tgid, "exe")).map_err(|source| refused(tgid, source))?;
+        let mapping = first_mapping(BufReader::new(maps), identity.inode, &name.to_string_lossy());
+        let mapping = mapping.map_err(|source| refused(tgid, source))?;
+        let bias = mapping.and_then(|mapping| binary.load_bias(mapping.address, mapping.offset));
+        Ok(Self { tgid, binary, bias: bias.ok_or(ProcessError::NotLoaded { tgid })?, identity })
+    }
+
+    /// Reads all its goroutines.
+    pub fn snapshot(&self) -> Result<Snapshot, ProcessError> {
+        let tgid = self.tgid;
+        let memory = ProcessMemory { pid: Pid::from_raw(tgid.0.cast_signed()) };
+        let (taken_at, taken_at_ktime) = (wall_now(), ktime_now());
+        let found = take(&memory, &self.binary, self.bias);
+        let duration_ns = ktime_now().since(taken_at_ktime);
+        if identity(tgid).ok().as_ref() != Some(&self.identity) {
+            return Err(ProcessError::Gone { tgid });
+        }
+        let found = found.map_err(|source| match source {
+            SnapshotError::Memory(MemoryError::Forbidden) => ProcessError::Forbidden { tgid },
+            SnapshotError::Memory(MemoryError::Gone) => ProcessError::Gone { tgid },
+            source => ProcessError::Snapshot { tgid, source },
+        })?;
+        Ok(Snapshot { go_version: self.binary.version().to_string(), taken_at, taken_at_ktime, duration_ns, found })
+    }
+}
+
+fn path(tgid: Tgid, file: &str) -> String {
+    format!("/proc/{tgid}/{file}")
+}
+
+fn refused(tgid: Tgid, source: io::Error) -> ProcessError {
+    match source.kind() {
+        ErrorKind::PermissionDenied => ProcessError::Forbidden { tgid },
+        ErrorKind::NotFound if fs::exists(format!("/proc/{tgid}")).unwrap_or(false) => ProcessError::NoProgram { tgid },
+        ErrorKind::NotFound => ProcessError::NoProcess { tgid },
+        _ if source.raw_os_error() == Some(Errno::ESRCH as i32) => ProcessError::NoProcess { tgid },
+        _ => ProcessError::Io { tgid, source },
+    }
+}
+
+fn identity(tgid: Tgid) -> io::Result<Identity> {
+    let exe = fs::metadata(path(tgid, "exe"))?;
+    let stat = fs::read_to_string(path(tgid, "stat"))?;
+    // The name may hold anything; what follows its last parenthesis begins with field 3, and 22 is the start time.
+    let start_time = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(19)?.parse().ok());
+    Ok(Identity { device: exe.dev(), inode: exe.ino(), start_time })
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Mapping {
+    address: u64,
+    offset: u64,
+}
+
+/// The first mapping of a file: by its inode, else by its name (some file systems show another inode here than stat does).
+fn first_mapping(maps: impl BufRead, inode: u64, name: &str) -> io::Result<Option<Mapping>> {
+    let mut named = None;
+    for line in maps.lines().take(MAX_MAPPINGS) {
+        let line = line?;
+        let Some((mapping, of, path)) = mapping(&line) else { continue };
+        if of == inode && inode != 0 {
+            return Ok(Some(mapping));
+        }
+        if path == name && named.is_none() {
+            named = Some(mapping);
+        }
+    }
+    Ok(named)
+}
+
+/// `400000-5a1000 r-xp 00001000 08:01 1234   /usr/bin/x`: the mapping, inode and path.
+fn mapping(line: &str) -> Option<(Mapping, u64, &str)> {
+    let mut fields = line.splitn(6, ' ');
+    let (address, _) = fields.next()?.split_once('-')?;
+    let offset = fields.nth(1)?;
+    let inode = fields.nth(1)?.parse().ok()?;
+    let mapping = Mapping { address: u64::from_str_radix(address, 16).ok()?, offset: u64::from_str_radix(offset, 16).ok()? };
+    Some((mapping, inode, fields.next().unwrap_or_default().trim_start()))
+}
+
+/// The memory of a process by process_vm_readv(2).
+struct ProcessMemory {
+    pid: Pid,
+}
+
+impl Memory for ProcessMemory {
+    fn read(&self, pieces: &[Piece], buffer: &mut [u8]) -> Result<Vec<usize>, MemoryError> {
+        let mut lens = Vec::with_capacity(pieces.len());
+        let mut buffer = buffer;
+        while let Some(rest) = pieces.get(lens.len()..).filter(|rest| !rest.is_empty()) {
+            let batch = rest.get(..MAX_PIECES).unwrap_or(rest);
+            let remote: Vec<_> = batch.iter().map(|p| RemoteIoVec { base: p.address as usize, len: p.len }).collect();
+            let total = batch.iter().map(|piece| piece.len).sum::<usize>().min(buffer.len());
+            let (into, _) = buffer.split_at_mut(total);
+            let mut read = match process_vm_readv(self.pid, &mut [IoSliceMut::new(into)], &remote) {
+                Ok(read) => read,
+                // The first piece is not mapped.
+                Err(Errno::EFAULT) => 0,
+                Err(Errno::EPERM | Errno::EACCES) => return Err(MemoryError::Forbidden),
+                Err(Errno::ESRCH) => return Err(MemoryError::Gone),
+                Err(errno) => return Err(MemoryError::Io(errno.into())),
+            };
+            // The call stops in the first piece that is not wholly mapped; what is behind it has to be asked for again.
+            let mut done = 0;
+            for piece in batch {
+                let len = piece.len.min(read);
+                lens.push(len);
+                done += piece.len;
+                read -= len;
+                if len < piece.len {
+                    break;
+                }
+            }
+            buffer = std::mem::take(&mut buffer).get_mut(done..).unwrap_or_default();
+        }
+        Ok(lens)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that the mapping of the file is told from those around it, by inode or by name.
+    #[test]
+    fn mappings() {
+        let maps = "00400000-004a1000 r-xp 00000000 fe:00 77      /srv/other\n\
+                    55d0c0001000-55d0c0002000 r--p 00001000 fe:00 1234      /srv/my program\n\
+                    55d0c0002000-55d0c0003000 r-xp 00002000 fe:00 1234      /srv/my program\n\
+                    7ffd00000000-7ffd00001000 rw-p 00000000 00:00 0         [stack]\nnonsense\n";
+        let expected = Some(Mapping { address: 0x55d0_c000_1000, offset: 0x1000 });
+        assert_eq!(first_mapping(maps.as_bytes(), 1234, "").unwrap(), expected);
+        assert_eq!(first_mapping(maps.as_bytes(), 5, "/srv/my program").unwrap(), expected);
+        assert_eq!(first_mapping(maps.as_bytes(), 0, "/none").unwrap(), None);
+    }
+
+    /// Check that pieces around one that is not mapped are read, and that one at the edge is read up to it.
+    #[test]
+    fn partial_reads() {
+        let own = ProcessMemory { pid: Pid::this() };
+        let known = [7u8; 64];
+        let address = known.as_ptr() as u64;
+        let piece = |address, len| Piece { address, len };
+        let pieces = [piece(8, 16), piece(address, 64), piece(16, 8), piece(u64::MAX - 7, 8), piece(address, 8), piece(24, 8)];
+        let mut buffer = vec![0; 112];
+        assert_eq!(own.read(&pieces, &mut buffer).unwrap(), [0, 64, 0, 0, 8, 0]);
+        assert_eq!((&buffer[16..80], &buffer[96..104]), (&known[..], &known[..8]));
+        let many = vec![piece(address, 2); 3000];
+        let mut buffer = vec![0; 6000];
+        assert_eq!(own.read(&many, &mut buffer).unwrap(), vec![2; 3000]);
+        assert!(buffer.iter().all(|byte| *byte == 7));
+    }
+
+    /// Check what is said of a process that is not there, of a kernel thread's number and of a program that is not Go.
+    #[test]
+    fn no_go_process() {
+        assert!(matches!(Process::open(Tgid(u32::MAX)), Err(ProcessError::NoProcess { .. })));
+        assert!(matches!(Process::open(Tgid(std::process::id())), Err(ProcessError::NotGo { .. })));
+    }
+}
