@@ -57,11 +57,6 @@ impl ClockTie {
             .min_by_key(|tie| tie.error_ns)
             .expect("eight tries")
     }
-
-    pub fn wall_of(&self, at: KtimeNs) -> WallTime {
-        let wall = self.wall_ns.0 as i128 + at.0 as i128 - self.ktime_ns.0 as i128;
-        WallTime(wall.clamp(0, u64::MAX as i128) as u64)
-    }
 }
 
 /// CLOCK_MONOTONIC now, the clock of the BPF programs.

@@ -8,7 +8,7 @@ use std::{
 
 use aya::{
     Btf, Ebpf, EbpfLoader, include_bytes_aligned,
-    maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
+    maps::{Array, Map, MapData, PerCpuArray, RingBuf},
     programs::{
         BtfTracePoint, UProbe,
         uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope},
@@ -16,13 +16,13 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use rustc_hash::FxHashMap;
-use tracer_common::config::{Cookie, Followed, GoLayout, KernelLayout, MAX_BINARIES, pt_regs_offset};
+use tracer_common::config::{Cookie, GoLayout, KernelLayout, MAX_BINARIES, pt_regs_offset};
 
 use super::{KernelError, counters, offsets, ring::Ring};
 use crate::{
     clock::ktime_now,
     golang::{Hook, HookSite},
-    id::{BinaryId, SiteId, Tgid, Tid},
+    id::{BinaryId, SiteId, Tid},
     recording::contract::Counters,
 };
 
@@ -69,7 +69,6 @@ pub struct Session {
     counters: PerCpuArray<MapData, u64>,
     layouts: Array<MapData, Pod<GoLayout>>,
     kernel: Array<MapData, Pod<KernelLayout>>,
-    followed: HashMap<MapData, u32, Pod<Followed>>,
     followed_fd: OwnedFd,
     kernel_layout: KernelLayout,
 }
@@ -99,7 +98,6 @@ impl Session {
             counters: PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).map_err(KernelError::map("COUNTERS"))?,
             layouts: Array::try_from(take(&mut ebpf, "LAYOUTS")?).map_err(KernelError::map("LAYOUTS"))?,
             kernel: Array::try_from(take(&mut ebpf, "KERNEL")?).map_err(KernelError::map("KERNEL"))?,
-            followed: HashMap::try_from(followed).map_err(KernelError::map("FOLLOWED"))?,
             followed_fd,
             links: FxHashMap::default(),
             kernel_layout,
@@ -198,11 +196,6 @@ impl Session {
     /// The table of followed processes, for the exec gate.
     pub fn followed_fd(&self) -> BorrowedFd<'_> {
         self.followed_fd.as_fd()
-    }
-
-    /// Whether a process is followed.
-    pub fn follows(&self, tgid: Tgid) -> bool {
-        self.followed.get(&tgid.0, 0).is_ok()
     }
 
     /// Takes every probe away. The kernel needs up to a quarter of a second for each, so they go side by side.
