@@ -4,7 +4,7 @@ use std::{fs, io, path::Path, time::Instant};
 
 use aya::programs::uprobe::UProbeScope;
 
-use super::{KernelError, session::Session};
+use super::{KernelError, multi::Point, session::Session};
 
 const ROUNDS: usize = 5;
 const HITS: u32 = 1_000;
@@ -20,7 +20,8 @@ extern "C" fn calibration_site() {
 pub fn hit_cost_ns(session: &mut Session) -> Result<u64, KernelError> {
     let offset = file_offset(calibration_site as *const () as usize).map_err(KernelError::io("own mapping"))?;
     let bare = median_round();
-    let link = session.attach_one("empty", Path::new("/proc/self/exe"), offset, 0, UProbeScope::CallingProcess)?;
+    let point = Point { file_offset: offset, cookie: 0 };
+    let link = session.attach_points("empty", Path::new("/proc/self/exe"), &[point], UProbeScope::CallingProcess)?;
     let probed = median_round();
     // The kernel takes its time to remove a probe; the target need not wait for it.
     std::thread::spawn(move || drop(link));

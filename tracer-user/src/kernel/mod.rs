@@ -7,6 +7,7 @@ pub mod command;
 pub mod counters;
 pub mod features;
 pub mod gate;
+mod multi;
 pub mod offsets;
 pub mod readiness;
 pub mod ring;
@@ -43,13 +44,18 @@ pub enum KernelError {
         #[source]
         source: Box<aya::maps::MapError>,
     },
-    #[error("probe at {function}+{address:#x} of {path} cannot be set")]
+    #[error("the probe at byte {file_offset:#x} of {path} cannot be set")]
     Attach {
-        function: String,
-        address: u64,
+        file_offset: u64,
         path: PathBuf,
         #[source]
         source: Box<aya::programs::ProgramError>,
+    },
+    #[error("probes in {path} cannot be set")]
+    AttachAll {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
     },
     #[error("too many binaries in one session (at most {0})")]
     TooManyBinaries(u32),

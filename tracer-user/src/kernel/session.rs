@@ -1,6 +1,7 @@
 //! One loaded set of BPF programs, its attachments and its maps.
 
 use std::{
+    collections::BTreeMap,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
     thread,
@@ -18,7 +19,12 @@ use aya_log::EbpfLogger;
 use rustc_hash::FxHashMap;
 use tracer_common::config::{Cookie, GoLayout, KernelLayout, MAX_BINARIES, pt_regs_offset};
 
-use super::{KernelError, counters, offsets, ring::Ring};
+use super::{
+    KernelError, counters,
+    multi::{MultiPrograms, Point},
+    offsets,
+    ring::Ring,
+};
 use crate::{
     clock::ktime_now,
     golang::{Hook, HookSite},
@@ -65,12 +71,23 @@ pub struct Target<'a> {
 /// Loaded programs. Dropping it detaches everything; [`Session::detach`] does it side by side.
 pub struct Session {
     ebpf: Ebpf,
-    links: FxHashMap<BinaryId, Vec<UProbeLink>>,
+    /// `None` on kernels before 6.6, where every probe has a link of its own.
+    multi: Option<MultiPrograms>,
+    links: FxHashMap<BinaryId, Vec<Link>>,
     counters: PerCpuArray<MapData, u64>,
     layouts: Array<MapData, Pod<GoLayout>>,
     kernel: Array<MapData, Pod<KernelLayout>>,
     followed_fd: OwnedFd,
     kernel_layout: KernelLayout,
+}
+
+/// Probes of ours; they go when it is dropped.
+pub struct Link(#[expect(dead_code, reason = "held for its drop")] Held);
+
+#[expect(dead_code, reason = "held for their drop")]
+enum Held {
+    One(UProbeLink),
+    Many(OwnedFd),
 }
 
 /// Lets aya copy our `#[repr(C)]` structures into maps.
@@ -90,6 +107,8 @@ impl Session {
             .map_max_entries("EVENTS", sizes.ring_bytes)
             .map_max_entries("FOLLOWED", sizes.processes)
             .load(OBJECT)?;
+        // Before any map is taken out: the programs are bound to all of them.
+        let multi = MultiPrograms::load(OBJECT, &ebpf, &PROBES)?;
         let logger = EbpfLogger::init(&mut ebpf).map_err(|_| KernelError::Missing("AYA_LOGS"))?;
         let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?).map_err(KernelError::map("EVENTS"))?;
         let followed = take(&mut ebpf, "FOLLOWED")?;
@@ -101,12 +120,15 @@ impl Session {
             followed_fd,
             links: FxHashMap::default(),
             kernel_layout,
+            multi,
             ebpf,
         };
         session.set_spawner(None)?;
         session.attach_tracepoints()?;
-        for name in PROBES {
-            session.probe(name)?.load().map_err(KernelError::program(name, "loaded"))?;
+        if session.multi.is_none() {
+            for name in PROBES {
+                session.probe(name)?.load().map_err(KernelError::program(name, "loaded"))?;
+            }
         }
         Ok((session, Ring::new(ring), logger))
     }
@@ -140,52 +162,50 @@ impl Session {
             return Err(KernelError::TooManyBinaries(MAX_BINARIES - 1));
         }
         self.layouts.set(index, Pod(target.layout), 0).map_err(KernelError::map("LAYOUTS"))?;
-        let mut links = Vec::with_capacity(target.sites.len());
+        let mut by_program: BTreeMap<&'static str, Vec<Point>> = BTreeMap::new();
         for (site_id, site) in target.sites {
-            links.push(self.attach_site(target, *site_id, site)?);
+            let program = if target.empty { "empty" } else { program_of(site.hook) };
+            let cookie = cookie(target.id, *site_id, site).to_u64();
+            by_program.entry(program).or_default().push(Point { file_offset: site.file_offset, cookie });
+        }
+        let mut links = Vec::new();
+        for (program, points) in by_program {
+            links.extend(self.attach_points(program, target.path, &points, UProbeScope::AllProcesses)?);
         }
         self.links.insert(target.id, links);
         Ok(())
     }
 
-    fn attach_site(&mut self, target: &Target<'_>, site_id: SiteId, site: &HookSite) -> Result<UProbeLink, KernelError> {
-        let cookie = Cookie {
-            binary: target.id.0,
-            site: site_id.0,
-            register: pt_regs_offset(site.register),
-            zero_flag: match site.needs_zf {
-                None => 0,
-                Some(false) => 1,
-                Some(true) => 2,
-            },
-        };
-        let program = if target.empty { "empty" } else { program_of(site.hook) };
-        self.attach_one(program, target.path, site.file_offset, cookie.to_u64(), UProbeScope::AllProcesses).map_err(|source| {
-            match source {
-                KernelError::Program { source, .. } => KernelError::Attach {
-                    function: site.function.clone(),
-                    address: site.address,
-                    path: target.path.into(),
-                    source,
-                },
-                other => other,
-            }
-        })
-    }
-
-    /// Sets one probe and hands out its link, which detaches when it is dropped.
-    pub(super) fn attach_one(
+    /// Sets the probes of one program in one file.
+    pub(super) fn attach_points(
         &mut self,
         program: &'static str,
         path: &Path,
-        file_offset: u64,
-        cookie: u64,
+        points: &[Point],
         scope: UProbeScope,
-    ) -> Result<UProbeLink, KernelError> {
+    ) -> Result<Vec<Link>, KernelError> {
+        if let Some(multi) = &self.multi {
+            let tgid = matches!(scope, UProbeScope::CallingProcess).then(std::process::id);
+            let link = multi.attach(program, path, points, tgid);
+            let link = link.map_err(|source| KernelError::AttachAll { path: path.into(), source })?;
+            return Ok(vec![Link(Held::Many(link))]);
+        }
+        points.iter().map(|point| self.attach_one(program, path, *point, scope)).collect()
+    }
+
+    fn attach_one(
+        &mut self,
+        program: &'static str,
+        path: &Path,
+        Point { file_offset, cookie }: Point,
+        scope: UProbeScope,
+    ) -> Result<Link, KernelError> {
         let probe = self.probe(program)?;
+        let failed = |source| KernelError::Attach { file_offset, path: path.into(), source: Box::new(source) };
         let point = UProbeAttachPoint { location: UProbeAttachLocation::AbsoluteOffset(file_offset), cookie: Some(cookie) };
-        let link = probe.attach(point, path, scope).map_err(KernelError::program(program, "attached"))?;
-        probe.take_link(link).map_err(KernelError::program(program, "attached"))
+        let link = probe.attach(point, path, scope).map_err(failed)?;
+        let link = probe.take_link(link).map_err(KernelError::program(program, "attached"))?;
+        Ok(Link(Held::One(link)))
     }
 
     /// Every counter of the BPF side, now.
@@ -209,8 +229,8 @@ impl Session {
     }
 }
 
-fn close(links: impl Iterator<Item = UProbeLink>) {
-    let mut shares: Vec<Vec<UProbeLink>> = Vec::new();
+fn close(links: impl Iterator<Item = Link>) {
+    let mut shares: Vec<Vec<Link>> = Vec::new();
     shares.resize_with(CLOSERS, Vec::new);
     for (index, link) in links.enumerate() {
         shares[index % CLOSERS].push(link);
@@ -232,6 +252,16 @@ fn duplicate(map: &Map) -> Result<OwnedFd, KernelError> {
         Map::HashMap(data) => data.fd().as_fd().try_clone_to_owned().map_err(KernelError::io("the table of followed processes")),
         _ => Err(KernelError::Missing("FOLLOWED")),
     }
+}
+
+/// What the BPF side is told at a site.
+fn cookie(binary: BinaryId, site_id: SiteId, site: &HookSite) -> Cookie {
+    let zero_flag = match site.needs_zf {
+        None => 0,
+        Some(false) => 1,
+        Some(true) => 2,
+    };
+    Cookie { binary: binary.0, site: site_id.0, register: pt_regs_offset(site.register), zero_flag }
 }
 
 /// The program that serves a hook.
