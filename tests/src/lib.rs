@@ -11,7 +11,9 @@
 //! Environment: `LIFETRACE_BIN` (default: `lifetrace` in the target directory's `debug`), `LIFETRACE_GO` (default: `go` in `PATH`, then
 //! `/usr/local/go/bin/go`), `LIFETRACE_REQUIRE_ALL=1` (a skip is a failure). Skips are appended to `target/skips.jsonl`.
 
+pub mod attach;
 pub mod bpf;
+pub mod cgroup;
 pub mod deadline;
 pub mod disk;
 pub mod fixture;

@@ -90,6 +90,17 @@ impl Running {
         found.with_context(|| self.story())
     }
 
+    /// Waits until it has written `text` to stderr.
+    pub fn said(&mut self, text: &str) -> Result<()> {
+        let stderr = self.stderr.clone();
+        let found = wait_for("a word on stderr", PATIENCE, || match stderr.text().contains(text) {
+            true => Ok(Some(())),
+            false if stderr.closed() => bail!("it ended without a word of {text:?}"),
+            false => Ok(None),
+        });
+        found.with_context(|| self.story())
+    }
+
     /// Sends a signal to the child alone.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         kill(self.pid(), signal).with_context(|| format!("cannot send {signal} to {}", self.what))

@@ -7,12 +7,24 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Deserialize)]
 pub struct Report {
     pub schema: String,
+    pub meta: Meta,
     pub duration_ns: u64,
     pub goroutines: Totals,
     pub lost: Lost,
     pub coverage: Vec<Coverage>,
     pub processes: Vec<Process>,
     pub sites: Vec<Site>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Meta {
+    /// Wall time of the recording's zero, and how exact that is.
+    pub zero_unix_ns: u64,
+    pub clock_error_ns: u64,
+    pub completeness: String,
+    pub end_reason: Option<String>,
+    pub target: Option<String>,
+    pub warnings: Vec<String>,
 }
 
 /// What a tier cannot know is absent.
@@ -61,6 +73,7 @@ pub struct Site {
     pub born: u64,
     pub exited: u64,
     pub alive: u64,
+    pub preexisting: u64,
     #[serde(default)]
     pub waits: Option<BTreeMap<String, Wait>>,
 }

@@ -25,6 +25,25 @@ pub struct Site {
     pub wait_reason: Option<String>,
 }
 
+/// Of `seam`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Seam {
+    pub pid: u32,
+    #[serde(default)]
+    pub lives: Vec<Lifetime>,
+}
+
+/// A goroutine in wall time, as it saw itself.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Lifetime {
+    pub goid: u64,
+    /// Just before its go statement.
+    pub made_ns: u64,
+    /// Its first and its last statement; 0: it stays.
+    pub begun_ns: u64,
+    pub ended_ns: u64,
+}
+
 /// Of `pingpong`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct PingPong {

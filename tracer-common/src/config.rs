@@ -15,6 +15,8 @@ pub struct Cookie {
     pub site: u16,
     /// Where the register that holds the `*g` the event is about lies in `struct pt_regs` ([`pt_regs_offset`]).
     pub register: u8,
+    /// Who is followed from its first hit on: [`ADOPT_NOBODY`], [`ADOPT_ANYBODY`] or [`ADOPT_IN_CGROUP`].
+    pub adopt: u8,
     /// What the zero flag must be for the hit to count: 0 anything, 1 clear, 2 set (a jump after a compare-and-swap is also
     /// reached when the swap failed).
     pub zero_flag: u8,
@@ -23,7 +25,11 @@ pub struct Cookie {
 impl Cookie {
     #[inline(always)]
     pub fn to_u64(self) -> u64 {
-        self.binary as u64 | (self.site as u64) << 16 | (self.register as u64) << 32 | (self.zero_flag as u64 & 3) << 40
+        self.binary as u64
+            | (self.site as u64) << 16
+            | (self.register as u64) << 32
+            | (self.zero_flag as u64 & 3) << 40
+            | (self.adopt as u64 & 3) << 42
     }
 
     #[inline(always)]
@@ -33,9 +39,17 @@ impl Cookie {
             site: (value >> 16) as u16,
             register: (value >> 32) as u8,
             zero_flag: (value >> 40) as u8 & 3,
+            adopt: (value >> 42) as u8 & 3,
         }
     }
 }
+
+/// A process that is not followed stays so.
+pub const ADOPT_NOBODY: u8 = 0;
+/// Every process that hits the probe is followed (`attach --exe`).
+pub const ADOPT_ANYBODY: u8 = 1;
+/// A process of the cgroup in [`Adoption`] is (`attach --cgroup`).
+pub const ADOPT_IN_CGROUP: u8 = 2;
 
 /// Byte offset in `struct pt_regs` (`arch/x86/include/uapi/asm/ptrace.h`) of a register by its x86-64 number (0 = rax,
 /// 3 = rbx, … 15 = r15).
@@ -80,6 +94,19 @@ pub struct KernelLayout {
     pub spawner_tid: u32,
 }
 assert_size!(KernelLayout, 40);
+
+/// The cgroup whose processes are followed whenever they appear.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
+#[repr(C)]
+pub struct Adoption {
+    /// Its id in the unified hierarchy: the inode number of its directory. 0 for none.
+    pub cgroup: u64,
+    /// How many levels it lies below the root.
+    pub level: u32,
+    pub _pad: u32,
+}
+assert_size!(Adoption, 16);
 
 /// What is known of a followed process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

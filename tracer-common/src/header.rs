@@ -19,11 +19,13 @@ pub enum Kind {
     ProcessFork = 33,
     ProcessExec = 34,
     ProcessExit = 35,
+    /// A process that ran already is followed from here on; the structure is that of [`Self::ProcessExec`].
+    ProcessMet = 36,
 }
 
 impl Kind {
     /// Every kind, in the order of the discriminants.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::GoroutineBirth,
         Self::GoroutinePark,
         Self::GoroutineParkAbort,
@@ -34,10 +36,11 @@ impl Kind {
         Self::ProcessFork,
         Self::ProcessExec,
         Self::ProcessExit,
+        Self::ProcessMet,
     ];
 
     /// One more than the largest discriminant: the size of a table indexed by kind.
-    pub const LIMIT: u32 = 36;
+    pub const LIMIT: u32 = 37;
 
     pub fn from_u8(value: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u8 == value)
@@ -56,6 +59,7 @@ impl Kind {
             Self::ProcessFork => "process_fork",
             Self::ProcessExec => "process_exec",
             Self::ProcessExit => "process_exit",
+            Self::ProcessMet => "process_met",
         }
     }
 }

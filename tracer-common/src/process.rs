@@ -31,7 +31,7 @@ assert_size!(ProcessFork, 56);
 /// Room for argv; of a longer one the first `ARGS_MAX - 1` bytes are kept. A power of two: the BPF side bounds it by a mask.
 pub const ARGS_MAX: usize = 1024;
 
-/// A followed process executed a new program.
+/// A followed process executed a new program; or ([`crate::header::Kind::ProcessMet`]) one that ran already is followed from here on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
 #[repr(C)]

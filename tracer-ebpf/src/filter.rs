@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::warn;
 use tracer_common::{
-    config::{Cookie, Followed, GoLayout, MAX_OFFSET},
+    config::{ADOPT_ANYBODY, ADOPT_NOBODY, Cookie, Followed, GoLayout, MAX_OFFSET},
     counters,
     header::Kind,
     process::ProcessImage,
@@ -16,6 +16,7 @@ use tracer_common::{
 use crate::{
     emit, go_abi,
     maps::{FOLLOWED, LAYOUTS, count, count_and_get},
+    process,
 };
 
 /// A hit that counts.
@@ -32,7 +33,7 @@ pub fn accept(ctx: &ProbeContext) -> Option<Hit> {
     let cookie = Cookie::from_u64(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
     let pid_tgid = bpf_get_current_pid_tgid();
     let tgid = (pid_tgid >> 32) as u32;
-    let Some(followed) = FOLLOWED.get_ptr_mut(&tgid) else {
+    let Some(followed) = FOLLOWED.get_ptr_mut(&tgid).or_else(|| adopt(cookie, tgid)) else {
         count(counters::FOREIGN_HITS);
         return None;
     };
@@ -57,6 +58,19 @@ pub fn accept(ctx: &ProbeContext) -> Option<Hit> {
         return None;
     }
     Some(Hit { cookie, pid_tgid, layout })
+}
+
+/// Follows a process that is not, if the attachment says so.
+#[inline(always)]
+fn adopt(cookie: Cookie, tgid: u32) -> Option<*mut Followed> {
+    if cookie.adopt == ADOPT_NOBODY {
+        return None;
+    }
+    if cookie.adopt != ADOPT_ANYBODY && !process::in_adopted_cgroup() {
+        return None;
+    }
+    process::meet(tgid);
+    FOLLOWED.get_ptr_mut(&tgid)
 }
 
 /// The first hit since the process's exec settles which attachment is its own, and tells userspace where it is mapped. If

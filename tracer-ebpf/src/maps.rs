@@ -7,7 +7,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use tracer_common::{
-    config::{Followed, GoLayout, KernelLayout, MAX_BINARIES},
+    config::{Adoption, Followed, GoLayout, KernelLayout, MAX_BINARIES},
     counters,
 };
 
@@ -36,6 +36,10 @@ pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(SCRATCH
 /// Entry 0: the running kernel's offsets.
 #[map]
 pub static KERNEL: Array<KernelLayout> = Array::with_max_entries(1, 0);
+
+/// Entry 0: whose processes are followed without being named.
+#[map]
+pub static ADOPTION: Array<Adoption> = Array::with_max_entries(1, 0);
 
 /// [`tracer_common::counters`], one table a CPU.
 #[map]

@@ -3,7 +3,10 @@
 use core::arch::asm;
 
 use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, generated::bpf_probe_read_user},
+    helpers::{
+        bpf_get_current_pid_tgid,
+        generated::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_task, bpf_probe_read_user},
+    },
     programs::BtfTracePointContext,
 };
 use aya_log_ebpf::warn;
@@ -16,7 +19,7 @@ use tracer_common::{
 
 use crate::{
     emit,
-    maps::{FOLLOWED, KERNEL, count_and_get},
+    maps::{ADOPTION, FOLLOWED, KERNEL, count, count_and_get},
     mem::read_kernel,
 };
 
@@ -81,23 +84,64 @@ fn table_full(ctx: &BtfTracePointContext, tgid: u32) {
     warn!(ctx, "the table of followed processes is full: process {} and later ones are not followed", tgid);
 }
 
-/// A new program: which attachment is its own is settled by its first hit.
+/// A new program: which attachment is its own is settled by its first hit. A process that is not followed, but whose cgroup
+/// is, is followed from here on.
 #[inline(always)]
 pub fn exec(task: *const u8) {
     let tgid = current_tgid();
-    let Some(followed) = FOLLOWED.get_ptr_mut(&tgid) else {
-        return;
+    match FOLLOWED.get_ptr_mut(&tgid) {
+        // SAFETY: a map value that lives as long as the program runs.
+        Some(followed) => unsafe { (*followed).binary = 0 },
+        None if in_adopted_cgroup() => {
+            if !follow(tgid) {
+                return;
+            }
+        }
+        None => return,
+    }
+    describe(task, Kind::ProcessExec);
+}
+
+/// Whether the current task is in the cgroup whose processes are followed, or below it.
+#[inline(always)]
+pub fn in_adopted_cgroup() -> bool {
+    let Some(adoption) = ADOPTION.get(0) else {
+        return false;
     };
-    // SAFETY: a map value that lives as long as the program runs.
-    unsafe { (*followed).binary = 0 };
+    // SAFETY: takes no pointer.
+    adoption.cgroup != 0 && unsafe { bpf_get_current_ancestor_cgroup_id(adoption.level as i32) } == adoption.cgroup
+}
+
+/// Follows the current process, which has run for a while.
+#[inline(never)]
+pub fn meet(tgid: u32) {
+    if follow(tgid) {
+        // SAFETY: takes no pointer.
+        describe(unsafe { bpf_get_current_task() } as *const u8, Kind::ProcessMet);
+    }
+}
+
+/// Counts a process that found no place. Of two threads of one process that come at once, one may tell twice.
+#[inline(always)]
+fn follow(tgid: u32) -> bool {
+    let followed = FOLLOWED.insert(&tgid, &Followed::default(), 0).is_ok();
+    if !followed {
+        count(counters::PROCESSES_REFUSED);
+    }
+    followed
+}
+
+/// Tells who the process of a task is and what it was called with.
+#[inline(always)]
+fn describe(task: *const u8, kind: Kind) {
     let Some(kernel) = KERNEL.get(0) else {
         return;
     };
     let mm = read_kernel::<u64>(task, kernel.task_mm).unwrap_or(0) as *const u8;
     let start = read_kernel::<u64>(mm, kernel.mm_arg_start).unwrap_or(0);
     let end = read_kernel::<u64>(mm, kernel.mm_arg_end).unwrap_or(0);
-    let header = emit::header(Kind::ProcessExec, 0, 0, bpf_get_current_pid_tgid());
-    let Some(mut entry) = emit::reserve::<ProcessExec>(Kind::ProcessExec) else {
+    let header = emit::header(kind, 0, 0, bpf_get_current_pid_tgid());
+    let Some(mut entry) = emit::reserve::<ProcessExec>(kind) else {
         return;
     };
     let args_len = end.saturating_sub(start).min(u32::MAX as u64) as u32;

@@ -26,7 +26,7 @@ use crate::{
     golang::GoBinary,
     id::{Address, BinaryId, Tgid},
     recording::{
-        contract::{Binary, Code, CodeEntry, CodeUse, Counters, End, Note},
+        contract::{Binary, Code, CodeEntry, CodeUse, Counters, End, GoroutineDump, Joined, Note},
         records,
         writer::{WriteError, Writer},
     },
@@ -46,6 +46,9 @@ pub enum Message {
     /// A binary that is probed from now on, and the means to name its code.
     Binary(Box<(Binary, Arc<GoBinary>)>),
     Note(Note),
+    /// A process that is followed from its middle on.
+    Joined(Joined),
+    Dump(Box<GoroutineDump>),
     Counters(Counters),
     End(End),
 }
@@ -55,6 +58,8 @@ pub enum Message {
 pub struct Written {
     pub records: u64,
     pub goroutines_born: u64,
+    /// Goroutines that were read out of the memory of processes that ran already.
+    pub goroutines_found: u64,
     /// Processes whose first hit was seen.
     pub go_processes: u64,
 }
@@ -102,6 +107,11 @@ impl Capture {
         {
             self.failed.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Another end to send through, for a thread that reads a process's memory. [`Capture::finish`] waits until it is dropped.
+    pub fn sender(&self) -> Option<SyncSender<Message>> {
+        self.sender.clone()
     }
 
     /// Hands over a block of records if there is room for it; gives it back otherwise.
@@ -185,6 +195,15 @@ impl Scribe {
                 Ok(())
             }
             Message::Note(note) => self.writer.note(&note),
+            Message::Joined(joined) => {
+                self.meet(&joined);
+                self.writer.joined(&joined)
+            }
+            Message::Dump(dump) => {
+                self.name_dump(&dump);
+                self.writer.dump(&dump)?;
+                self.write_names()
+            }
             Message::Counters(counters) => self.writer.counters(&counters),
             Message::End(end) => self.writer.end(&end),
         }
@@ -196,25 +215,25 @@ impl Scribe {
         let Ok((header, _)) = Header::read_from_prefix(record) else {
             return;
         };
-        let tgid = Tgid(header.tgid);
+        let (binary, tgid) = (BinaryId(header.binary), Tgid(header.tgid));
         match Kind::from_u8(header.kind) {
             Some(Kind::GoroutineBirth) => {
                 self.written.goroutines_born += 1;
                 if let Ok(birth) = GoroutineBirth::read_from_bytes(record) {
-                    self.want(&header, birth.gopc, CodeUse::Return);
-                    self.want(&header, birth.startpc, CodeUse::Entry);
+                    self.want(binary, tgid, birth.gopc, CodeUse::Return);
+                    self.want(binary, tgid, birth.startpc, CodeUse::Entry);
                 }
             }
             Some(Kind::Stack) => {
                 if let Ok(stack) = Stack::read_from_bytes(record) {
                     for &pc in stack.pcs.iter().take(stack.depth as usize) {
-                        self.want(&header, pc, CodeUse::Return);
+                        self.want(binary, tgid, pc, CodeUse::Return);
                     }
                 }
             }
             Some(Kind::ProcessImage) => {
                 if let Ok(image) = ProcessImage::read_from_bytes(record) {
-                    self.written.go_processes += 1;
+                    self.written.go_processes += u64::from(!self.images.contains_key(&tgid));
                     self.settle_image(&header, image.ip);
                 }
             }
@@ -222,6 +241,26 @@ impl Scribe {
                 self.images.remove(&tgid);
             }
             _ => {}
+        }
+    }
+
+    /// A process whose binary and place are known before its first hit.
+    fn meet(&mut self, joined: &Joined) {
+        let known = self.images.insert(joined.tgid, Image { binary: joined.binary, load_bias: joined.load_bias });
+        self.written.go_processes += u64::from(known.is_none());
+    }
+
+    fn name_dump(&mut self, dump: &GoroutineDump) {
+        let Some(binary) = self.images.get(&dump.tgid).map(|image| image.binary) else {
+            return;
+        };
+        self.written.goroutines_found += dump.goroutines.len() as u64;
+        for goroutine in &dump.goroutines {
+            self.want(binary, dump.tgid, goroutine.gopc.0, CodeUse::Return);
+            self.want(binary, dump.tgid, goroutine.startpc.0, CodeUse::Entry);
+        }
+        for pc in dump.stacks.iter().flat_map(|stack| &stack.pcs) {
+            self.want(binary, dump.tgid, pc.0, CodeUse::Return);
         }
     }
 
@@ -236,12 +275,11 @@ impl Scribe {
         }
     }
 
-    fn want(&mut self, header: &Header, pc: u64, use_as: CodeUse) {
+    fn want(&mut self, binary: BinaryId, tgid: Tgid, pc: u64, use_as: CodeUse) {
         if pc == 0 {
             return;
         }
-        let binary = BinaryId(header.binary);
-        let load_bias = match self.images.get(&Tgid(header.tgid)) {
+        let load_bias = match self.images.get(&tgid) {
             Some(image) if image.binary == binary => image.load_bias,
             _ => return,
         };

@@ -84,7 +84,14 @@ fn what(kind: Kind, bytes: &[u8]) -> Result<What, DecodeError> {
                 parent_start_boottime_ns: fork.parent_start_boottime_ns,
             }
         }
-        Kind::ProcessExec => exec(&read(bytes)?)?,
+        Kind::ProcessExec => {
+            let (start_boottime_ns, args, args_truncated) = described(kind, &read(bytes)?)?;
+            What::ProcessExec { start_boottime_ns, args, args_truncated }
+        }
+        Kind::ProcessMet => {
+            let (start_boottime_ns, args, args_truncated) = described(kind, &read(bytes)?)?;
+            What::ProcessMet { start_boottime_ns, args, args_truncated }
+        }
         Kind::ProcessExit => {
             let exit: ProcessExit = read(bytes)?;
             What::ProcessExit { start_boottime_ns: exit.start_boottime_ns, wait_status: exit.wait_status }
@@ -107,15 +114,12 @@ fn stack(record: &Stack) -> Result<What, DecodeError> {
     })
 }
 
-fn exec(record: &ProcessExec) -> Result<What, DecodeError> {
-    let area = record.args.get(..record.args_copied as usize).ok_or(DecodeError::Malformed { kind: Kind::ProcessExec })?;
+/// Start, arguments, and whether these are cut.
+fn described(kind: Kind, record: &ProcessExec) -> Result<(u64, Vec<String>, bool), DecodeError> {
+    let area = record.args.get(..record.args_copied as usize).ok_or(DecodeError::Malformed { kind })?;
     let area = area.strip_suffix(&[0]).unwrap_or(area);
     let args = if area.is_empty() { Vec::new() } else { area.split(|byte| *byte == 0).map(lossy).collect() };
-    Ok(What::ProcessExec {
-        start_boottime_ns: record.start_boottime_ns,
-        args,
-        args_truncated: record.args_len > record.args_copied,
-    })
+    Ok((record.start_boottime_ns, args, record.args_len > record.args_copied))
 }
 
 fn lossy(bytes: &[u8]) -> String {
@@ -177,6 +181,9 @@ pub fn encode(event: &Event) -> Vec<u8> {
         What::ProcessExec { start_boottime_ns, args, args_truncated } => {
             encode_exec(header(Kind::ProcessExec), *start_boottime_ns, args, *args_truncated)
         }
+        What::ProcessMet { start_boottime_ns, args, args_truncated } => {
+            encode_exec(header(Kind::ProcessMet), *start_boottime_ns, args, *args_truncated)
+        }
         What::ProcessExit { start_boottime_ns, wait_status } => bytes(&ProcessExit {
             header: header(Kind::ProcessExit),
             start_boottime_ns: *start_boottime_ns,
@@ -235,6 +242,7 @@ mod tests {
             What::ProcessFork { child: Tgid(50), child_start_boottime_ns: 5, parent_start_boottime_ns: 4 },
             What::ProcessExec { start_boottime_ns: 5, args: vec!["go".into(), "".into(), "x".into()], args_truncated: false },
             What::ProcessExec { start_boottime_ns: 5, args: vec![], args_truncated: true },
+            What::ProcessMet { start_boottime_ns: 5, args: vec!["go".into()], args_truncated: true },
             What::ProcessExit { start_boottime_ns: 5, wait_status: 2 << 8 },
         ]
         .map(event)

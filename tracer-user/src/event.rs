@@ -70,6 +70,12 @@ pub enum What {
         args: Vec<String>,
         args_truncated: bool,
     },
+    /// It ran before it was followed.
+    ProcessMet {
+        start_boottime_ns: u64,
+        args: Vec<String>,
+        args_truncated: bool,
+    },
     ProcessExit {
         start_boottime_ns: u64,
         /// A wait status: `code << 8 | signal`, bit 7 for a core dump.

@@ -22,4 +22,6 @@ pub mod order;
 pub mod recording;
 pub mod snapshot;
 pub mod symbolize;
+#[cfg(feature = "live")]
+pub mod target;
 pub mod timeline;

@@ -53,6 +53,8 @@ pub struct Orderer {
     slots: Vec<Option<Event>>,
     free: Vec<u32>,
     newest: KtimeNs,
+    /// Nothing from here on is released until it is lifted.
+    hold: KtimeNs,
     released: KtimeNs,
     events: u64,
     late: u64,
@@ -93,12 +95,19 @@ impl Orderer {
             slots: Vec::new(),
             free: Vec::new(),
             newest: KtimeNs(0),
+            hold: KtimeNs::MAX,
             released: KtimeNs(0),
             events: 0,
             late: 0,
             cpus: FxHashMap::default(),
             zero,
         }
+    }
+
+    /// Keeps back what happened `at` that time or later, until another time is given: something that has to be told before it is still
+    /// to come.
+    pub fn hold(&mut self, at: KtimeNs) {
+        self.hold = at;
     }
 
     /// Takes one event and releases those that are old enough.
@@ -118,7 +127,7 @@ impl Orderer {
             }
         };
         self.heap.push(Reverse(Place { at, cpu, seq, slot }));
-        let horizon = self.newest - self.window_ns;
+        let horizon = (self.newest - self.window_ns).min(self.hold);
         while self.heap.peek().is_some_and(|Reverse(place)| place.at < horizon) {
             self.pop(release);
         }
@@ -225,6 +234,21 @@ mod tests {
             orderer.push(event(at, 0, seq as u64), &mut |event: Event| out.push(event.at.0));
         }
         assert_eq!(out, [1]);
+    }
+
+    /// Check that events from a held time on wait, however old they become, and come in order when it is lifted.
+    #[test]
+    fn holds() {
+        let mut orderer = Orderer::new(10, KtimeNs(0));
+        let mut out = Vec::new();
+        orderer.hold(KtimeNs(50));
+        for (seq, at) in [40, 50, 60, 500].into_iter().enumerate() {
+            orderer.push(event(at, 0, seq as u64), &mut |event: Event| out.push(event.at.0));
+        }
+        assert_eq!(out, [40]);
+        orderer.hold(KtimeNs::MAX);
+        orderer.push(event(501, 0, 4), &mut |event: Event| out.push(event.at.0));
+        assert_eq!(out, [40, 50, 60]);
     }
 
     /// Check that an event older than what has been released is counted, and still released.

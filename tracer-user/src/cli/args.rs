@@ -1,6 +1,6 @@
 //! The command line, as clap parses it. What the flags mean is each subcommand's own business.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, fmt, path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
@@ -19,6 +19,7 @@ With -- CMD (run):
 
 Examples:
   sudo lifetrace run -o app.rec -- ./app --flag
+  sudo lifetrace attach --pid 4711 --for 30s -o app.rec
   lifetrace report app.rec
   lifetrace timeline app.rec --id go:17
   lifetrace flame app.rec --by blocked -o blocked.svg
@@ -56,6 +57,8 @@ pub enum Color {
 pub enum Command {
     /// Start a command under trace, from its first instruction, children included
     Run(RunArgs),
+    /// Follow processes that run already, and those of their kind that start later
+    Attach(AttachArgs),
     /// Say what lived, by creation site: delays, totals, loss, coverage, price
     Report(ReportArgs),
     /// Say what each goroutine did from when to when
@@ -100,6 +103,47 @@ impl RunArgs {
     /// The value of a test knob.
     pub fn knob(&self, name: &str) -> Option<u32> {
         self.knob.iter().rev().find(|(known, _)| known == name).map(|(_, value)| *value)
+    }
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct AttachArgs {
+    #[command(flatten)]
+    pub target: TargetArg,
+    /// Where to write the recording (mode 0600)
+    #[arg(long, short, value_name = "REC", default_value = "lifetrace.rec")]
+    pub output: PathBuf,
+    /// End after this time: 30s, 5m, 1h 30m (default: at Ctrl-C, or when the process of --pid has ended)
+    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub duration: Option<Duration>,
+    /// How much to follow: 1 births and deaths; 2 parks and wakes too
+    #[arg(long, value_enum, default_value_t = TierArg::T2, value_name = "TIER")]
+    pub tier: TierArg,
+}
+
+/// What is attached to.
+#[derive(Clone, Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct TargetArg {
+    /// This process, and the processes that it starts
+    #[arg(long, value_name = "N")]
+    pub pid: Option<u32>,
+    /// Every process that runs this file, now or later
+    #[arg(long, value_name = "PATH")]
+    pub exe: Option<PathBuf>,
+    /// Every process of this cgroup (version 2) and those below it, now or later
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Option<PathBuf>,
+}
+
+impl fmt::Display for TargetArg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = [("--exe", &self.exe), ("--cgroup", &self.cgroup)];
+        match (self.pid, named.into_iter().find_map(|(name, path)| Some((name, path.as_ref()?)))) {
+            (Some(pid), _) => write!(f, "--pid {pid}"),
+            (None, Some((name, path))) => write!(f, "{name} {}", path.display()),
+            (None, None) => Ok(()),
+        }
     }
 }
 
@@ -284,6 +328,12 @@ mod tests {
             ("run --tier t2 --user nobody -- ./app", true),
             ("run --user nobody --as-root -- ./app", false),
             ("run -o x.rec", false),
+            ("attach --pid 7 --for 30s", true),
+            ("attach --exe a --for 1h -o x.rec --tier T1", true),
+            ("attach --cgroup /system.slice/a.service", true),
+            ("attach", false),
+            ("attach --pid 7 --exe a", false),
+            ("attach --pid 7 --for soon", false),
             ("doctor --exe a --pid 1", false),
             ("doctor --json", true),
             ("snapshot --pid 7 --format json -o out.json", true),

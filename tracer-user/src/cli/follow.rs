@@ -8,20 +8,23 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tracer_common::config::{GoLayout, MAX_OFFSET};
 
+use super::join::{Dumper, Job, JoinError};
 use crate::{
     capture::{Capture, Message},
-    clock::ktime_now,
-    golang::{GoBinary, HookSite, Plan},
-    id::{Address, BinaryId, SiteId, Tgid},
+    clock::{KtimeNs, ktime_now},
+    golang::{self, GoBinary, HookSite, Plan},
+    id::{Address, BinaryId, ProcessKey, SiteId, Tgid},
     kernel::{
         gate::FileKey,
         ring::Ring,
         session::{Session, Target},
     },
-    recording::contract::{Binary, Counters, Note, Site, Tier},
+    recording::contract::{Binary, Counters, Joined, Note, Site, Tier},
+    snapshot::process::Process,
+    target::procfs::{self, NS_PER_TICK},
 };
 
 /// A binary that was read and can be probed.
@@ -56,6 +59,10 @@ pub fn analyse(file: &File, asked: Tier) -> Result<Analysed> {
 /// A binary that carries probes.
 struct Probed {
     id: BinaryId,
+    code: Arc<GoBinary>,
+    tier: Tier,
+    /// From here on nothing of it is missed.
+    since: KtimeNs,
     /// What the probes depend on: the same file with the same plan keeps them.
     sites: Vec<(u64, u64)>,
     layout: GoLayout,
@@ -69,6 +76,9 @@ pub struct How {
     pub empty_probes: bool,
     /// With offsets that fit no runtime: what the BPF side says of it is tested.
     pub bad_layout: bool,
+    /// Which processes are followed from their first hit on in files that are met on the way: `ADOPT_…` of
+    /// [`tracer_common::config`].
+    pub adopt: u8,
 }
 
 /// Owns the session and the recording while a command is followed.
@@ -80,11 +90,35 @@ pub struct Follower {
     known: FxHashMap<FileKey, Option<Probed>>,
     next_binary: u16,
     last_counters: Option<Counters>,
+    dumper: Dumper,
+    /// Processes whose CPU time is counted, and those that were joined.
+    metered: FxHashMap<ProcessKey, Used>,
+    joined: FxHashSet<ProcessKey>,
+    /// Processes, and what they ran, that [`Self::join_if_new`] has looked at.
+    tried: FxHashSet<(ProcessKey, Option<FileKey>)>,
+}
+
+/// CPU time of a joined process: when it was joined, and when it was last looked at.
+#[derive(Clone, Copy, Debug)]
+struct Used {
+    first_ns: u64,
+    last_ns: u64,
 }
 
 impl Follower {
-    pub fn new(session: Session, capture: Capture, how: How) -> Self {
-        Self { session, capture, how, known: FxHashMap::default(), next_binary: 1, last_counters: None }
+    pub fn new(session: Session, capture: Capture, how: How) -> std::io::Result<Self> {
+        Ok(Self {
+            dumper: Dumper::start(&capture)?,
+            session,
+            capture,
+            how,
+            known: FxHashMap::default(),
+            next_binary: 1,
+            last_counters: None,
+            metered: FxHashMap::default(),
+            joined: FxHashSet::default(),
+            tried: FxHashSet::default(),
+        })
     }
 
     pub fn session(&mut self) -> &mut Session {
@@ -95,9 +129,130 @@ impl Follower {
         &self.capture
     }
 
-    /// Gives up session and capture, probes and all.
+    /// Gives up session and capture, probes and all, once every dump is on its way.
     pub fn into_parts(self) -> (Session, Capture) {
+        self.dumper.finish();
         (self.session, self.capture)
+    }
+
+    /// Follows a process that runs already: its probes first, then its goroutines out of its memory, so that none is missed in
+    /// between. Once for each process. `adopt` says who else is followed that runs the same file.
+    pub fn join(&mut self, tgid: Tgid, adopt: u8) -> Result<(), JoinError> {
+        let of = |source: std::io::Error| JoinError::of(tgid, source);
+        let stat = procfs::stat(tgid).map_err(of)?;
+        if stat.zombie {
+            return Err(JoinError::Gone { tgid });
+        }
+        if self.joined.contains(&stat.key) {
+            return Ok(());
+        }
+        let file = File::open(format!("/proc/{tgid}/exe")).map_err(of)?;
+        if !golang::looks_like_go(&file).map_err(of)? {
+            let what = golang::what_is_file(&file).unwrap_or_else(|_| "unreadable".to_owned());
+            return Err(JoinError::NotGo { tgid, what });
+        }
+        let key = FileKey::of(&file).map_err(of)?;
+        if !self.knows(key) {
+            let probed = analyse(&file, self.how.tier).and_then(|analysed| self.probe(&file, analysed, adopt));
+            probed.map_err(|source| JoinError::Unprobed { tgid, source })?;
+        }
+        let Some(Some(Probed { id, code, tier, .. })) = self.known.get(&key) else {
+            return Err(JoinError::Refused { tgid });
+        };
+        let (id, code, tier) = (*id, Arc::clone(code), *tier);
+        self.session.follow(tgid).map_err(|source| JoinError::Unprobed { tgid, source: source.into() })?;
+        // The number may have passed to another process, and the process to another program.
+        let same = procfs::stat(tgid).is_ok_and(|now| now.key == stat.key)
+            && File::open(format!("/proc/{tgid}/exe")).and_then(|now| FileKey::of(&now)).is_ok_and(|now| now == key);
+        if !same {
+            self.session.forget(tgid);
+            return Err(JoinError::Gone { tgid });
+        }
+        let process = Process::running(tgid, code).inspect_err(|_| self.session.forget(tgid))?;
+        self.joined.insert(stat.key);
+        self.metered.insert(stat.key, Used { first_ns: stat.cpu_ns, last_ns: stat.cpu_ns });
+        self.capture.send(Message::Joined(Joined {
+            at: ktime_now(),
+            tgid,
+            start_ticks: stat.key.start_ticks,
+            parent: Some(stat.parent).filter(|parent| parent.0 != 0),
+            args: procfs::args(tgid),
+            binary: id,
+            load_bias: process.bias,
+            dump_follows: true,
+        }));
+        self.dumper.dump(Job { tgid, process, binary: id, tier });
+        Ok(())
+    }
+
+    /// Joins one of several processes, if it was not tried before. One that runs no Go program is passed over.
+    pub fn join_if_new(&mut self, tgid: Tgid, adopt: u8) {
+        let Some(key) = procfs::stat(tgid).ok().filter(|stat| !stat.zombie).map(|stat| stat.key) else {
+            return;
+        };
+        let program = File::open(format!("/proc/{tgid}/exe")).and_then(|file| FileKey::of(&file)).ok();
+        // What is followed from its start needs no joining; another program may be one that can be followed.
+        if self.metered.contains_key(&key) || !self.tried.insert((key, program)) {
+            return;
+        }
+        match self.join(tgid, adopt) {
+            Ok(()) | Err(JoinError::NotGo { .. }) => {}
+            Err(error) => self.note_unjoined(tgid, &error),
+        }
+    }
+
+    /// A process that the BPF side adopted: one that began before its file was probed has to be joined.
+    pub fn adopted(&mut self, tgid: Tgid) {
+        let Ok(stat) = procfs::stat(tgid) else {
+            return; // it has ended already
+        };
+        let file = File::open(format!("/proc/{tgid}/exe")).and_then(|file| FileKey::of(&file));
+        let probed_since = file.ok().and_then(|key| self.known.get(&key)?.as_ref().map(|probed| probed.since));
+        // A process's start is told in boot time, which runs on while the machine sleeps; so it may seem late, and never early.
+        let began = KtimeNs(stat.key.start_ticks.saturating_mul(NS_PER_TICK));
+        if probed_since.is_some_and(|since| began > since) {
+            return self.meter(tgid);
+        }
+        if let Err(error) = self.join(tgid, self.how.adopt) {
+            self.note_unjoined(tgid, &error);
+        }
+    }
+
+    /// Counts the CPU time of a process that is followed from its start.
+    pub fn meter(&mut self, tgid: Tgid) {
+        if let Ok(stat) = procfs::stat(tgid) {
+            self.metered.entry(stat.key).or_insert(Used { first_ns: 0, last_ns: stat.cpu_ns });
+        }
+    }
+
+    /// Says that a process could not be joined, unless it just ended.
+    pub fn note_unjoined(&mut self, tgid: Tgid, error: &JoinError) {
+        if matches!(error, JoinError::Gone { .. }) {
+            return;
+        }
+        let reason = format!("{:#}", anyhow::Error::msg(error.to_string()));
+        tracing::warn!("process {tgid} is not followed: {reason}");
+        let exe = fs::read_link(format!("/proc/{tgid}/exe")).map_or_else(|_| "?".to_owned(), |path| path.display().to_string());
+        self.capture.send(Message::Note(Note::Unprobed { at: ktime_now(), tgid, exe, reason }));
+    }
+
+    /// Looks at the CPU time of the processes.
+    pub fn look_at_cpu(&mut self) {
+        for (key, used) in &mut self.metered {
+            if let Some(stat) = procfs::stat(key.tgid).ok().filter(|stat| stat.key == *key) {
+                used.last_ns = stat.cpu_ns;
+            }
+        }
+    }
+
+    /// CPU time that the processes used while they were followed, as far as it was seen.
+    pub fn cpu_ns(&self) -> Option<u64> {
+        (!self.metered.is_empty()).then(|| self.metered.values().map(|used| used.last_ns.saturating_sub(used.first_ns)).sum())
+    }
+
+    /// Who is followed from its first hit on, in files that are met on the way.
+    pub fn adopt(&self) -> u8 {
+        self.how.adopt
     }
 
     /// Whether it was tried to probe a file.
@@ -115,7 +270,7 @@ impl Follower {
         if FileKey::of(file).is_ok_and(|key| self.knows(key)) {
             return;
         }
-        if let Err(error) = analyse(file, self.how.tier).and_then(|analysed| self.probe(file, analysed)) {
+        if let Err(error) = analyse(file, self.how.tier).and_then(|analysed| self.probe(file, analysed, self.how.adopt)) {
             let exe = path_of(file).display().to_string();
             tracing::warn!("{exe} (process {tgid}) runs unprobed: {error:#}");
             let reason = format!("{error:#}");
@@ -134,7 +289,7 @@ impl Follower {
     }
 
     /// Sets the probes of a binary. One that was rewritten in place loses its old probes first, unless they are the same.
-    pub fn probe(&mut self, file: &File, mut analysed: Analysed) -> Result<()> {
+    pub fn probe(&mut self, file: &File, mut analysed: Analysed, adopt: u8) -> Result<()> {
         let key = analysed.key;
         let sites = analysed.plan.sites.iter().map(|site| (site.file_offset, site.address)).collect();
         for old in self.older(key) {
@@ -153,8 +308,9 @@ impl Follower {
         if self.how.bad_layout {
             analysed.layout.m_curg = MAX_OFFSET + 1;
         }
-        let id = self.attach(file, analysed)?;
-        self.known.insert(key, Some(Probed { id, sites, layout }));
+        let tier = analysed.tier;
+        let (id, code) = self.attach(file, analysed, adopt)?;
+        self.known.insert(key, Some(Probed { id, code, tier, since: ktime_now(), sites, layout }));
         Ok(())
     }
 
@@ -163,18 +319,20 @@ impl Follower {
         self.known.keys().filter(|old| old.device == key.device && old.inode == key.inode && **old != key).copied().collect()
     }
 
-    fn attach(&mut self, file: &File, analysed: Analysed) -> Result<BinaryId> {
+    fn attach(&mut self, file: &File, analysed: Analysed, adopt: u8) -> Result<(BinaryId, Arc<GoBinary>)> {
         let Analysed { code, tier, plan, layout, path, .. } = analysed;
         let id = BinaryId(self.next_binary);
         let sites: Vec<(SiteId, HookSite)> =
             plan.sites.into_iter().zip(1u16..).map(|(site, number)| (SiteId(number), site)).collect();
+        let code = Arc::new(code);
         // Told first: the recording must know the binary before its first record.
-        self.capture.send(Message::Binary(Box::new((describe(id, &path, &code, &sites), Arc::new(code)))));
+        self.capture.send(Message::Binary(Box::new((describe(id, &path, &code, &sites), Arc::clone(&code)))));
         self.next_binary = self.next_binary.checked_add(1).context("too many binaries")?;
         let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        self.session.attach(&Target { id, path: &by_descriptor, layout, sites: &sites, empty: self.how.empty_probes })?;
+        let empty = self.how.empty_probes;
+        self.session.attach(&Target { id, path: &by_descriptor, layout, sites: &sites, empty, adopt })?;
         self.capture.send(Message::Note(Note::Coverage { at: ktime_now(), binary: id, tier }));
-        Ok(id)
+        Ok((id, code))
     }
 
     /// Writes the kernel side's counters if they changed.

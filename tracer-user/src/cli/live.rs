@@ -2,18 +2,23 @@
 
 use super::{
     Failure,
-    args::{DoctorArgs, Global, RunArgs, SnapshotArgs},
+    args::{AttachArgs, DoctorArgs, Global, RunArgs, SnapshotArgs},
 };
 
 #[cfg(feature = "live")]
 mod with_kernel {
     use std::io;
 
-    use super::{super::*, DoctorArgs, Failure, Global, RunArgs, SnapshotArgs};
+    use super::{super::*, AttachArgs, DoctorArgs, Failure, Global, RunArgs, SnapshotArgs};
 
     /// `lifetrace run`: CMD's status, or a failure of ours.
     pub fn run(args: &RunArgs, global: Global) -> Result<u8, Failure> {
         run::run(args, global).map_err(|error| coded(error, OURS))
+    }
+
+    /// `lifetrace attach`.
+    pub fn attach(args: &AttachArgs, global: Global) -> Result<u8, Failure> {
+        attach::attach(args, global).map_err(|error| coded(error, ENVIRONMENT))
     }
 
     /// `lifetrace doctor`.
@@ -41,10 +46,14 @@ mod with_kernel {
 mod with_kernel {
     use anyhow::anyhow;
 
-    use super::{DoctorArgs, Failure, Global, RunArgs, SnapshotArgs};
+    use super::{AttachArgs, DoctorArgs, Failure, Global, RunArgs, SnapshotArgs};
 
     pub fn run(_args: &RunArgs, _global: Global) -> Result<u8, Failure> {
         Err(absent("run"))
+    }
+
+    pub fn attach(_args: &AttachArgs, _global: Global) -> Result<u8, Failure> {
+        Err(absent("attach"))
     }
 
     pub fn doctor(_args: &DoctorArgs, _global: Global) -> Result<u8, Failure> {
@@ -66,4 +75,4 @@ mod with_kernel {
     }
 }
 
-pub use with_kernel::{doctor, exec_gate, run, snapshot};
+pub use with_kernel::{attach, doctor, exec_gate, run, snapshot};

@@ -15,10 +15,16 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 pub mod args;
 #[cfg(feature = "live")]
+mod attach;
+#[cfg(feature = "live")]
+mod begin;
+#[cfg(feature = "live")]
 mod doctor;
 pub mod flame;
 #[cfg(feature = "live")]
 mod follow;
+#[cfg(feature = "live")]
+mod join;
 mod live;
 #[cfg(feature = "live")]
 mod recorder;
@@ -126,6 +132,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
 fn dispatch(cli: &Cli) -> Result<u8, Failure> {
     match &cli.command {
         Command::Run(args) => live::run(args, cli.global),
+        Command::Attach(args) => live::attach(args, cli.global),
         Command::Report(args) => report::main(args, cli.global).map(|()| 0),
         Command::Timeline(args) => timeline::main(args, cli.global).map(|()| 0),
         Command::Flame(args) => flame::main(args, cli.global).map(|()| 0),

@@ -18,7 +18,7 @@ use crate::{
         command::{Launch, Launcher},
         gate::{FileKey, Gate, server},
         readiness::{self, Readiness},
-        ring::Ring,
+        ring::{Appeared, Ring},
         signals::Signals,
     },
     recording::contract::{End, Note},
@@ -32,6 +32,26 @@ const FLUSH_EVERY: Duration = Duration::from_millis(250);
 const BLOCK_BYTES: usize = 1 << 20;
 /// Blocks taken out of the ring after the probes are gone: more than it holds.
 const LAST_ROUNDS: usize = 256;
+
+/// The log of rare conditions on the BPF side.
+pub type Logger = aya_log::EbpfLogger<&'static dyn log::Log>;
+
+/// What a recording is made along: a command's life, or a look at processes that run already.
+pub trait Course {
+    type End;
+    /// Takes what signals have come to us.
+    fn take_signals(&mut self, signals: &mut Signals) -> Result<()>;
+    /// Comes a few times a second.
+    fn look_around(&mut self, _follower: &mut Follower) {}
+    /// How it ended, if it has.
+    fn ended(&mut self) -> Result<Option<Self::End>>;
+}
+
+/// That a recording is over, and why.
+pub struct Over<'a> {
+    pub reason: &'static str,
+    pub command: Option<&'a Ended>,
+}
 
 /// What records: the probes, the ring, and the block that is being filled.
 pub struct Recorder {
@@ -50,20 +70,9 @@ impl Recorder {
         self.follower.capture().failed()
     }
 
-    /// Starts the command and serves ring, gate, signals and log until it has ended.
-    pub async fn follow_command(
-        &mut self,
-        launch: Launch,
-        mut gate: Option<Gate>,
-        mut logger: aya_log::EbpfLogger<&'static dyn log::Log>,
-    ) -> Result<Ended> {
+    /// Starts the command and serves the recording until it has ended.
+    pub async fn follow_command(&mut self, launch: Launch, gate: Option<Gate>, logger: Logger) -> Result<Ended> {
         let mut signals = Signals::open()?;
-        let mut sources = Sources {
-            signals: Readiness::of(&signals)?,
-            gate: gate.as_ref().map(Readiness::of).transpose()?,
-            log: Readiness::of(&logger)?,
-            ring: Readiness::of(&self.ring)?,
-        };
         let launcher = Launcher::prepare(launch)?;
         self.follower.session().set_spawner(Some(launcher.tid))?;
         if let Some(signal) = signals.deadly_now()? {
@@ -71,7 +80,23 @@ impl Recorder {
                 Failure { code: 128 + signal as u8, error: anyhow::anyhow!("{signal} before the command was started") }.into()
             );
         }
-        let mut relay = Relay::new(Starting::new(launcher.go()));
+        self.serve(Relay::new(Starting::new(launcher.go())), signals, gate, logger).await
+    }
+
+    /// Serves ring, gate, signals and log until the course is over.
+    pub async fn serve<C: Course>(
+        &mut self,
+        mut course: C,
+        mut signals: Signals,
+        mut gate: Option<Gate>,
+        mut logger: Logger,
+    ) -> Result<C::End> {
+        let mut sources = Sources {
+            signals: Readiness::of(&signals)?,
+            gate: gate.as_ref().map(Readiness::of).transpose()?,
+            log: Readiness::of(&logger)?,
+            ring: Readiness::of(&self.ring)?,
+        };
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut flush = tokio::time::interval(FLUSH_EVERY);
@@ -82,7 +107,7 @@ impl Recorder {
                 biased;
                 ready = sources.signals.ready() => {
                     ready?;
-                    relay.take_signals(&mut signals)?;
+                    course.take_signals(&mut signals)?;
                 }
                 ready = readiness::ready(sources.gate.as_ref()) => {
                     ready?;
@@ -97,6 +122,7 @@ impl Recorder {
                 }
                 _ = flush.tick() => {
                     self.flush();
+                    course.look_around(&mut self.follower);
                     if let Err(error) = self.follower.note_counters(&self.ring) {
                         tracing::warn!(%error, "the counters cannot be read");
                     }
@@ -112,7 +138,7 @@ impl Recorder {
                 _ = tick.tick() => more = !self.drain(),
                 () = tokio::task::yield_now(), if more => more = !self.drain(),
             }
-            if let Some(ended) = relay.ended()? {
+            if let Some(ended) = course.ended()? {
                 logger.flush();
                 return Ok(ended);
             }
@@ -174,22 +200,35 @@ impl Recorder {
         }
     }
 
-    /// Probes what was executed behind the gate's back: without a gate, or from a file system that takes no mark.
+    /// Probes what was executed behind the gate's back (without a gate, or from a file system that takes no mark), and joins it.
     fn catch_up(&mut self) {
-        for tgid in self.ring.take_executed() {
+        for appeared in self.ring.take_appeared() {
+            let tgid = match appeared {
+                Appeared::Executed(tgid) => tgid,
+                Appeared::Met(tgid) => {
+                    self.follower.adopted(tgid);
+                    continue;
+                }
+            };
             let Ok(file) = File::open(format!("/proc/{tgid}/exe")) else {
                 continue; // it has ended already
             };
+            self.follower.meter(tgid);
             let unknown = FileKey::of(&file).is_ok_and(|key| !self.follower.knows(key));
             if unknown && golang::looks_like_go(&file).unwrap_or(false) {
-                self.follower.probe_for(&file, tgid);
                 self.follower.note_late(&file, tgid);
+                if let Err(error) = self.follower.join(tgid, self.follower.adopt()) {
+                    self.follower.note_unjoined(tgid, &error);
+                }
             }
         }
     }
 
     /// Takes the probes away, empties the ring, ends the recording.
-    pub fn finish(mut self, reason: &str, ended: Option<&Ended>) -> (Written, Result<(), CaptureError>) {
+    pub fn finish(mut self, over: &Over<'_>) -> (Written, Result<(), CaptureError>) {
+        self.follower.look_at_cpu();
+        let at = ktime_now();
+        self.follower.capture().send(Message::Note(Note::Detaching { at }));
         self.follower.session().detach_probes();
         // Nothing new comes but from processes that are still followed: their share is bounded by these rounds.
         for _ in 0..LAST_ROUNDS {
@@ -205,12 +244,13 @@ impl Recorder {
         if let Err(error) = self.follower.note_counters(&self.ring) {
             tracing::warn!(%error, "the last counters are missing");
         }
+        let joined_cpu_ns = self.follower.cpu_ns();
         let (session, capture) = self.follower.into_parts();
         capture.send(Message::End(End {
-            at: ktime_now(),
-            reason: reason.to_owned(),
-            wait_status: ended.map(|ended| ended.status.into_raw()),
-            target_cpu_ns: ended.map(|ended| ended.cpu_ns),
+            at,
+            reason: over.reason.to_owned(),
+            wait_status: over.command.map(|ended| ended.status.into_raw()),
+            target_cpu_ns: over.command.map(|ended| ended.cpu_ns).or(joined_cpu_ns),
         }));
         drop(session);
         capture.finish()

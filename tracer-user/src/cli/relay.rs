@@ -14,7 +14,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{Failure, NOT_EXECUTABLE, NOT_FOUND, OURS};
+use super::{Failure, NOT_EXECUTABLE, NOT_FOUND, OURS, recorder::Course};
 use crate::kernel::signals::Signals;
 
 /// How the command ended.
@@ -54,9 +54,13 @@ impl Relay {
     pub fn new(starting: Starting) -> Self {
         Self { starting, pid: None, early: Vec::new() }
     }
+}
+
+impl Course for Relay {
+    type End = Ended;
 
     /// Passes on what a process sent us. What the terminal sends reaches the command by itself: it is in our process group.
-    pub fn take_signals(&mut self, signals: &mut Signals) -> Result<()> {
+    fn take_signals(&mut self, signals: &mut Signals) -> Result<()> {
         while let Some(info) = signals.read()? {
             let sent_by_a_process = info.ssi_code <= 0;
             let Ok(signal) = Signal::try_from(info.ssi_signo as i32) else {
@@ -73,7 +77,7 @@ impl Relay {
     }
 
     /// How the command ended, if it has. Also finishes its start.
-    pub fn ended(&mut self) -> Result<Option<Ended>> {
+    fn ended(&mut self) -> Result<Option<Ended>> {
         if self.pid.is_none() {
             match self.starting.poll() {
                 None => return Ok(None),

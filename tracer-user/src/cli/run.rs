@@ -3,31 +3,26 @@
 use std::{fs::File, path::Path};
 
 use anyhow::{Context, Result};
-use nix::unistd::{getegid, geteuid, setfsgid, setfsuid};
+use tracer_common::config::ADOPT_NOBODY;
 
 use super::{
     Failure, NOT_EXECUTABLE, NOT_FOUND, OURS,
     args::{Global, RunArgs},
+    begin::{calibrated, create, may_trace, meta},
     follow::{Analysed, Follower, How, analyse},
-    recorder::Recorder,
+    recorder::{Over, Recorder},
     relay::{self, Ended},
 };
 use crate::{
     capture::{Capture, CaptureError, Written},
-    clock::ClockTie,
     golang,
     kernel::{
-        calibrate,
         command::{CommandError, Identity, Launch, resolve},
-        features,
         gate::{FileKey, Gate},
         session::{Session, Sizes},
         signals::Inherited,
     },
-    recording::{
-        contract::{Meta, Tier},
-        writer::Writer,
-    },
+    recording::contract::{Meta, Tier},
 };
 
 /// Runs the command to its end and returns its exit status, or ours.
@@ -35,13 +30,7 @@ pub fn run(args: &RunArgs, global: Global) -> Result<u8> {
     let name = args.command.first().context("no command")?.clone();
     let program = resolve(&name, std::env::var_os("PATH").as_deref()).map_err(command_error)?;
     let identity = Identity::choose(args.user.as_deref(), args.as_root).map_err(command_error)?;
-    if let Some(missing) = features::missing_privilege() {
-        return Err(Failure::ours(anyhow::Error::msg(missing)).into());
-    }
-    if !features::in_initial_pid_namespace() {
-        let what = "lifetrace must see the initial pid namespace: run it on the host, or in a container with the host's";
-        return Err(Failure::ours(anyhow::Error::msg(what)).into());
-    }
+    may_trace().map_err(Failure::ours)?;
     // Before any thread exists, so that every thread inherits it.
     let inherited = Inherited::set_aside()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -69,18 +58,10 @@ fn sizes(args: &RunArgs) -> Sizes {
 /// Everything from the first probe to the last block.
 async fn record(args: &RunArgs, global: Global, launch: Launch, output: &Path) -> Result<u8> {
     let (mut session, ring, logger) = Session::load(sizes(args)).map_err(Failure::ours)?;
-    let hit_cost_ns = calibrate::hit_cost_ns(&mut session)
-        .inspect_err(|error| tracing::warn!(%error, "the cost of a hit could not be measured"))
-        .ok();
+    let hit_cost_ns = calibrated(&mut session);
     let meta = Meta {
-        lifetrace: env!("CARGO_PKG_VERSION").to_owned(),
-        hostname: features::hostname(),
-        kernel: features::kernel_release(),
-        cpus: std::thread::available_parallelism().map_or(0, |cpus| cpus.get() as u32),
-        clock: ClockTie::now(),
-        tier: args.tier.into(),
         command: args.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
-        hit_cost_ns,
+        ..meta(args.tier.into(), hit_cost_ns)
     };
     // Everything that can be refused is refused before an older recording of that name is overwritten.
     let own = Own::look_at(&launch.program, args.tier.into())?;
@@ -92,26 +73,19 @@ async fn record(args: &RunArgs, global: Global, launch: Launch, output: &Path) -
             None
         }
     };
-    let how = How { tier: args.tier.into(), empty_probes: args.empty_probes, bad_layout: args.knob("bad-layout").is_some() };
-    let mut follower = Follower::new(session, Capture::start(writer)?, how);
+    let how = How {
+        tier: args.tier.into(),
+        empty_probes: args.empty_probes,
+        bad_layout: args.knob("bad-layout").is_some(),
+        adopt: ADOPT_NOBODY,
+    };
+    let mut follower = Follower::new(session, Capture::start(writer)?, how)?;
     let what = own.probe(&mut follower, gate.as_ref(), &launch.program)?;
     let mut recorder = Recorder::new(follower, ring);
     let ended = recorder.follow_command(launch, gate, logger).await;
     let reason = if recorder.failed() { "write_error" } else { "exited" };
-    let (written, recorded) = recorder.finish(reason, ended.as_ref().ok());
+    let (written, recorded) = recorder.finish(&Over { reason, command: ended.as_ref().ok() });
     conclude(args, global, output, &ended?, written, recorded, &what)
-}
-
-/// Creates the recording with the rights of the user it is to belong to.
-fn create(output: &Path, meta: &Meta, identity: Option<&Identity>) -> Result<Writer<File>> {
-    if let Some(identity) = identity {
-        setfsgid(identity.gid);
-        setfsuid(identity.uid);
-    }
-    let writer = Writer::create(output, meta).map_err(Failure::ours);
-    setfsuid(geteuid());
-    setfsgid(getegid());
-    Ok(writer?)
 }
 
 /// The command's own file, before it starts.
@@ -138,7 +112,7 @@ impl Own {
     /// Sets the probes. Returns what the file is, for a complaint at the end.
     fn probe(self, follower: &mut Follower, gate: Option<&Gate>, program: &Path) -> Result<String> {
         if let Some((file, analysed)) = self.go {
-            follower.probe(&file, analysed).map_err(|error| cannot_be_traced(program, error))?;
+            follower.probe(&file, analysed, ADOPT_NOBODY).map_err(|error| cannot_be_traced(program, error))?;
             if let Some(gate) = gate {
                 gate.know(FileKey::of(&file)?)?;
             }

@@ -41,7 +41,8 @@ pub struct Park {
     pub reason: Option<ReasonId>,
     pub stack: Option<StackId>,
     pub object: Option<Address>,
-    pub tid: Tid,
+    /// The thread it ran on until then.
+    pub tid: Option<Tid>,
 }
 
 /// What the goroutine does since when.
@@ -73,6 +74,15 @@ enum Before {
     Closed,
 }
 
+/// What an event tells of the goroutine at the time just before it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Was {
+    Running,
+    Waiting,
+    /// Nothing.
+    There,
+}
+
 /// What a wake needs to know of the park that it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Woken {
@@ -89,19 +99,62 @@ pub struct Goroutine {
     /// The newest event: nothing of it may lie before that.
     last: KtimeNs,
     state: State,
+    /// Its state was read out of memory, and no event of it has come since.
+    found: Option<Found>,
+}
+
+/// When a memory was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Found {
+    from: KtimeNs,
+    until: KtimeNs,
 }
 
 impl Goroutine {
     /// Born under our eyes: it is runnable, hence not blocked.
     pub fn born(image: ImageId, goid: Goid, at: KtimeNs, origin: Origin) -> Self {
         let who = Who { image, goid, born_at: Some(at), origin: Some(origin), since: at };
-        Self { who, last: at, state: State::Awake { since: at } }
+        Self { who, last: at, state: State::Awake { since: at }, found: None }
     }
 
     /// Met by another event than its birth; nothing is known of it since `since`.
     pub fn met(image: ImageId, goid: Goid, since: KtimeNs) -> Self {
         let who = Who { image, goid, born_at: None, origin: None, since };
-        Self { who, last: since, state: State::Unknown { since } }
+        Self { who, last: since, state: State::Unknown { since }, found: None }
+    }
+
+    /// Read out of its process's memory between `from` and `until`: it lived before, and nothing is known of that. If it waited,
+    /// `waits` says how.
+    pub fn found(who: Who, from: KtimeNs, until: KtimeNs, waits: Option<Park>) -> Self {
+        let state = match waits {
+            Some(park) => State::Blocked { since: from, park, before: Before::Closed },
+            None => State::Awake { since: from },
+        };
+        Self { who, last: from, state, found: Some(Found { from, until }) }
+    }
+
+    /// Whether nothing but a look at the memory tells of it.
+    pub fn is_only_found(&self) -> bool {
+        self.found.is_some()
+    }
+
+    /// The memory told where one comes from whose birth was not seen.
+    pub fn identify(&mut self, origin: Origin) {
+        self.who.origin.get_or_insert(origin);
+    }
+
+    /// The first event, `at`, of one that was found decides what the memory said of it: that was read somewhen between two times,
+    /// and an event between them may be older or newer.
+    fn settle(&mut self, at: KtimeNs, was: Was, sink: &mut impl FnMut(&Who, Span)) {
+        let Some(Found { from, until }) = self.found.take() else { return };
+        self.emit(SpanState::Unknown, self.who.since, from, None, sink);
+        match (self.state, was) {
+            // It began to wait after this event.
+            (State::Blocked { .. }, Was::Running) if at <= until => self.state = State::Awake { since: from },
+            // It was read after this event had ended its wait.
+            (State::Awake { .. }, Was::Waiting) if at <= until => self.state = State::Unknown { since: from },
+            _ => {}
+        }
     }
 
     /// The newest event of it.
@@ -126,6 +179,7 @@ impl Goroutine {
     /// It calls gopark. True if a wake must have been lost: it was parked already.
     pub fn park(&mut self, at: KtimeNs, park: Park, sink: &mut impl FnMut(&Who, Span)) -> bool {
         let at = self.clamp(at);
+        self.settle(at, Was::Running, sink);
         match self.state {
             // It ran until here, and nothing tells since when.
             State::Unknown { since } => {
@@ -150,6 +204,7 @@ impl Goroutine {
     /// The park did not happen: the unlock function said no, and it runs on as if it had never tried.
     pub fn park_abort(&mut self, at: KtimeNs, sink: &mut impl FnMut(&Who, Span)) {
         let at = self.clamp(at);
+        self.settle(at, Was::Running, sink);
         match self.state {
             State::Blocked { before: Before::Awake { since }, .. } => self.state = State::Awake { since },
             // The park at least told that it ran then.
@@ -170,6 +225,7 @@ impl Goroutine {
     /// It is made runnable, `by` somebody.
     pub fn wake(&mut self, at: KtimeNs, by: WokenBy, sink: &mut impl FnMut(&Who, Span)) -> Woken {
         let at = self.clamp(at);
+        self.settle(at, Was::Waiting, sink);
         match self.state {
             State::Blocked { since, park, before } => {
                 self.close_before(before, since, park.tid, sink);
@@ -191,6 +247,7 @@ impl Goroutine {
     /// It ends by itself, on thread `tid`.
     pub fn exit(mut self, at: KtimeNs, tid: Tid, sink: &mut impl FnMut(&Who, Span)) -> (Who, KtimeNs) {
         let at = self.clamp(at);
+        self.settle(at, Was::There, sink);
         match self.state {
             State::Unknown { since } => self.emit(SpanState::Unknown, since, at, Some(tid), sink),
             State::Awake { since } => self.emit(SpanState::Awake, since, at, Some(tid), sink),
@@ -206,6 +263,7 @@ impl Goroutine {
     /// The process or the recording ends while it lives: what it did, it did until then.
     pub fn cut(mut self, at: KtimeNs, sink: &mut impl FnMut(&Who, Span)) -> (Who, KtimeNs) {
         let at = self.clamp(at);
+        self.settle(at, Was::There, sink);
         match self.state {
             State::Unknown { since } => self.emit(SpanState::Unknown, since, at, None, sink),
             State::Awake { since } => self.emit(SpanState::Awake, since, at, None, sink),
@@ -220,6 +278,7 @@ impl Goroutine {
     /// Its exit was lost: by `at` it is gone, and since its last event nothing is known.
     pub fn gone(mut self, at: KtimeNs, sink: &mut impl FnMut(&Who, Span)) -> (Who, KtimeNs) {
         let (known, at) = (self.last, self.clamp(at));
+        self.settle(at, Was::There, sink);
         match self.state {
             State::Unknown { since } => self.emit(SpanState::Unknown, since, at, None, sink),
             State::Awake { since } => {
@@ -234,10 +293,10 @@ impl Goroutine {
         (self.who, at)
     }
 
-    fn close_before(&self, before: Before, parked: KtimeNs, tid: Tid, sink: &mut impl FnMut(&Who, Span)) {
+    fn close_before(&self, before: Before, parked: KtimeNs, tid: Option<Tid>, sink: &mut impl FnMut(&Who, Span)) {
         match before {
-            Before::Unknown { since } => self.emit(SpanState::Unknown, since, parked, Some(tid), sink),
-            Before::Awake { since } => self.emit(SpanState::Awake, since, parked, Some(tid), sink),
+            Before::Unknown { since } => self.emit(SpanState::Unknown, since, parked, tid, sink),
+            Before::Awake { since } => self.emit(SpanState::Awake, since, parked, tid, sink),
             Before::Closed => {}
         }
     }
@@ -259,7 +318,7 @@ impl Goroutine {
             stack: park.stack,
             object: park.object,
             woken_by: None,
-            tid: Some(park.tid),
+            tid: park.tid,
         }
     }
 }
@@ -268,7 +327,7 @@ impl Goroutine {
 mod tests {
     use super::*;
 
-    const PARK: super::Park = super::Park { reason: Some(ReasonId(0)), stack: Some(StackId(9)), object: None, tid: Tid(7) };
+    const PARK: super::Park = super::Park { reason: Some(ReasonId(0)), stack: Some(StackId(9)), object: None, tid: Some(Tid(7)) };
 
     #[derive(Clone, Copy)]
     enum Step {
@@ -281,14 +340,22 @@ mod tests {
     }
     use Step::*;
 
+    const ORIGIN: Origin = Origin { parent: None, gopc: Address(1), startpc: Address(2), stack: None };
+
     /// Runs a goroutine through steps; spans as `state start-end`.
     fn run(born: bool, steps: &[Step]) -> Vec<String> {
-        let origin = Origin { parent: None, gopc: Address(1), startpc: Address(2), stack: None };
-        let mut goroutine = Some(if born {
-            Goroutine::born(ImageId(0), Goid(1), KtimeNs(10), origin)
-        } else {
-            Goroutine::met(ImageId(0), Goid(1), KtimeNs(10))
-        });
+        run_from(
+            if born {
+                Goroutine::born(ImageId(0), Goid(1), KtimeNs(10), ORIGIN)
+            } else {
+                Goroutine::met(ImageId(0), Goid(1), KtimeNs(10))
+            },
+            steps,
+        )
+    }
+
+    fn run_from(goroutine: Goroutine, steps: &[Step]) -> Vec<String> {
+        let mut goroutine = Some(goroutine);
         let mut spans = Vec::new();
         let mut sink = |_: &Who, span: Span| {
             spans.push(format!("{} {}-{}", format!("{:?}", span.state).to_lowercase(), span.start.0, span.end.0));
@@ -349,6 +416,42 @@ mod tests {
         ];
         for (name, born, steps, spans) in cases {
             assert_eq!(run(*born, steps), *spans, "{name}");
+        }
+    }
+
+    /// Check what is made of a goroutine that was read out of memory between 20 and 30, waiting or not, by its first event.
+    #[test]
+    fn found_in_memory() {
+        let cases: &[(&str, bool, &[Step], &[&str])] = &[
+            ("woken later", true, &[Wake(40), Cut(50)], &["unknown 10-20", "blocked 20-40", "awake 40-50"]),
+            ("woken while it was read", true, &[Wake(25), Cut(50)], &["unknown 10-20", "blocked 20-25", "awake 25-50"]),
+            ("waits to the end", true, &[Cut(50)], &["unknown 10-20", "blocked 20-50"]),
+            (
+                "parked before it was looked at",
+                true,
+                &[Park(25), Wake(40), Cut(50)],
+                &["unknown 10-20", "awake 20-25", "blocked 25-40", "awake 40-50"],
+            ),
+            ("a lost wake", true, &[Park(40), Cut(50)], &["unknown 10-20", "unknown 20-40", "blocked 40-50"]),
+            ("ran", false, &[Park(40), Cut(50)], &["unknown 10-20", "awake 20-40", "blocked 40-50"]),
+            (
+                "ran after a wake that came before it was looked at",
+                false,
+                &[Wake(25), Cut(50)],
+                &["unknown 10-20", "unknown 20-25", "awake 25-50"],
+            ),
+            ("ended after it was looked at", false, &[Exit(25)], &["unknown 10-20", "awake 20-25"]),
+            (
+                "woken and ended after it was looked at",
+                true,
+                &[Wake(22), Exit(25)],
+                &["unknown 10-20", "blocked 20-22", "awake 22-25"],
+            ),
+        ];
+        for (name, waits, steps, spans) in cases {
+            let who = Who { image: ImageId(0), goid: Goid(1), born_at: None, origin: Some(ORIGIN), since: KtimeNs(10) };
+            let found = Goroutine::found(who, KtimeNs(20), KtimeNs(30), waits.then_some(PARK));
+            assert_eq!(run_from(found, steps), *spans, "{name}");
         }
     }
 }

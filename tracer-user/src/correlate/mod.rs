@@ -17,6 +17,7 @@ use crate::{
     recording::contract::Binary,
 };
 
+mod dump;
 pub mod goroutine;
 pub mod loss;
 pub mod process;
@@ -195,6 +196,12 @@ impl Engine {
                 let change = self.processes.exec(event.tgid, *start_boottime_ns, args, event.at);
                 self.apply(change, sink);
             }
+            What::ProcessMet { start_boottime_ns, args, args_truncated } => {
+                let args = (args.clone(), *args_truncated);
+                let change = self.processes.met(event.tgid, *start_boottime_ns, args, event.at);
+                self.lost_process_exit(change);
+                self.apply(change, sink);
+            }
             What::ProcessExit { start_boottime_ns, wait_status } => {
                 let changes = self.processes.exit(event.tgid, *start_boottime_ns, *wait_status, event.at);
                 self.lost_process_exit(changes[0]);
@@ -280,7 +287,7 @@ impl Engine {
                 let on_channel = reason.is_some_and(|id| self.reasons[id.0 as usize].starts_with("chan "));
                 let hchan_lock = program.and_then(|program| program.hchan_lock).filter(|_| on_channel);
                 let object = lock.map(|lock| Address(lock.0.wrapping_sub(hchan_lock.unwrap_or(0))));
-                let park = Park { reason, stack, object, tid: event.tid };
+                let park = Park { reason, stack, object, tid: Some(event.tid) };
                 if let Some(goroutine) = self.goroutine(image, goid)
                     && goroutine.park(event.at, park, &mut |who, span| sink.span(who, &span))
                 {
@@ -303,7 +310,11 @@ impl Engine {
                 }
             }
             What::GoroutineExit { goid } => self.exit(image, goid, event, sink),
-            What::Stack { .. } | What::ProcessFork { .. } | What::ProcessExec { .. } | What::ProcessExit { .. } => {}
+            What::Stack { .. }
+            | What::ProcessFork { .. }
+            | What::ProcessExec { .. }
+            | What::ProcessMet { .. }
+            | What::ProcessExit { .. } => {}
         }
     }
 
@@ -315,7 +326,7 @@ impl Engine {
             return;
         }
         let fresh = Goroutine::born(image, goid, at, origin);
-        if let Some(old) = population.live.insert(goid, fresh) {
+        if let Some(old) = population.live.insert(goid, fresh).filter(|old| !old.is_only_found()) {
             let (who, ended_at) = old.gone(at, &mut |who, span| sink.span(who, &span));
             sink.life(&who, &Life { ended_at, end: LifeEnd::Gone });
             self.repairs.count("lost_exit");

@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 use crate::{
     clock::KtimeNs,
     id::{Address, BinaryId, ProcessKey, Tgid},
+    recording::contract::Joined,
 };
 
 /// A process of this recording, by order of appearance.
@@ -190,6 +191,34 @@ impl Processes {
         change
     }
 
+    /// A process that ran before it was followed told who it is.
+    pub fn met(&mut self, tgid: Tgid, boottime_ns: u64, args: (Vec<String>, bool), at: KtimeNs) -> Change {
+        let (id, change) = self.identified(tgid, boottime_ns, at);
+        let image = *self.process(id).images.last().expect("a process has an image");
+        let entry = &mut self.images[image.0 as usize];
+        if entry.args.is_empty() {
+            (entry.args, entry.args_truncated) = args;
+        }
+        change
+    }
+
+    /// The same, told by somebody who looked at it. What its own events told of binary and load bias stands.
+    pub fn joined(&mut self, joined: &Joined) -> Change {
+        let key = ProcessKey { tgid: joined.tgid, start_ticks: joined.start_ticks };
+        let (id, change) = self.of_key(key, joined.at);
+        let process = &mut self.processes[id.0 as usize];
+        process.parent = process.parent.or(joined.parent);
+        let image = *process.images.last().expect("a process has an image");
+        let entry = &mut self.images[image.0 as usize];
+        if entry.args.is_empty() {
+            entry.args.clone_from(&joined.args);
+        }
+        entry.binary.get_or_insert(joined.binary);
+        entry.bias.get_or_insert(joined.load_bias);
+        entry.first_hit.get_or_insert(joined.at);
+        change
+    }
+
     /// The last thread of a process exited.
     pub fn exit(&mut self, tgid: Tgid, boottime_ns: u64, wait_status: u32, at: KtimeNs) -> [Change; 2] {
         let (id, before) = self.identified(tgid, boottime_ns, at);
@@ -198,7 +227,11 @@ impl Processes {
 
     /// The process of that tgid and start; another one that held the tgid has ended unseen.
     fn identified(&mut self, tgid: Tgid, boottime_ns: u64, at: KtimeNs) -> (ProcessId, Change) {
-        let key = ProcessKey::from_boottime(tgid, boottime_ns);
+        self.of_key(ProcessKey::from_boottime(tgid, boottime_ns), at)
+    }
+
+    fn of_key(&mut self, key: ProcessKey, at: KtimeNs) -> (ProcessId, Change) {
+        let tgid = key.tgid;
         let mut change = Change::None;
         if let Some(&id) = self.current.get(&tgid) {
             if *self.processes[id.0 as usize].key.get_or_insert(key) == key {

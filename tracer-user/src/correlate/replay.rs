@@ -1,6 +1,6 @@
 //! Runs a whole recording through decode, order and correlate, and keeps what outputs need to explain the result.
 
-use std::io::Read;
+use std::{collections::VecDeque, io::Read};
 
 use rustc_hash::FxHashMap;
 
@@ -8,11 +8,11 @@ use crate::{
     clock::KtimeNs,
     decode::decode,
     event::{Event, What},
-    id::{Address, BinaryId, StackId},
+    id::{Address, BinaryId, StackId, Tgid},
     order::{DEFAULT_WINDOW_NS, OrderReport, Orderer},
     recording::{
         Block, Completeness, RecordingError,
-        contract::{Binary, Code, Counters, End, Meta, Note, Tier},
+        contract::{Binary, Code, Counters, End, GoroutineDump, Joined, Meta, Note, Tier},
         reader::Recording,
         records,
     },
@@ -71,10 +71,23 @@ pub fn replay<R: Read>(mut recording: Recording<R>, sink: &mut impl Sink) -> Res
                 engine.binary(&binary);
                 tables.binaries.insert(binary.id, binary);
             }
+            Block::Joined(joined) => {
+                tables.expect(&joined);
+                tables.put_off(joined.at, Later::Joined(joined));
+                orderer.hold(tables.hold());
+            }
+            Block::Dump(dump) => {
+                if dump.last {
+                    tables.awaited.remove(&dump.tgid);
+                }
+                tables.put_off(dump.from, Later::Dump(dump));
+                orderer.hold(tables.hold());
+            }
             other => tables.keep(other),
         }
     }
     let order = orderer.finish(&mut |event| tables.release(event, &mut engine, sink));
+    tables.catch_up(KtimeNs::MAX, &mut engine, sink);
     let ended_at = tables.end.as_ref().map_or(tables.newest, |end| end.at);
     let ended_at = engine.finish(ended_at, sink);
     Ok(Replayed {
@@ -104,10 +117,59 @@ struct Tables {
     end: Option<End>,
     undecodable: u64,
     newest: KtimeNs,
+    /// What is to be told before the events of its time, by time.
+    later: VecDeque<(KtimeNs, Later)>,
+    /// Processes whose dump is still to come, and from when it tells.
+    awaited: FxHashMap<Tgid, KtimeNs>,
+    /// When the probes began to be taken away.
+    detaching: Option<KtimeNs>,
+}
+
+/// What was learned by looking at a process.
+enum Later {
+    Joined(Joined),
+    Dump(GoroutineDump),
 }
 
 impl Tables {
+    fn expect(&mut self, joined: &Joined) {
+        if joined.dump_follows {
+            self.awaited.insert(joined.tgid, joined.at);
+        }
+    }
+
+    /// From when on events must wait for a dump.
+    fn hold(&self) -> KtimeNs {
+        self.awaited.values().copied().min().unwrap_or(KtimeNs::MAX)
+    }
+
+    fn put_off(&mut self, at: KtimeNs, what: Later) {
+        let place = self.later.partition_point(|(earlier, _)| *earlier <= at);
+        self.later.insert(place, (at, what));
+    }
+
+    /// Tells what belongs before an event of that time.
+    fn catch_up(&mut self, at: KtimeNs, engine: &mut Engine, sink: &mut impl Sink) {
+        while self.later.front().is_some_and(|(time, _)| *time <= at) {
+            let Some((time, what)) = self.later.pop_front() else { return };
+            self.newest = self.newest.max(time);
+            match what {
+                Later::Joined(joined) => engine.joined(&joined, sink),
+                Later::Dump(dump) => {
+                    engine.dump(&dump);
+                    let stacks = dump.stacks.into_iter();
+                    self.stacks
+                        .extend(stacks.map(|stack| (stack.id, Stack { pcs: stack.pcs.into(), truncated: stack.truncated })));
+                }
+            }
+        }
+    }
+
     fn release(&mut self, event: Event, engine: &mut Engine, sink: &mut impl Sink) {
+        if self.detaching.is_some_and(|at| event.at > at) {
+            return;
+        }
+        self.catch_up(event.at, engine, sink);
         self.newest = self.newest.max(event.at);
         match event.what {
             What::Stack { id, pcs, truncated } => {
@@ -120,6 +182,7 @@ impl Tables {
     fn keep(&mut self, block: Block) {
         match block {
             Block::Code(code) => self.code.push(code),
+            Block::Note(Note::Detaching { at }) => self.detaching = Some(at),
             Block::Note(note) => self.notes.push(note),
             Block::Counters(counters) => {
                 self.newest = self.newest.max(counters.at);
@@ -127,7 +190,7 @@ impl Tables {
             }
             Block::End(end) => self.end = Some(end),
             // Records and binaries went elsewhere; a second meta block says nothing new.
-            Block::Records(_) | Block::Binary(_) | Block::Meta(_) => {}
+            Block::Records(_) | Block::Binary(_) | Block::Meta(_) | Block::Joined(_) | Block::Dump(_) => {}
         }
     }
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     event::Event,
     id::{SiteId, Tgid},
-    recording::contract::Site,
+    recording::contract::{DumpedGoroutine, GoroutineDump, Joined, Site, Tier},
 };
 
 /// Collects what the engine tells, as text.
@@ -86,6 +86,88 @@ fn channel_wait() {
     assert_eq!(engine.reason(blocked.reason.unwrap()), "chan receive");
     assert_eq!((blocked.object, blocked.woken_by), (Some(Address(0xc000)), Some(WokenBy::Goroutine(Goid(1)))));
     assert_eq!(told.lives[0].1, Life { ended_at: KtimeNs(40), end: LifeEnd::Exit });
+}
+
+/// A process joined at 5, and what its memory told between 10 and 20: goroutines that wait, or do not.
+fn dumped(engine: &mut Engine, told: &mut Told, goroutines: &[(u64, bool)]) {
+    let joined = Joined {
+        at: KtimeNs(5),
+        tgid: Tgid(7),
+        start_ticks: 0,
+        parent: Some(Tgid(1)),
+        args: vec!["app".into()],
+        binary: BinaryId(1),
+        load_bias: 0x1000,
+        dump_follows: true,
+    };
+    engine.joined(&joined, told);
+    let goroutines = goroutines.iter().map(|(goid, waits)| DumpedGoroutine {
+        goid: Goid(*goid),
+        parent: None,
+        gopc: Address(0x10),
+        startpc: Address(0x20),
+        state: Some(if *waits { "waiting" } else { "running" }.into()),
+        wait_reason: waits.then(|| "chan receive".into()),
+        stack: None,
+    });
+    engine.dump(&GoroutineDump {
+        tgid: Tgid(7),
+        from: KtimeNs(10),
+        to: KtimeNs(20),
+        tier: Tier::T2,
+        goroutines: goroutines.collect(),
+        stacks: vec![],
+        torn: 0,
+        last: true,
+        problem: None,
+    });
+}
+
+/// Check that of those in a dump nobody who was born since is told of twice, nobody who ended before comes back, and one who was met
+/// before learns where it comes from.
+#[test]
+fn dump_between_events() {
+    let (mut told, mut engine) = (Told::default(), Engine::default());
+    engine.binary(&program());
+    for early in [birth(6, 1), exit(7, 1), park(8, 2, 1), birth(9, 3)] {
+        engine.event(&early, &mut told);
+    }
+    dumped(&mut engine, &mut told, &[(1, false), (2, true), (3, false), (4, true), (5, false), (6, false)]);
+    for late in [birth(12, 6), exit(15, 5), exit(30, 6)] {
+        engine.event(&late, &mut told);
+    }
+    engine.finish(KtimeNs(50), &mut told);
+    told.lives.sort_by_key(|(who, _)| who.goid);
+    let lives: Vec<_> = told.lives.iter().map(|(who, life)| (who.goid.0, who.born_at.map(|at| at.0), life.end)).collect();
+    assert_eq!(
+        lives,
+        [
+            (1, Some(6), LifeEnd::Exit),
+            (2, None, LifeEnd::RecordingEnd),
+            (3, Some(9), LifeEnd::RecordingEnd),
+            (4, None, LifeEnd::RecordingEnd),
+            (5, None, LifeEnd::Exit),
+            (6, Some(12), LifeEnd::Exit),
+        ]
+    );
+    assert!(told.lives.iter().all(|(who, _)| who.origin.is_some()));
+    assert!(engine.repairs().by_kind.is_empty(), "{:?}", engine.repairs());
+    assert!(told.spans.iter().all(|(who, span)| who.born_at.is_none() || span.state != SpanState::Unknown));
+}
+
+/// Check that a joined process keeps what its events told of it, and a later one of the same number is another.
+#[test]
+fn joined_process() {
+    let (mut told, mut engine) = (Told::default(), Engine::default());
+    engine.binary(&program());
+    engine.event(&event(4, 0, What::ProcessImage { ip: Address(0x3000) }), &mut told);
+    dumped(&mut engine, &mut told, &[]);
+    let (_, process) = engine.processes().processes().next().unwrap();
+    let image = engine.processes().image(process.images[0]);
+    assert_eq!((image.bias, image.binary, process.parent), (Some(0x2000), Some(BinaryId(1)), Some(Tgid(1))));
+    let met = What::ProcessMet { start_boottime_ns: 70_000_000, args: vec!["other".into()], args_truncated: false };
+    engine.event(&Event { binary: None, ..event(30, 0, met) }, &mut told);
+    assert_eq!(engine.processes().processes().count(), 2);
 }
 
 /// Check that a pseudo-wait never shows as blocked.

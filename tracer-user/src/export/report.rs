@@ -50,6 +50,8 @@ pub struct MetaOut {
     pub kernel: String,
     pub cpus: u32,
     pub command: Vec<String>,
+    /// What was attached to, in place of a command.
+    pub target: Option<String>,
     pub tier: Tier,
     /// Wall time of the recording's zero, and how exact it is.
     pub zero_unix_ns: u64,
@@ -258,7 +260,7 @@ fn meta(replayed: &Replayed) -> MetaOut {
     };
     let warnings = replayed.notes.iter().filter_map(|note| match note {
         Note::Warning { text, .. } => Some(text.clone()),
-        Note::Coverage { .. } | Note::Unprobed { .. } => None,
+        Note::Coverage { .. } | Note::Unprobed { .. } | Note::Detaching { .. } => None,
     });
     MetaOut {
         lifetrace: meta.lifetrace.clone(),
@@ -266,6 +268,7 @@ fn meta(replayed: &Replayed) -> MetaOut {
         kernel: meta.kernel.clone(),
         cpus: meta.cpus,
         command: meta.command.clone(),
+        target: meta.target.clone(),
         tier: meta.tier,
         zero_unix_ns: meta.clock.wall_ns.0,
         clock_error_ns: meta.clock.error_ns,

@@ -14,8 +14,9 @@ const MAX_WAITS: usize = 4;
 /// Writes the report; `color` allows for escape sequences.
 pub fn write(report: &Report, color: bool, out: &mut impl Write) -> io::Result<()> {
     let heading = |text: &str| if color { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() };
-    let command = plain(&report.meta.command.join(" "));
-    writeln!(out, "{}", heading(&format!("lifetrace report: {}", if command.is_empty() { "(no command)" } else { &command })))?;
+    let target = report.meta.target.as_ref().map(|target| format!("attach {target}"));
+    let of = plain(&target.unwrap_or_else(|| report.meta.command.join(" ")));
+    writeln!(out, "{}", heading(&format!("lifetrace report: {}", if of.is_empty() { "(no command)" } else { &of })))?;
     let meta = &report.meta;
     writeln!(
         out,

@@ -47,6 +47,6 @@ fn is_hit(kind: Kind) -> bool {
     use Kind::*;
     match kind {
         GoroutineBirth | GoroutinePark | GoroutineParkAbort | GoroutineWake | GoroutineExit => true,
-        Stack | ProcessImage | ProcessFork | ProcessExec | ProcessExit => false,
+        Stack | ProcessImage | ProcessFork | ProcessExec | ProcessExit | ProcessMet => false,
     }
 }

@@ -18,12 +18,21 @@ const ROUND: usize = 32_768;
 pub struct Ring {
     ring: RingBuf<MapData>,
     delivered: [u64; Kind::LIMIT as usize],
-    executed: Vec<Tgid>,
+    appeared: Vec<Appeared>,
+}
+
+/// A process that userspace should look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appeared {
+    /// It executed a program.
+    Executed(Tgid),
+    /// It ran before, and was adopted by the BPF side.
+    Met(Tgid),
 }
 
 impl Ring {
     pub(super) fn new(ring: RingBuf<MapData>) -> Self {
-        Self { ring, delivered: [0; Kind::LIMIT as usize], executed: Vec::new() }
+        Self { ring, delivered: [0; Kind::LIMIT as usize], appeared: Vec::new() }
     }
 
     /// Records taken out so far, by kind.
@@ -31,9 +40,9 @@ impl Ring {
         &self.delivered
     }
 
-    /// Processes that executed a program, since this was last asked.
-    pub fn take_executed(&mut self) -> Vec<Tgid> {
-        std::mem::take(&mut self.executed)
+    /// Processes to look at, since this was last asked.
+    pub fn take_appeared(&mut self) -> Vec<Appeared> {
+        std::mem::take(&mut self.appeared)
     }
 
     /// Moves records into `block`, each behind its length, until the ring is empty, the round is over or the block holds
@@ -49,10 +58,15 @@ impl Ring {
                     if let Some(delivered) = self.delivered.get_mut(kind) {
                         *delivered += 1;
                     }
-                    if kind == Kind::ProcessExec as usize
+                    let appeared: Option<fn(Tgid) -> Appeared> = match kind {
+                        _ if kind == Kind::ProcessExec as usize => Some(Appeared::Executed),
+                        _ if kind == Kind::ProcessMet as usize => Some(Appeared::Met),
+                        _ => None,
+                    };
+                    if let Some(appeared) = appeared
                         && let Ok((header, _)) = Header::read_from_prefix(&record)
                     {
-                        self.executed.push(Tgid(header.tgid));
+                        self.appeared.push(appeared(Tgid(header.tgid)));
                     }
                     frame_record(block, &record);
                 }

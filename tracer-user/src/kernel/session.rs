@@ -9,7 +9,7 @@ use std::{
 
 use aya::{
     Btf, Ebpf, EbpfLoader, include_bytes_aligned,
-    maps::{Array, Map, MapData, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::{
         BtfTracePoint, UProbe,
         uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope},
@@ -17,7 +17,7 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use rustc_hash::FxHashMap;
-use tracer_common::config::{Cookie, GoLayout, KernelLayout, MAX_BINARIES, pt_regs_offset};
+use tracer_common::config::{Adoption, Cookie, Followed, GoLayout, KernelLayout, MAX_BINARIES, pt_regs_offset};
 
 use super::{
     KernelError, counters,
@@ -28,7 +28,7 @@ use super::{
 use crate::{
     clock::ktime_now,
     golang::{Hook, HookSite},
-    id::{BinaryId, SiteId, Tid},
+    id::{BinaryId, SiteId, Tgid, Tid},
     recording::contract::Counters,
 };
 
@@ -37,6 +37,9 @@ static OBJECT: &[u8] = include_bytes_aligned!("../../../tracer-ebpf/prebuilt/lif
 
 const TRACEPOINTS: [&str; 3] = ["sched_process_fork", "sched_process_exec", "sched_process_exit"];
 const PROBES: [&str; 6] = ["go_newproc1", "go_gopark", "go_park_m", "go_ready", "go_gdestroy", "empty"];
+
+/// `BPF_NOEXIST` of `linux/bpf.h`: only if there is no such entry.
+const BPF_NOEXIST: u64 = 1;
 
 /// Threads that close probes side by side.
 const CLOSERS: usize = 16;
@@ -66,6 +69,8 @@ pub struct Target<'a> {
     pub sites: &'a [(SiteId, HookSite)],
     /// Probes that do nothing: the floor of a benchmark.
     pub empty: bool,
+    /// Which processes are followed from their first hit on: `ADOPT_…` of [`tracer_common::config`].
+    pub adopt: u8,
 }
 
 /// Loaded programs. Dropping it detaches everything; [`Session::detach`] does it side by side.
@@ -77,7 +82,9 @@ pub struct Session {
     counters: PerCpuArray<MapData, u64>,
     layouts: Array<MapData, Pod<GoLayout>>,
     kernel: Array<MapData, Pod<KernelLayout>>,
+    followed: HashMap<MapData, u32, Pod<Followed>>,
     followed_fd: OwnedFd,
+    adoption: Array<MapData, Pod<Adoption>>,
     kernel_layout: KernelLayout,
 }
 
@@ -117,7 +124,9 @@ impl Session {
             counters: PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).map_err(KernelError::map("COUNTERS"))?,
             layouts: Array::try_from(take(&mut ebpf, "LAYOUTS")?).map_err(KernelError::map("LAYOUTS"))?,
             kernel: Array::try_from(take(&mut ebpf, "KERNEL")?).map_err(KernelError::map("KERNEL"))?,
+            followed: HashMap::try_from(followed).map_err(KernelError::map("FOLLOWED"))?,
             followed_fd,
+            adoption: Array::try_from(take(&mut ebpf, "ADOPTION")?).map_err(KernelError::map("ADOPTION"))?,
             links: FxHashMap::default(),
             kernel_layout,
             multi,
@@ -155,6 +164,32 @@ impl Session {
         self.kernel.set(0, Pod(layout), 0).map_err(KernelError::map("KERNEL"))
     }
 
+    /// Follows a process that runs already: its hits count from here on.
+    pub fn follow(&mut self, tgid: Tgid) -> Result<(), KernelError> {
+        match self.followed.insert(tgid.0, Pod(Followed::default()), BPF_NOEXIST) {
+            // The BPF side was first.
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+            other => other.map_err(KernelError::map("FOLLOWED")),
+        }
+    }
+
+    /// Follows a process no more.
+    pub fn forget(&mut self, tgid: Tgid) {
+        // ENOENT: it has ended.
+        let _ = self.followed.remove(&tgid.0);
+    }
+
+    /// Whether a process is followed, by us or because the BPF side adopted it.
+    pub fn follows(&self, tgid: Tgid) -> bool {
+        self.followed.get(&tgid.0, 0).is_ok()
+    }
+
+    /// From here on, every process of this cgroup is followed that executes a program or hits a probe.
+    pub fn adopt_cgroup(&mut self, cgroup: u64, level: u32) -> Result<(), KernelError> {
+        let adoption = Adoption { cgroup, level, _pad: 0 };
+        self.adoption.set(0, Pod(adoption), 0).map_err(KernelError::map("ADOPTION"))
+    }
+
     /// Sets every probe of a plan. On failure those already set are taken back.
     pub fn attach(&mut self, target: &Target<'_>) -> Result<(), KernelError> {
         let index = u32::from(target.id.0);
@@ -165,7 +200,7 @@ impl Session {
         let mut by_program: BTreeMap<&'static str, Vec<Point>> = BTreeMap::new();
         for (site_id, site) in target.sites {
             let program = if target.empty { "empty" } else { program_of(site.hook) };
-            let cookie = cookie(target.id, *site_id, site).to_u64();
+            let cookie = cookie(target, *site_id, site).to_u64();
             by_program.entry(program).or_default().push(Point { file_offset: site.file_offset, cookie });
         }
         let mut links = Vec::new();
@@ -255,13 +290,13 @@ fn duplicate(map: &Map) -> Result<OwnedFd, KernelError> {
 }
 
 /// What the BPF side is told at a site.
-fn cookie(binary: BinaryId, site_id: SiteId, site: &HookSite) -> Cookie {
+fn cookie(target: &Target<'_>, site_id: SiteId, site: &HookSite) -> Cookie {
     let zero_flag = match site.needs_zf {
         None => 0,
         Some(false) => 1,
         Some(true) => 2,
     };
-    Cookie { binary: binary.0, site: site_id.0, register: pt_regs_offset(site.register), zero_flag }
+    Cookie { binary: target.id.0, site: site_id.0, register: pt_regs_offset(site.register), adopt: target.adopt, zero_flag }
 }
 
 /// The program that serves a hook.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::{ClockTie, KtimeNs},
-    id::{Address, BinaryId, SiteId, Tgid},
+    id::{Address, BinaryId, Goid, SiteId, StackId, Tgid},
 };
 
 /// The first block: who recorded what, when, where.
@@ -20,6 +20,9 @@ pub struct Meta {
     pub tier: Tier,
     /// The command followed (`run`), as given.
     pub command: Vec<String>,
+    /// What was attached to (`attach`): `--pid 4711`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
     /// Calibrated cost of one hit of an empty probe on this machine, in nanoseconds; `None` where it was not measured.
     pub hit_cost_ns: Option<u64>,
 }
@@ -61,6 +64,66 @@ pub struct Site {
     pub instruction: String,
 }
 
+/// A process that ran already when it came to be followed. What it did before is not known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joined {
+    /// From here on its probes report.
+    pub at: KtimeNs,
+    pub tgid: Tgid,
+    /// `starttime` of `/proc/PID/stat`, in ticks.
+    pub start_ticks: u64,
+    pub parent: Option<Tgid>,
+    pub args: Vec<String>,
+    /// What it runs, and by how much that was moved when it was loaded.
+    pub binary: BinaryId,
+    pub load_bias: u64,
+    /// Its goroutines follow in [`GoroutineDump`]s, taken from here on.
+    pub dump_follows: bool,
+}
+
+/// Goroutines that were read out of a process's memory while it ran: one part of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GoroutineDump {
+    pub tgid: Tgid,
+    /// When the reading began and ended. Anything that an event of that time or later says is newer.
+    pub from: KtimeNs,
+    pub to: KtimeNs,
+    /// Detail at which the process is followed: below T2 what they do now is not kept up.
+    pub tier: Tier,
+    pub goroutines: Vec<DumpedGoroutine>,
+    /// Stacks that are not in an earlier part, by id.
+    pub stacks: Vec<DumpedStack>,
+    /// Goroutines that could not be read because they kept changing.
+    pub torn: u64,
+    /// No part follows.
+    pub last: bool,
+    /// Why nothing, or not all, could be read.
+    pub problem: Option<String>,
+}
+
+/// One goroutine of a [`GoroutineDump`]; addresses are those of the process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DumpedGoroutine {
+    pub goid: Goid,
+    pub parent: Option<Goid>,
+    pub gopc: Address,
+    pub startpc: Address,
+    /// In the runtime's words (`waiting`, `running`, …); `None`: it changed whenever it was looked at.
+    pub state: Option<String>,
+    /// What it waits for, if it waits and that is known.
+    pub wait_reason: Option<String>,
+    /// Where it waits: return addresses as a park has them.
+    pub stack: Option<StackId>,
+}
+
+/// Return addresses, innermost first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DumpedStack {
+    pub id: StackId,
+    pub pcs: Vec<Address>,
+    pub truncated: bool,
+}
+
 /// Symbols of code addresses of one binary.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Code {
@@ -100,6 +163,8 @@ pub enum Note {
     Coverage { at: KtimeNs, binary: BinaryId, tier: Tier },
     /// A process that runs without probes, and why.
     Unprobed { at: KtimeNs, tgid: Tgid, exe: String, reason: String },
+    /// The probes are taken away from here on, one program after the other: later events are not all there, and tell nothing.
+    Detaching { at: KtimeNs },
     /// Free text for people.
     Warning { at: KtimeNs, text: String },
 }
@@ -144,7 +209,7 @@ pub struct KindCount {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct End {
     pub at: KtimeNs,
-    /// Why it ended: `exited`, `interrupted`, `write_error`.
+    /// Why it ended: `exited`, `interrupted`, `time_over`, `write_error`.
     pub reason: String,
     /// Wait status of the command, where there was one.
     pub wait_status: Option<i32>,

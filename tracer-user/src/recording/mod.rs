@@ -18,7 +18,7 @@ pub mod contract;
 pub mod reader;
 pub mod writer;
 
-use contract::{Binary, Code, Counters, End, Meta, Note};
+use contract::{Binary, Code, Counters, End, GoroutineDump, Joined, Meta, Note};
 
 /// What a recording begins with.
 const FILE_MAGIC: [u8; 8] = *b"lifetrac";
@@ -42,12 +42,14 @@ pub enum Kind {
     Note = 5,
     Counters = 6,
     End = 7,
+    Joined = 8,
+    Dump = 9,
 }
 
 impl Kind {
     fn from_u8(value: u8) -> Option<Self> {
         use Kind::*;
-        [Meta, Records, Binary, Code, Note, Counters, End].into_iter().find(|kind| *kind as u8 == value)
+        [Meta, Records, Binary, Code, Note, Counters, End, Joined, Dump].into_iter().find(|kind| *kind as u8 == value)
     }
 }
 
@@ -69,6 +71,8 @@ pub enum Block {
     Note(Note),
     Counters(Counters),
     End(End),
+    Joined(Joined),
+    Dump(GoroutineDump),
     /// A second meta block (recordings joined by hand).
     Meta(Meta),
 }

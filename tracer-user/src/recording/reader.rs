@@ -162,6 +162,8 @@ impl<R: Read> Recording<R> {
             Kind::Note => Block::Note(self.json(&raw)?),
             Kind::Counters => Block::Counters(self.json(&raw)?),
             Kind::End => Block::End(self.json(&raw)?),
+            Kind::Joined => Block::Joined(self.json(&raw)?),
+            Kind::Dump => Block::Dump(self.json(&raw)?),
         })
     }
 
@@ -265,6 +267,7 @@ fn no_meta() -> Meta {
         clock: ClockTie { ktime_ns: KtimeNs(0), wall_ns: WallTime(0), error_ns: 0 },
         tier: Tier::T0,
         command: Vec::new(),
+        target: None,
         hit_cost_ns: None,
     }
 }

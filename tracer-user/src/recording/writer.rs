@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     BLOCK_HEADER_LEN, BLOCK_MAGIC, Codec, FILE_MAGIC, FORMAT_VERSION, Kind, MAX_PAYLOAD,
-    contract::{Binary, Code, Counters, End, Meta, Note},
+    contract::{Binary, Code, Counters, End, GoroutineDump, Joined, Meta, Note},
 };
 
 const ZSTD_LEVEL: i32 = 1;
@@ -130,6 +130,14 @@ impl<W: Write> Writer<W> {
 
     pub fn counters(&mut self, counters: &Counters) -> Result<(), WriteError> {
         self.json(Kind::Counters, counters)
+    }
+
+    pub fn joined(&mut self, joined: &Joined) -> Result<(), WriteError> {
+        self.json(Kind::Joined, joined)
+    }
+
+    pub fn dump(&mut self, dump: &GoroutineDump) -> Result<(), WriteError> {
+        self.json(Kind::Dump, dump)
     }
 
     /// The last block: with it the recording counts as complete.

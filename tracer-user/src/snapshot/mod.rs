@@ -5,6 +5,7 @@
 //! is read once more, and what keeps changing is counted as torn and not shown as a fact. The memory belongs to whoever is
 //! looked at, so everything is bounded, and nonsense yields an error or fewer goroutines, never a panic.
 
+pub mod dump;
 pub mod goroutine;
 pub mod memory;
 #[cfg(feature = "live")]

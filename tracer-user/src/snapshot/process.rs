@@ -6,6 +6,7 @@ use std::{
     fs::{self, File},
     io::{self, BufRead, BufReader, ErrorKind, IoSliceMut},
     os::unix::fs::MetadataExt,
+    sync::Arc,
 };
 
 use nix::{
@@ -64,7 +65,7 @@ pub enum ProcessError {
 /// A Go process, its program read.
 pub struct Process {
     tgid: Tgid,
-    pub binary: GoBinary,
+    pub binary: Arc<GoBinary>,
     pub bias: u64,
     identity: Identity,
 }
@@ -80,11 +81,16 @@ struct Identity {
 impl Process {
     pub fn open(tgid: Tgid) -> Result<Self, ProcessError> {
         let exe = File::open(path(tgid, "exe")).map_err(|source| refused(tgid, source))?;
-        let identity = identity(tgid).map_err(|source| refused(tgid, source))?;
         let binary = GoBinary::open(&exe).map_err(|error| match error {
             GolangError::NotGo { what } => ProcessError::NotGo { tgid, what: format!("no Go program but {what}") },
             error => ProcessError::Snapshot { tgid, source: error.into() },
         })?;
+        Self::running(tgid, Arc::new(binary))
+    }
+
+    /// The same where its program has been read already.
+    pub fn running(tgid: Tgid, binary: Arc<GoBinary>) -> Result<Self, ProcessError> {
+        let identity = identity(tgid).map_err(|source| refused(tgid, source))?;
         let maps = File::open(path(tgid, "maps")).map_err(|source| refused(tgid, source))?;
         let name = fs::read_link(path(tgid, "exe")).map_err(|source| refused(tgid, source))?;
         let mapping = first_mapping(BufReader::new(maps), identity.inode, &name.to_string_lossy());

@@ -54,6 +54,7 @@ fn report_contract() {
         "hostname": "box",
         "kernel": "6.18.0",
         "lifetrace": "0.1.0",
+        "target": null,
         "tier": "T2",
         "truncated_at": null,
         "warnings": [],

@@ -143,6 +143,7 @@ impl Scene {
             clock: ClockTie { ktime_ns: KtimeNs(ZERO), wall_ns: WallTime(1_700_000_000_000_000_000), error_ns: 40 },
             tier: self.tier.unwrap_or(Tier::T2),
             command: ["./shop", "--workers", "2"].map(str::to_owned).to_vec(),
+            target: None,
             hit_cost_ns: Some(800),
         }
     }

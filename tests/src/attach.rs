@@ -1,0 +1,52 @@
+//! `lifetrace attach`, started and waited for.
+
+use std::{ffi::OsStr, process::Command};
+
+use anyhow::Result;
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::{
+    lifetrace,
+    process::{Finished, Running},
+    recording::Recording,
+};
+
+/// An attach under way.
+pub struct Attached {
+    pub running: Running,
+    recording: Recording,
+}
+
+impl Attached {
+    /// `lifetrace attach ARGS… -o REC`, once it follows its target.
+    pub fn to(args: &[impl AsRef<OsStr>]) -> Result<Self> {
+        let mut attached = Self::start(args)?;
+        attached.running.said("lifetrace: following")?;
+        Ok(attached)
+    }
+
+    /// The same, not waited for.
+    pub fn start(args: &[impl AsRef<OsStr>]) -> Result<Self> {
+        let recording = Recording::in_dir(TempDir::new()?);
+        let running = Running::start(command(args, &recording), None)?;
+        Ok(Self { running, recording })
+    }
+
+    /// Waits for its end, which must be a good one.
+    pub fn finish(self) -> Result<(Finished, Recording)> {
+        Ok((self.running.finish()?.expect_code(0)?, self.recording))
+    }
+
+    /// Ends it as Ctrl-C does.
+    pub fn interrupt(self) -> Result<(Finished, Recording)> {
+        self.running.signal(Signal::SIGINT)?;
+        self.finish()
+    }
+}
+
+fn command(args: &[impl AsRef<OsStr>], recording: &Recording) -> Command {
+    let mut command = lifetrace::command();
+    command.arg("attach").args(args).arg("-o").arg(recording.path());
+    command
+}

@@ -1,0 +1,59 @@
+//! What every recording begins with: the right to trace, the facts of its first block, its file.
+
+use std::{fs::File, path::Path};
+
+use anyhow::{Result, bail};
+use nix::unistd::{getegid, geteuid, setfsgid, setfsuid};
+
+use super::Failure;
+use crate::{
+    clock::ClockTie,
+    kernel::{calibrate, command::Identity, features, session::Session},
+    recording::{
+        contract::{Meta, Tier},
+        writer::Writer,
+    },
+};
+
+/// Whether we are allowed to set probes, and see processes as the kernel names them.
+pub fn may_trace() -> Result<()> {
+    if let Some(missing) = features::missing_privilege() {
+        bail!(missing);
+    }
+    if !features::in_initial_pid_namespace() {
+        bail!("lifetrace must see the initial pid namespace: run it on the host, or in a container with the host's");
+    }
+    Ok(())
+}
+
+/// What a hit costs here, if that can be measured.
+pub fn calibrated(session: &mut Session) -> Option<u64> {
+    calibrate::hit_cost_ns(session).inspect_err(|error| tracing::warn!(%error, "the cost of a hit could not be measured")).ok()
+}
+
+/// The facts of this machine and this moment; what is traced is for the caller to add.
+pub fn meta(tier: Tier, hit_cost_ns: Option<u64>) -> Meta {
+    Meta {
+        lifetrace: env!("CARGO_PKG_VERSION").to_owned(),
+        hostname: features::hostname(),
+        kernel: features::kernel_release(),
+        cpus: std::thread::available_parallelism().map_or(0, |cpus| cpus.get() as u32),
+        clock: ClockTie::now(),
+        tier,
+        command: Vec::new(),
+        target: None,
+        hit_cost_ns,
+    }
+}
+
+/// Creates the recording with the rights of the user it is to belong to.
+pub fn create(output: &Path, meta: &Meta, identity: Option<&Identity>) -> Result<Writer<File>> {
+    if let Some(identity) = identity {
+        setfsgid(identity.gid);
+        setfsuid(identity.uid);
+    }
+    let writer = Writer::create(output, meta).map_err(Failure::ours);
+    setfsuid(geteuid());
+    setfsgid(getegid());
+    Ok(writer?)
+}

@@ -1,0 +1,108 @@
+//! Reading the goroutines of processes that run already, beside the recording.
+//!
+//! A dump may take as long as the ring takes to fill, so a thread of its own makes them, one after the other.
+
+use std::{
+    io::{self, ErrorKind},
+    sync::mpsc::{self, Sender, SyncSender},
+    thread::{self, JoinHandle},
+};
+
+use crate::{
+    capture::{Capture, Message},
+    clock::ktime_now,
+    id::{BinaryId, Tgid},
+    recording::contract::{Note, Tier},
+    snapshot::{
+        dump::{Of, failed, parts},
+        process::{Process, ProcessError},
+    },
+};
+
+/// Why a running process cannot be followed.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    #[error("there is no process {tgid}")]
+    NoProcess { tgid: Tgid },
+    #[error("process {tgid} ended, or became another program, while it was looked at")]
+    Gone { tgid: Tgid },
+    #[error("not allowed to look at process {tgid}: run as root")]
+    Forbidden { tgid: Tgid },
+    #[error("process {tgid} runs no Go program but {what}")]
+    NotGo { tgid: Tgid, what: String },
+    #[error("process {tgid} cannot be traced: {source:#}")]
+    Unprobed { tgid: Tgid, source: anyhow::Error },
+    #[error("the program of process {tgid} could not be probed before")]
+    Refused { tgid: Tgid },
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    #[error("process {tgid} cannot be looked at: {source}")]
+    Io { tgid: Tgid, source: io::Error },
+}
+
+impl JoinError {
+    pub fn of(tgid: Tgid, source: io::Error) -> Self {
+        match source.kind() {
+            ErrorKind::NotFound => Self::NoProcess { tgid },
+            ErrorKind::PermissionDenied => Self::Forbidden { tgid },
+            _ if source.raw_os_error() == Some(libc::ESRCH) => Self::Gone { tgid },
+            _ => Self::Io { tgid, source },
+        }
+    }
+}
+
+/// A process whose goroutines are to be read.
+pub struct Job {
+    pub tgid: Tgid,
+    pub process: Process,
+    pub binary: BinaryId,
+    pub tier: Tier,
+}
+
+/// The thread that reads.
+pub struct Dumper {
+    jobs: Sender<Job>,
+    thread: JoinHandle<()>,
+}
+
+impl Dumper {
+    pub fn start(capture: &Capture) -> io::Result<Self> {
+        let (jobs, waiting) = mpsc::channel::<Job>();
+        let sender = capture.sender();
+        let thread = thread::Builder::new().name("dumper".into()).spawn(move || {
+            if let Some(sender) = sender {
+                waiting.into_iter().for_each(|job| dump(&job, &sender));
+            }
+        })?;
+        Ok(Self { jobs, thread })
+    }
+
+    pub fn dump(&self, job: Job) {
+        // It ends with us, not before.
+        let _ = self.jobs.send(job);
+    }
+
+    /// Waits until every dump is handed over.
+    pub fn finish(self) {
+        drop(self.jobs);
+        let _ = self.thread.join();
+    }
+}
+
+/// Reads and hands over. A process that cannot be read, or ended meanwhile, is one of which the memory told nothing.
+fn dump(job: &Job, sender: &SyncSender<Message>) {
+    let Job { tgid, process, binary, tier } = job;
+    let of = Of { tgid: *tgid, binary: &process.binary, binary_id: *binary, bias: process.bias, tier: *tier };
+    // The receiver is there until the capture is finished, which waits for us.
+    let send = |message| drop(sender.send(message));
+    match process.snapshot() {
+        Ok(snapshot) => parts(&snapshot, of).for_each(|part| send(Message::Dump(Box::new(part)))),
+        Err(error) => {
+            let text =
+                format!("{:#}", anyhow::Error::from(error).context(format!("goroutines of process {tgid} that lived before")));
+            tracing::warn!("{text}");
+            send(Message::Note(Note::Warning { at: ktime_now(), text: text.clone() }));
+            send(Message::Dump(Box::new(failed(of, ktime_now(), text))));
+        }
+    }
+}

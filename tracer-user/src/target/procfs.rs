@@ -1,0 +1,86 @@
+//! What /proc tells of a process (proc_pid_stat(5), proc_pid_cmdline(5)).
+
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+};
+
+use crate::id::{ProcessKey, Tgid};
+
+/// USER_HZ: the unit of times in `/proc/PID/stat`.
+pub const NS_PER_TICK: u64 = 10_000_000;
+/// Bytes of arguments that are kept.
+const MAX_ARGS: u64 = 4096;
+
+/// A process, at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    pub key: ProcessKey,
+    pub parent: Tgid,
+    /// User and system time of all its threads, those that have ended included.
+    pub cpu_ns: u64,
+    /// It has ended, and waits for its parent to ask how.
+    pub zombie: bool,
+}
+
+/// Reads a process's stat line. `NotFound` where there is no such process.
+pub fn stat(tgid: Tgid) -> io::Result<Stat> {
+    let line = fs::read_to_string(format!("/proc/{tgid}/stat"))?;
+    parse(tgid, &line).ok_or_else(|| io::Error::other(format!("/proc/{tgid}/stat makes no sense")))
+}
+
+fn parse(tgid: Tgid, line: &str) -> Option<Stat> {
+    // The name may hold anything; what follows its last parenthesis begins with field 3, the state.
+    let (_, rest) = line.rsplit_once(") ")?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+    Some(Stat {
+        key: ProcessKey { tgid, start_ticks: number(22)? },
+        parent: Tgid(u32::try_from(number(4)?).ok()?),
+        cpu_ns: number(14)?.checked_add(number(15)?)?.checked_mul(NS_PER_TICK)?,
+        zombie: matches!(fields.first(), Some(&("Z" | "X"))),
+    })
+}
+
+/// What it was called with; empty where that cannot be read.
+pub fn args(tgid: Tgid) -> Vec<String> {
+    let mut area = Vec::new();
+    let read = File::open(format!("/proc/{tgid}/cmdline")).and_then(|file| file.take(MAX_ARGS).read_to_end(&mut area));
+    if read.is_err() || area.is_empty() {
+        return Vec::new();
+    }
+    let area = area.strip_suffix(&[0]).unwrap_or(&area);
+    area.split(|byte| *byte == 0).map(|arg| String::from_utf8_lossy(arg).into_owned()).collect()
+}
+
+/// Every process there is.
+pub fn all() -> io::Result<Vec<Tgid>> {
+    let names = fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    Ok(names.map(Tgid).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that a stat line is read whatever the program is called, and nonsense is none.
+    #[test]
+    fn stat_lines() {
+        let line = "77 (a) Z 1 (b)) S 4 5 6 7 8 9 10 11 12 13 100 20 16 17 18 19 20 21 123456 23";
+        let stat = parse(Tgid(77), line).unwrap();
+        assert_eq!((stat.parent, stat.key.start_ticks, stat.cpu_ns), (Tgid(4), 123_456, 1_200_000_000));
+        assert!(!stat.zombie);
+        for line in ["", "77 (x)", "77 (x) S 4", "77 (x) S four 5 6 7 8 9 10 11 12 13 100 20 16 17 18 19 20 21 123456"] {
+            assert_eq!(parse(Tgid(77), line), None, "{line}");
+        }
+    }
+
+    /// Check that we find ourselves.
+    #[test]
+    fn ourselves() {
+        let own = Tgid(std::process::id());
+        assert!(all().unwrap().contains(&own));
+        assert_eq!(stat(own).unwrap().key.tgid, own);
+        assert!(!args(own).is_empty());
+    }
+}
