@@ -230,6 +230,7 @@ impl Recorder {
         let at = ktime_now();
         self.follower.capture().send(Message::Note(Note::Detaching { at }));
         self.follower.session().detach_probes();
+        let detach_ns = Some(ktime_now().since(at));
         // Nothing new comes but from processes that are still followed: their share is bounded by these rounds.
         for _ in 0..LAST_ROUNDS {
             let empty = self.ring.drain(&mut self.block, BLOCK_BYTES);
@@ -249,6 +250,7 @@ impl Recorder {
         capture.send(Message::End(End {
             at,
             reason: over.reason.to_owned(),
+            detach_ns,
             wait_status: over.command.map(|ended| ended.status.into_raw()),
             target_cpu_ns: over.command.map(|ended| ended.cpu_ns).or(joined_cpu_ns),
         }));

@@ -61,6 +61,7 @@ pub struct MetaOut {
     pub completeness: &'static str,
     pub truncated_at: Option<u64>,
     pub end_reason: Option<String>,
+    pub detach_ns: Option<u64>,
     pub warnings: Vec<String>,
 }
 
@@ -276,6 +277,7 @@ fn meta(replayed: &Replayed) -> MetaOut {
         completeness,
         truncated_at,
         end_reason: replayed.end.as_ref().map(|end| end.reason.clone()),
+        detach_ns: replayed.end.as_ref().and_then(|end| end.detach_ns),
         warnings: warnings.collect(),
     }
 }

@@ -211,6 +211,9 @@ pub struct End {
     pub at: KtimeNs,
     /// Why it ended: `exited`, `interrupted`, `time_over`, `write_error`.
     pub reason: String,
+    /// How long it took to take the probes away, ns.
+    #[serde(default)]
+    pub detach_ns: Option<u64>,
     /// Wait status of the command, where there was one.
     pub wait_status: Option<i32>,
     /// CPU time of the command and its reaped descendants (user and system), ns.

@@ -49,6 +49,7 @@ fn report_contract() {
         ],
         "completeness": "complete",
         "cpus": 2,
+        "detach_ns": null,
         "end_reason": "exited",
         "hit_cost_ns": 800,
         "hostname": "box",
