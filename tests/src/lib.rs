@@ -14,6 +14,7 @@
 pub mod bpf;
 pub mod deadline;
 pub mod disk;
+pub mod dump;
 pub mod fixture;
 pub mod lifetrace;
 pub mod memory;

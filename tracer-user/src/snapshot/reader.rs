@@ -50,8 +50,10 @@ pub fn read(memory: &impl Memory, program: &Program<'_>, detail: Detail) -> Resu
     let listed = pointers.len();
     pointers.retain(|pointer| *pointer != 0 && pointer.is_multiple_of(8));
     reader.found.torn += (listed - pointers.len()) as u64;
-    pointers.sort_unstable();
+    // In runs that ascend already: the runtime allocates many at once.
+    pointers.sort();
     pointers.dedup();
+    reader.found.all.reserve(pointers.len());
     for chunk in pointers.chunks(CHUNK) {
         let mut left = reader.pass(chunk, false)?;
         for pass in 1..PASSES {
@@ -64,7 +66,7 @@ pub fn read(memory: &impl Memory, program: &Program<'_>, detail: Detail) -> Resu
     let Reader { mut found, stacks, labels, .. } = reader;
     found.stacks = stacks.all;
     found.labels = labels.into_sets();
-    found.all.sort_unstable_by_key(|goroutine| goroutine.goid);
+    found.all.sort_by_cached_key(|goroutine| goroutine.goid);
     Ok(found)
 }
 
