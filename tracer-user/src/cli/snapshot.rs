@@ -29,8 +29,8 @@ pub fn snapshot(args: &SnapshotArgs, global: Global) -> Result<(), Failure> {
     })?;
     if !global.quiet {
         let (all, torn) = (snapshot.found.all.len(), snapshot.found.torn);
-        let milliseconds = snapshot.duration_ns / 1_000_000;
-        let _ = writeln!(std::io::stderr(), "lifetrace: {all} goroutines read in {milliseconds} ms; {torn} changed meanwhile");
+        let milliseconds = snapshot.duration_ns as f64 / 1e6;
+        let _ = writeln!(std::io::stderr(), "lifetrace: {all} goroutines read in {milliseconds:.1} ms; {torn} changed meanwhile");
     }
     Ok(())
 }

@@ -43,6 +43,13 @@ pub struct Reading {
 }
 
 impl Reading {
+    /// A reading of its own.
+    pub fn of(memory: &impl Memory, pieces: &[Piece]) -> Result<Self, MemoryError> {
+        let mut reading = Self::default();
+        reading.read(memory, pieces.iter().copied())?;
+        Ok(reading)
+    }
+
     /// Reads `pieces`, each on its own. Answers how many bytes that were to be.
     pub fn read(&mut self, memory: &impl Memory, pieces: impl IntoIterator<Item = Piece>) -> Result<u64, MemoryError> {
         self.pieces.clear();
@@ -208,9 +215,8 @@ mod tests {
     fn used_again() {
         let memory = Fake::default();
         memory.block(0x1000, vec![7; 64]);
-        let mut reading = Reading::default();
         let piece = |address, len| Piece { address, len };
-        assert_eq!(reading.read(&memory, [piece(0x1000, 64)]).unwrap(), 64);
+        let mut reading = Reading::of(&memory, &[piece(0x1000, 64)]).unwrap();
         assert_eq!(reading.piece(0).len(), 64);
         assert_eq!(reading.read(&memory, [piece(0x9000, 8), piece(0x1000, 8)]).unwrap(), 16);
         assert_eq!((reading.piece(0), reading.piece(1), reading.piece(2)), (&[][..], &[7; 8][..], &[][..]));
