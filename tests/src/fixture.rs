@@ -16,6 +16,15 @@ pub fn go(name: &str) -> Result<PathBuf> {
     built(name)
 }
 
+/// Builds a Go fixture once more, elsewhere and in another way.
+pub fn go_built_with(name: &str, into: &Path, flags: &[&str], cgo: &str) -> Result<PathBuf> {
+    let mut command = Command::new(go_command().context("no go command")?);
+    command.current_dir(workspace().join("tests/fixtures/go")).env("GOTOOLCHAIN", "local").env("CGO_ENABLED", cgo);
+    command.args(["build", "-buildvcs=false", "-o"]).arg(into).args(flags).arg(format!("./{name}"));
+    succeed(&mut command)?;
+    Ok(into.to_owned())
+}
+
 /// The path of a C fixture (`tests/fixtures/c/NAME.c`).
 pub fn c(name: &str) -> Result<PathBuf> {
     built(name)

@@ -16,6 +16,7 @@ pub mod bpf;
 pub mod cgroup;
 pub mod deadline;
 pub mod disk;
+pub mod dump;
 pub mod fixture;
 pub mod lifetrace;
 pub mod memory;

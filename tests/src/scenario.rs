@@ -17,6 +17,8 @@ pub enum Need {
     Command(&'static str),
     /// The user `nobody`.
     Nobody,
+    /// That users may look into their own processes: no Yama, or one that lets them (`kernel.yama.ptrace_scope`).
+    FreePtrace,
 }
 
 /// Runs a scenario while no other one runs: it counts exactly, or looks at the whole kernel.
@@ -54,8 +56,13 @@ fn missing(needs: &[Need]) -> Option<String> {
         Need::Root if !geteuid().is_root() => Some("not root".to_owned()),
         Need::Command(name) if !in_path(name) => Some(format!("no {name} command")),
         Need::Nobody if user::nobody().is_none() => Some("no user nobody".to_owned()),
+        Need::FreePtrace if restricted_ptrace() => Some("kernel.yama.ptrace_scope is not 0".to_owned()),
         _ => None,
     })
+}
+
+fn restricted_ptrace() -> bool {
+    fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").is_ok_and(|scope| scope.trim() != "0")
 }
 
 fn in_path(name: &str) -> bool {

@@ -69,6 +69,22 @@ pub struct Node {
     pub generation: u32,
 }
 
+/// Of `waits`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Waits {
+    pub pid: u32,
+    /// Where it serves `net/http/pprof`.
+    pub socket: std::path::PathBuf,
+    pub said: Vec<Said>,
+}
+
+/// What a goroutine said of itself.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Said {
+    pub goid: u64,
+    pub labels: std::collections::BTreeMap<String, String>,
+}
+
 /// Of `spawner`: a process it made, or itself.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Process {

@@ -3,6 +3,8 @@
 //! Each row runs the same program untraced, with an empty probe on the same instructions (the floor: what the trap alone
 //! costs), and traced, in turn, several rounds; medians count.
 
+mod snapshot;
+
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -48,18 +50,28 @@ const CASES: [Case; 2] = [
     Case { row: "park and wake, T2", unit: "ns/pair", what: "pingpong", tier: "T2", per_beat: 2.0 },
 ];
 
-pub fn bench(json_only: bool) -> Result<()> {
+/// Measures the rows whose name holds `only`.
+pub fn bench(json_only: bool, only: &str) -> Result<()> {
     if !setup::is_root() {
         bail!("the benchmarks set real probes: run them as root");
     }
+    let lifetrace = setup::lifetrace()?;
+    beats(&lifetrace, only, json_only)?;
+    snapshot::bench(&lifetrace, only, json_only)
+}
+
+fn beats(lifetrace: &Path, only: &str, json_only: bool) -> Result<()> {
+    let cases: Vec<_> = CASES.iter().filter(|case| case.row.contains(only)).collect();
+    if cases.is_empty() {
+        return Ok(());
+    }
     let beat = place::target().join("bench/beat");
     setup::go_program(&place::root().join("xtask/bench/beat"), &beat)?;
-    let lifetrace = setup::lifetrace()?;
     if !json_only {
         println!("{:<22} {:>8} {:>12} {:>12} {:>12} {:>8} {:>8}", "row", "unit", "baseline", "floor", "ours", "ratio", "spread");
     }
-    for case in &CASES {
-        let row = measure(case, &lifetrace, &beat)?;
+    for case in cases {
+        let row = measure(case, lifetrace, &beat)?;
         if !json_only {
             println!(
                 "{:<22} {:>8} {:>12.0} {:>+12.0} {:>+12.0} {:>8.2} {:>7.0}%",

@@ -36,6 +36,9 @@ enum Command {
         /// Only the JSON lines
         #[arg(long)]
         json: bool,
+        /// Only the rows whose name holds this ("snapshot")
+        #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
+        only: String,
     },
 }
 
@@ -45,6 +48,6 @@ fn main() -> Result<()> {
         Command::BuildEbpf { check: true } => ebpf::check(),
         Command::Demo => demo::demo(),
         Command::Test => test::test(),
-        Command::Bench { json } => bench::bench(json),
+        Command::Bench { json, only } => bench::bench(json, &only),
     }
 }

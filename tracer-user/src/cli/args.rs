@@ -260,6 +260,9 @@ pub struct SnapshotArgs {
     pub pid: u32,
     #[arg(long, value_enum, default_value_t = SnapshotFormat::Text)]
     pub format: SnapshotFormat,
+    /// Leave stacks out: they are most of what has to be read
+    #[arg(long)]
+    pub no_stacks: bool,
     #[command(flatten)]
     pub output: OutputArg,
 }
@@ -269,6 +272,8 @@ pub enum SnapshotFormat {
     /// As Go writes its own dumps
     Text,
     Json,
+    /// Gzipped profile.proto, for `go tool pprof`: goroutines by stack and labels
+    Pprof,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -337,6 +342,7 @@ mod tests {
             ("doctor --exe a --pid 1", false),
             ("doctor --json", true),
             ("snapshot --pid 7 --format json -o out.json", true),
+            ("snapshot --pid 7 --format pprof --no-stacks", true),
             ("snapshot --pid seven", false),
             ("--color never --quiet doctor --pid 1", true),
         ];

@@ -14,6 +14,7 @@ use crate::{
     id::{BinaryId, Tgid},
     recording::contract::{Note, Tier},
     snapshot::{
+        Detail,
         dump::{Of, failed, parts},
         process::{Process, ProcessError},
     },
@@ -95,7 +96,9 @@ fn dump(job: &Job, sender: &SyncSender<Message>) {
     let of = Of { tgid: *tgid, binary: &process.binary, binary_id: *binary, bias: process.bias, tier: *tier };
     // The receiver is there until the capture is finished, which waits for us.
     let send = |message| drop(sender.send(message));
-    match process.snapshot() {
+    // Below T2 nothing keeps up what they wait for.
+    let detail = if *tier >= Tier::T2 { Detail::Whole } else { Detail::WithoutStacks };
+    match process.snapshot_of(detail) {
         Ok(snapshot) => parts(&snapshot, of).for_each(|part| send(Message::Dump(Box::new(part)))),
         Err(error) => {
             let text =

@@ -1,39 +1,48 @@
 //! A flamegraph's content as a pprof profile (`profile.proto`), gzipped, as `go tool pprof` opens it.
 
-use std::{
-    collections::BTreeMap,
-    io::{self, Write},
-};
+use std::io::{self, Write};
 
 use flate2::{Compression, write::GzEncoder};
 use pprof::protos::{Function, Line, Location, Message, Profile, Sample, ValueType};
+use rustc_hash::FxHashMap;
 
 use crate::recording::contract::Frame;
 
 use super::flamegraph::{By, Graph};
 
-/// Writes the profile.
+/// Writes the profile of a graph.
 pub fn write(graph: &Graph, out: &mut impl Write) -> io::Result<()> {
+    write_gzipped(&profile(graph), out)
+}
+
+/// Writes a profile as `go tool pprof` opens it.
+pub(super) fn write_gzipped(profile: &Profile, out: &mut impl Write) -> io::Result<()> {
     let mut gzip = GzEncoder::new(out, Compression::default());
-    gzip.write_all(&profile(graph).encode_to_vec())?;
+    gzip.write_all(&profile.encode_to_vec())?;
     gzip.finish()?.flush()
 }
 
 /// Strings and frames, each once.
-struct Tables<'g> {
+pub(super) struct Tables {
     strings: Vec<String>,
-    known: BTreeMap<String, i64>,
-    locations: BTreeMap<&'g Frame, u64>,
-    profile: Profile,
+    known: FxHashMap<String, i64>,
+    locations: FxHashMap<Frame, u64>,
+    pub profile: Profile,
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        Self {
+            strings: vec![String::new()],
+            known: FxHashMap::from_iter([(String::new(), 0)]),
+            locations: FxHashMap::default(),
+            profile: Profile::default(),
+        }
+    }
 }
 
 fn profile(graph: &Graph) -> Profile {
-    let mut tables = Tables {
-        strings: vec![String::new()],
-        known: BTreeMap::from([(String::new(), 0)]),
-        locations: BTreeMap::new(),
-        profile: Profile::default(),
-    };
+    let mut tables = Tables::default();
     let (count, time) = match graph.by {
         By::Blocked => ("waits", Some("blocked")),
         By::Lifetime => ("goroutines", Some("lifetime")),
@@ -52,23 +61,22 @@ fn profile(graph: &Graph) -> Profile {
     }
     let default = tables.string(time.unwrap_or(count));
     let comments = [format!("lifetrace: {}", graph.command), graph.trust.clone()].map(|text| tables.string(&text));
-    Profile {
+    tables.finish(Profile {
         sample_type: types,
-        string_table: tables.strings,
         time_nanos: signed(graph.zero_unix_ns),
         duration_nanos: signed(graph.duration_ns),
         comment: comments.to_vec(),
         default_sample_type: default,
-        ..tables.profile
-    }
+        ..Profile::default()
+    })
 }
 
-fn signed(value: u64) -> i64 {
+pub(super) fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-impl<'g> Tables<'g> {
-    fn string(&mut self, text: &str) -> i64 {
+impl Tables {
+    pub fn string(&mut self, text: &str) -> i64 {
         if let Some(index) = self.known.get(text) {
             return *index;
         }
@@ -78,12 +86,12 @@ impl<'g> Tables<'g> {
         index
     }
 
-    fn value_type(&mut self, ty: &str, unit: &str) -> ValueType {
+    pub fn value_type(&mut self, ty: &str, unit: &str) -> ValueType {
         ValueType { ty: self.string(ty), unit: self.string(unit) }
     }
 
     /// One location and one function for each distinct frame: addresses of many binaries in one profile would clash.
-    fn location(&mut self, frame: &'g Frame) -> u64 {
+    pub fn location(&mut self, frame: &Frame) -> u64 {
         if let Some(id) = self.locations.get(frame) {
             return *id;
         }
@@ -93,7 +101,12 @@ impl<'g> Tables<'g> {
         self.profile.function.push(Function { id, name, system_name: name, filename, start_line: 0 });
         let line = Line { function_id: id, line: i64::from(frame.line) };
         self.profile.location.push(Location { id, mapping_id: 0, address: 0, line: vec![line], is_folded: false });
-        self.locations.insert(frame, id);
+        self.locations.insert(frame.clone(), id);
         id
+    }
+    /// `profile` with what was gathered.
+    pub fn finish(self, profile: Profile) -> Profile {
+        let Profile { sample, location, function, .. } = self.profile;
+        Profile { sample, location, function, string_table: self.strings, ..profile }
     }
 }

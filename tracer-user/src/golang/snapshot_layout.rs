@@ -31,6 +31,8 @@ pub struct SnapshotLayout {
     pub gopc: u32,
     /// Entry of its function.
     pub startpc: u32,
+    /// Where its labels are (`runtime/pprof/label.go`, `labelMap`), 0 for none.
+    pub labels: u32,
 }
 
 /// Offsets of saved registers.
@@ -61,6 +63,7 @@ impl SnapshotLayout {
             parent_goid: None,
             gopc: 80,
             startpc: 88,
+            labels: 96,
         }
     }
 }
@@ -87,6 +90,7 @@ static LAYOUTS: &[SnapshotLayout] = &[
         parent_goid: None,
         gopc: 296,
         startpc: 312,
+        labels: 360,
     },
     // go1.21.13
     SnapshotLayout {
@@ -104,6 +108,7 @@ static LAYOUTS: &[SnapshotLayout] = &[
         parent_goid: Some(272),
         gopc: 280,
         startpc: 296,
+        labels: 344,
     },
     // go1.22.10
     SnapshotLayout {
@@ -121,6 +126,7 @@ static LAYOUTS: &[SnapshotLayout] = &[
         parent_goid: Some(272),
         gopc: 280,
         startpc: 296,
+        labels: 344,
     },
     // go1.23.9
     SnapshotLayout {
@@ -138,6 +144,7 @@ static LAYOUTS: &[SnapshotLayout] = &[
         parent_goid: Some(280),
         gopc: 288,
         startpc: 304,
+        labels: 352,
     },
     // go1.24.11
     SnapshotLayout {
@@ -155,6 +162,7 @@ static LAYOUTS: &[SnapshotLayout] = &[
         parent_goid: Some(280),
         gopc: 288,
         startpc: 304,
+        labels: 352,
     },
     // go1.25.5
     SnapshotLayout {
@@ -172,6 +180,7 @@ static LAYOUTS: &[SnapshotLayout] = &[
         parent_goid: Some(272),
         gopc: 280,
         startpc: 296,
+        labels: 344,
     },
     // go1.26.6
     SnapshotLayout {
@@ -189,6 +198,7 @@ static LAYOUTS: &[SnapshotLayout] = &[
         parent_goid: Some(280),
         gopc: 288,
         startpc: 304,
+        labels: 352,
     },
     // go1.27.3
     SnapshotLayout {
@@ -206,6 +216,7 @@ static LAYOUTS: &[SnapshotLayout] = &[
         parent_goid: Some(280),
         gopc: 288,
         startpc: 304,
+        labels: 352,
     },
 ];
 
@@ -232,7 +243,8 @@ mod tests {
     #[test]
     fn fields_lie_inside() {
         for layout in LAYOUTS {
-            let words = [layout.waitsince, layout.lockedm, layout.startpc, layout.syscall.pc, layout.sched.bp.unwrap()];
+            let words =
+                [layout.waitsince, layout.lockedm, layout.startpc, layout.labels, layout.syscall.pc, layout.sched.bp.unwrap()];
             assert!(words.iter().all(|offset| offset + 8 <= layout.g_size), "1.{}", layout.minor);
             assert!(layout.waitreason < layout.g_size, "1.{}", layout.minor);
         }

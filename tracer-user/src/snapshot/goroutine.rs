@@ -63,6 +63,8 @@ pub struct Raw {
     pub gopc: u64,
     pub startpc: u64,
     pub locked: bool,
+    /// Address of its labels, 0 for none.
+    pub labels: u64,
 }
 
 /// Where the walk of its stack begins.
@@ -74,7 +76,8 @@ pub struct Registers {
 }
 
 impl Raw {
-    /// Whether `later` is the same goroutine in the same state at the same place: what was read in between belongs to it.
+    /// Whether `later` is the same goroutine in the same state at the same place: what was read of its stack in between belongs to
+    /// it. (Its labels can change meanwhile, if it runs.)
     pub fn stands_still(&self, later: &Self) -> bool {
         let still = |raw: &Self| (raw.goid, raw.state, raw.stack_lo, raw.registers, raw.gopc, raw.wait_reason);
         still(self) == still(later)
@@ -126,5 +129,6 @@ pub fn parse(bytes: &[u8], layout: &SnapshotLayout) -> Option<Slot> {
         gopc: word(layout.gopc)?,
         startpc: word(layout.startpc)?,
         locked: word(layout.lockedm)? != 0,
+        labels: word(layout.labels)?,
     }))
 }

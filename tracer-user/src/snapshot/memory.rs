@@ -32,62 +32,90 @@ pub trait Memory {
     fn read(&self, pieces: &[Piece], buffer: &mut [u8]) -> Result<Vec<usize>, MemoryError>;
 }
 
-/// What was read: pieces with their bytes.
+/// What was read: pieces with their bytes. One is used for many readings: a buffer that the kernel has to map and clear anew for each
+/// costs more than the reading itself.
+#[derive(Default)]
 pub struct Reading {
-    /// Address, and the range of `bytes` that was read. In the order asked for.
-    pieces: Vec<(u64, Range<usize>)>,
+    pieces: Vec<Piece>,
+    /// Of each piece, the range of `bytes` that was read.
+    ranges: Vec<Range<usize>>,
     bytes: Vec<u8>,
 }
 
 impl Reading {
-    /// Reads `pieces`, each on its own.
+    /// A reading of its own.
     pub fn of(memory: &impl Memory, pieces: &[Piece]) -> Result<Self, MemoryError> {
-        let total = pieces.iter().fold(0usize, |total, piece| total.saturating_add(piece.len));
-        let mut bytes = vec![0; total];
-        let lens = memory.read(pieces, &mut bytes)?;
-        let mut start = 0;
-        let read = pieces.iter().zip(lens).map(|(piece, len)| {
-            let range = start..start + len.min(piece.len);
-            start += piece.len;
-            (piece.address, range)
-        });
-        Ok(Self { pieces: read.collect(), bytes })
+        let mut reading = Self::default();
+        reading.read(memory, pieces.iter().copied())?;
+        Ok(reading)
     }
 
-    /// Reads `len` bytes at each of `addresses`, which ascend; what is close together is read in one go.
-    pub fn merged(memory: &impl Memory, addresses: &[u64], len: usize) -> Result<Self, MemoryError> {
-        let mut pieces: Vec<Piece> = Vec::new();
-        for &address in addresses {
-            let end = address.saturating_add(len as u64);
-            match pieces.last_mut() {
+    /// Reads `pieces`, each on its own. Answers how many bytes that were to be.
+    pub fn read(&mut self, memory: &impl Memory, pieces: impl IntoIterator<Item = Piece>) -> Result<u64, MemoryError> {
+        self.pieces.clear();
+        self.pieces.extend(pieces);
+        self.fill(memory)
+    }
+
+    /// Reads `pieces`, whose addresses ascend; what is close together is read in one go. Answers how many bytes that were to be.
+    pub fn read_merged(&mut self, memory: &impl Memory, pieces: impl IntoIterator<Item = Piece>) -> Result<u64, MemoryError> {
+        self.pieces.clear();
+        for piece in pieces {
+            let end = piece.address.saturating_add(piece.len as u64);
+            match self.pieces.last_mut() {
                 Some(last)
-                    if address.saturating_sub(last.address.saturating_add(last.len as u64)) <= MAX_GAP
+                    if piece.address.saturating_sub(last.address.saturating_add(last.len as u64)) <= MAX_GAP
                         && end.saturating_sub(last.address) <= MAX_PIECE =>
                 {
                     last.len = last.len.max((end - last.address) as usize);
                 }
-                _ => pieces.push(Piece { address, len }),
+                _ => self.pieces.push(piece),
             }
         }
-        Self::of(memory, &pieces)
+        self.fill(memory)
     }
 
-    /// How many bytes were read.
-    pub fn total(&self) -> u64 {
-        self.bytes.len() as u64
+    fn fill(&mut self, memory: &impl Memory) -> Result<u64, MemoryError> {
+        self.ranges.clear();
+        let total = self.pieces.iter().fold(0usize, |total, piece| total.saturating_add(piece.len));
+        if self.bytes.len() < total {
+            self.bytes.resize(total, 0);
+        }
+        let lens = memory.read(&self.pieces, self.bytes.get_mut(..total).unwrap_or_default())?;
+        let mut start = 0;
+        self.ranges.extend(self.pieces.iter().zip(lens).map(|(piece, len)| {
+            let range = start..start + len.min(piece.len);
+            start += piece.len;
+            range
+        }));
+        Ok(total as u64)
     }
 
     /// The bytes of piece `index`, as far as they were read.
     pub fn piece(&self, index: usize) -> &[u8] {
-        self.pieces.get(index).and_then(|(_, range)| self.bytes.get(range.clone())).unwrap_or_default()
+        self.ranges.get(index).and_then(|range| self.bytes.get(range.clone())).unwrap_or_default()
     }
 
     /// `len` bytes at `address`, if they were read. For pieces that ascend.
     pub fn at(&self, address: u64, len: usize) -> Option<&[u8]> {
-        let behind = self.pieces.partition_point(|(start, _)| *start <= address);
-        let (start, range) = self.pieces.get(behind.checked_sub(1)?)?;
-        let skip = usize::try_from(address - start).ok()?;
-        self.bytes.get(range.clone())?.get(skip..skip.checked_add(len)?)
+        self.from(address)?.get(..len)
+    }
+
+    /// The word at `address`, if it was read. For pieces that ascend.
+    pub fn word(&self, address: u64) -> Option<u64> {
+        self.from(address)?.first_chunk().map(|word| u64::from_le_bytes(*word))
+    }
+
+    /// At most `len` bytes from `address` on, as far as they were read. For pieces that ascend.
+    pub fn up_to(&self, address: u64, len: usize) -> &[u8] {
+        let bytes = self.from(address).unwrap_or_default();
+        bytes.get(..len).unwrap_or(bytes)
+    }
+
+    fn from(&self, address: u64) -> Option<&[u8]> {
+        let index = self.pieces.partition_point(|piece| piece.address <= address).checked_sub(1)?;
+        let skip = usize::try_from(address - self.pieces.get(index)?.address).ok()?;
+        self.piece(index).get(skip..)
     }
 }
 
@@ -104,7 +132,7 @@ pub mod fake {
         pub asked: RefCell<u64>,
         /// After so many reads, these bytes are written.
         pub later: RefCell<Vec<(u32, u64, Vec<u8>)>>,
-        reads: RefCell<u32>,
+        pub reads: RefCell<u32>,
     }
 
     impl Fake {
@@ -151,17 +179,24 @@ pub mod fake {
 mod tests {
     use super::{fake::Fake, *};
 
+    fn merged(memory: &Fake, addresses: &[u64]) -> Reading {
+        let mut reading = Reading::default();
+        reading.read_merged(memory, addresses.iter().map(|&address| Piece { address, len: 16 })).unwrap();
+        reading
+    }
+
     /// Check that close pieces become one, far ones do not, and each is found by its address.
     #[test]
     fn merging() {
         let memory = Fake::default();
         memory.block(0x1000, (0..=255).cycle().take(0x4000).collect());
-        let reading = Reading::merged(&memory, &[0x1000, 0x1010, 0x1010, 0x3001], 16).unwrap();
-        assert_eq!(reading.pieces.len(), 2);
-        assert_eq!(reading.total(), 48);
+        let reading = merged(&memory, &[0x1000, 0x1010, 0x1010, 0x3001]);
+        assert_eq!(reading.pieces, [Piece { address: 0x1000, len: 32 }, Piece { address: 0x3001, len: 16 }]);
         assert_eq!(reading.at(0x1010, 2), Some(&[0x10, 0x11][..]));
+        assert_eq!(reading.word(0x1010), Some(0x1716_1514_1312_1110));
         assert_eq!(reading.at(0x3001, 16).map(|bytes| bytes[0]), Some(1));
         assert_eq!((reading.at(0xfff, 1), reading.at(0x3001, 17), reading.at(u64::MAX, 1)), (None, None, None));
+        assert_eq!((reading.up_to(0x3009, 100).len(), reading.up_to(0x2000, 1).len()), (8, 0));
     }
 
     /// Check that what is not mapped is missing, and what is mapped beside it is not.
@@ -169,9 +204,21 @@ mod tests {
     fn short_reads() {
         let memory = Fake::default();
         memory.block(0x1000, vec![7; 20]);
-        let reading = Reading::merged(&memory, &[0x1000, 0x1010, u64::MAX - 3], 16).unwrap();
+        let reading = merged(&memory, &[0x1000, 0x1010, u64::MAX - 3]);
         assert_eq!(reading.at(0x1000, 16).map(<[u8]>::len), Some(16));
         assert_eq!(reading.at(0x1010, 16), None);
-        assert_eq!(reading.at(u64::MAX - 3, 1), None);
+        assert_eq!((reading.at(u64::MAX - 3, 1), reading.word(0x1010)), (None, None));
+    }
+
+    /// Check that nothing of an earlier reading is left in a later one that is shorter or fails in part.
+    #[test]
+    fn used_again() {
+        let memory = Fake::default();
+        memory.block(0x1000, vec![7; 64]);
+        let piece = |address, len| Piece { address, len };
+        let mut reading = Reading::of(&memory, &[piece(0x1000, 64)]).unwrap();
+        assert_eq!(reading.piece(0).len(), 64);
+        assert_eq!(reading.read(&memory, [piece(0x9000, 8), piece(0x1000, 8)]).unwrap(), 16);
+        assert_eq!((reading.piece(0), reading.piece(1), reading.piece(2)), (&[][..], &[7; 8][..], &[][..]));
     }
 }

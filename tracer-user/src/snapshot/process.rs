@@ -16,7 +16,7 @@ use nix::{
 };
 
 use super::{
-    Snapshot, SnapshotError,
+    Detail, Snapshot, SnapshotError,
     memory::{Memory, MemoryError, Piece},
     take,
 };
@@ -101,10 +101,15 @@ impl Process {
 
     /// Reads all its goroutines.
     pub fn snapshot(&self) -> Result<Snapshot, ProcessError> {
+        self.snapshot_of(Detail::Whole)
+    }
+
+    /// Reads so much of all its goroutines.
+    pub fn snapshot_of(&self, detail: Detail) -> Result<Snapshot, ProcessError> {
         let tgid = self.tgid;
         let memory = ProcessMemory { pid: Pid::from_raw(tgid.0.cast_signed()) };
         let (taken_at, taken_at_ktime) = (wall_now(), ktime_now());
-        let found = take(&memory, &self.binary, self.bias);
+        let found = take(&memory, &self.binary, self.bias, detail);
         let duration_ns = ktime_now().since(taken_at_ktime);
         if identity(tgid).ok().as_ref() != Some(&self.identity) {
             return Err(ProcessError::Gone { tgid });

@@ -4,7 +4,10 @@
 //! A function that has not pushed RBP yet (one that has not begun, or that was preempted in its prologue) is told by its frame
 //! of no length: its return address lies at the stack pointer.
 
-use super::{goroutine::Raw, memory::Piece};
+use super::{
+    goroutine::{Raw, Registers},
+    memory::Piece,
+};
 
 /// How much of a stack is read, from the stack pointer on.
 const MAX_BYTES: u64 = 4096;
@@ -26,15 +29,16 @@ pub fn piece(raw: &Raw) -> Option<Piece> {
     inside.then(|| Piece { address: sp, len: (raw.stack_hi - sp).min(MAX_BYTES) as usize })
 }
 
-/// Follows the frames in `bytes`, which begin at the stack pointer. `frame` is how far the return address of
-/// the first function is from it, if that is known.
-pub fn walk(raw: &Raw, bytes: &[u8], frame: Option<u64>) -> Option<Stack> {
-    let registers = raw.registers?;
+/// Follows the frames in `bytes`, which begin at the stack pointer that `registers` hold. `frame` is how far the return address
+/// of the first function is from it, if that is known. What `stack` held before is gone.
+pub fn walk(raw: &Raw, registers: Registers, bytes: &[u8], frame: Option<u64>, stack: &mut Stack) {
     let word = |address: u64| {
         let at = usize::try_from(address.checked_sub(registers.sp)?).ok()?;
         Some(u64::from_le_bytes(bytes.get(at..at.checked_add(8)?)?.try_into().ok()?))
     };
-    let mut stack = Stack { pcs: vec![registers.pc], truncated: false };
+    stack.truncated = false;
+    stack.pcs.clear();
+    stack.pcs.push(registers.pc);
     if frame == Some(0) {
         stack.pcs.extend(word(registers.sp).filter(|pc| *pc != 0));
     }
@@ -55,15 +59,11 @@ pub fn walk(raw: &Raw, bytes: &[u8], frame: Option<u64>) -> Option<Stack> {
         last = Some(fp);
         next = Some(caller).filter(|fp| *fp != 0);
     }
-    Some(stack)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::goroutine::{Registers, State},
-        *,
-    };
+    use super::{super::goroutine::State, *};
 
     const SP: u64 = 0x1_0000;
 
@@ -80,6 +80,7 @@ mod tests {
             gopc: 0,
             startpc: 0,
             locked: false,
+            labels: 0,
         }
     }
 
@@ -94,7 +95,8 @@ mod tests {
     }
 
     fn pcs(raw: &Raw, bytes: &[u8], frame: Option<u64>) -> (Vec<u64>, bool) {
-        let stack = walk(raw, bytes, frame).unwrap();
+        let mut stack = Stack { pcs: vec![1, 2, 3], truncated: true };
+        walk(raw, raw.registers.unwrap(), bytes, frame, &mut stack);
         (stack.pcs, stack.truncated)
     }
 

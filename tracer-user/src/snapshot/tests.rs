@@ -1,4 +1,8 @@
-use super::{memory::fake::Fake, *};
+use super::{
+    memory::fake::Fake,
+    reader::{PASSES, POINTERS},
+    *,
+};
 use crate::golang::{Saved, SnapshotLayout};
 
 const LEN: u64 = 0x1000;
@@ -63,13 +67,18 @@ impl World {
     }
 
     fn read(&self) -> Result<Goroutines, SnapshotError> {
+        self.read_of(Detail::Whole)
+    }
+
+    fn read_of(&self, detail: Detail) -> Result<Goroutines, SnapshotError> {
         let program = Program {
             all: AllGoroutines { len: LEN, first: FIRST },
             layout: &self.layout,
             wait_reasons: &["", "chan receive"],
+            labels: Representation::List,
             frame_bytes: &|_| None,
         };
-        read(&self.memory, &program)
+        reader::read(&self.memory, &program, detail)
     }
 }
 
@@ -203,6 +212,47 @@ fn changing_all_the_time() {
             assert_eq!((changing.state, changing.stack), (None, StackRead::Changed));
         }
     }
+}
+
+/// Check that without stacks all else is there, and nothing of the stacks is read.
+#[test]
+fn without_stacks() {
+    let world = World::of(3000);
+    let (whole, without) = (world.read().unwrap(), world.read_of(Detail::WithoutStacks).unwrap());
+    assert!(without.stacks.is_empty());
+    assert!(without.all.iter().all(|goroutine| goroutine.stack == StackRead::LeftOut));
+    let leave_out = |goroutine: &Goroutine| Goroutine { stack: StackRead::LeftOut, ..goroutine.clone() };
+    assert!(whole.all.iter().map(leave_out).eq(without.all));
+    world.memory.block(STACK, vec![]);
+    assert_eq!(world.read_of(Detail::WithoutStacks).unwrap().all.len(), 3000);
+}
+
+/// Check that goroutines share a set of labels, that one without has none, and that nonsense is unknown.
+#[test]
+fn labels() {
+    let world = World::of(4);
+    let (set, array, text) = (0x9000u64, 0xa000u64, 0xb000u64);
+    let words = |words: &[u64]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>();
+    world.memory.block(set, words(&[array, 1, 1]));
+    world.memory.block(array, words(&[text, 4, text + 4, 3]));
+    world.memory.block(text, b"userann".to_vec());
+    for (index, pointer) in [(0, set), (1, set), (2, 0x33)] {
+        world.field(index, layout().labels, pointer);
+    }
+    let found = world.read().unwrap();
+    assert_eq!(found.labels, [LabelSet::from([("user".to_owned(), "ann".to_owned())])]);
+    let read: Vec<_> = found.all.iter().map(|goroutine| goroutine.labels).collect();
+    assert_eq!(read, [LabelsRead::Known(0), LabelsRead::Known(0), LabelsRead::Unknown, LabelsRead::None]);
+    // Exchanged while they are read: whose they are is unknown, the rest is not.
+    world.memory.later.borrow_mut().push((
+        BEFORE + 6,
+        G + u64::from(layout().labels),
+        set.wrapping_add(8).to_le_bytes().to_vec(),
+    ));
+    *world.memory.reads.borrow_mut() = 0;
+    let found = world.read().unwrap();
+    assert_eq!((found.all[0].labels, found.all[1].labels, found.torn), (LabelsRead::Unknown, LabelsRead::Known(0), 0));
+    assert_eq!(found.all[0].state, Some(State::Waiting));
 }
 
 /// Check that a list that moves while it is read is read anew.

@@ -1,0 +1,251 @@
+//! The reading itself: the list, then the goroutines in chunks, each looked at, its stack and labels read, and looked at again.
+
+use rustc_hash::FxHashMap;
+
+use super::{
+    Detail, Goroutine, Goroutines, LabelsRead, Program, SnapshotError, StackRead,
+    goroutine::{Raw, Registers, Slot, State, parse},
+    labels::Labels,
+    memory::{Memory, MemoryError, Piece, Reading},
+    stack::{self, Stack},
+};
+use crate::{
+    clock::KtimeNs,
+    golang::AllGoroutines,
+    id::{Address, Goid},
+};
+
+/// More goroutines than this are not believed.
+pub const MAX_GOROUTINES: u64 = 10_000_000;
+/// Stacks are read until this much was read; goroutines beyond it have none.
+const MAX_STACK_BYTES: u64 = 16 << 30;
+/// Everything that is read.
+pub const MAX_BYTES: u64 = 96 << 30;
+/// Code addresses of different stacks that are kept.
+const MAX_ADDRESSES: usize = 8 << 20;
+/// Goroutines read at once: few, so that little time passes between the two looks at each.
+const CHUNK: usize = 1024;
+/// Pointers read at once, in bytes.
+pub const POINTERS: usize = 1 << 20;
+/// How often a goroutine that changes is looked at.
+pub const PASSES: u32 = 3;
+/// How often the list is read anew because it was moved.
+const TRIES: u32 = 8;
+/// More lengths of frames than this are not remembered.
+const MAX_REMEMBERED: usize = 1 << 20;
+
+/// Reads all goroutines.
+pub fn read(memory: &impl Memory, program: &Program<'_>, detail: Detail) -> Result<Goroutines, SnapshotError> {
+    let mut reader = Reader {
+        memory,
+        program,
+        detail,
+        found: Goroutines::default(),
+        stacks: Stacks::default(),
+        labels: Labels::new(program.labels),
+        goroutines: Reading::default(),
+        bytes: 0,
+    };
+    let mut pointers = reader.pointers()?;
+    let listed = pointers.len();
+    pointers.retain(|pointer| *pointer != 0 && pointer.is_multiple_of(8));
+    reader.found.torn += (listed - pointers.len()) as u64;
+    // In runs that ascend already: the runtime allocates many at once.
+    pointers.sort();
+    pointers.dedup();
+    reader.found.all.reserve(pointers.len());
+    for chunk in pointers.chunks(CHUNK) {
+        let mut left = reader.pass(chunk, false)?;
+        for pass in 1..PASSES {
+            if left.is_empty() {
+                break;
+            }
+            left = reader.pass(&left, pass + 1 == PASSES)?;
+        }
+    }
+    let Reader { mut found, stacks, labels, .. } = reader;
+    found.stacks = stacks.all;
+    found.labels = labels.into_sets();
+    found.all.sort_by_cached_key(|goroutine| goroutine.goid);
+    Ok(found)
+}
+
+struct Reader<'a, M> {
+    memory: &'a M,
+    program: &'a Program<'a>,
+    detail: Detail,
+    found: Goroutines,
+    stacks: Stacks,
+    labels: Labels,
+    goroutines: Reading,
+    /// Read so far.
+    bytes: u64,
+}
+
+impl<M: Memory> Reader<'_, M> {
+    /// The runtime's list: the length first, then where it is, then the pointers (`runtime/proc.go`, `atomicAllG`). When the list
+    /// grows it moves, and its old place may be used for something else.
+    fn pointers(&mut self) -> Result<Vec<u64>, SnapshotError> {
+        let AllGoroutines { len, first } = self.program.all;
+        for _ in 0..TRIES {
+            let count = self.word(len)?.ok_or(SnapshotError::NoList)?;
+            if count > MAX_GOROUTINES {
+                return Err(SnapshotError::TooMany(count));
+            }
+            let start = self.word(first)?.ok_or(SnapshotError::NoList)?;
+            let pointers = self.words(start, count as usize)?;
+            if self.word(first)? == Some(start)
+                && let Some(pointers) = pointers
+            {
+                return Ok(pointers);
+            }
+        }
+        Err(SnapshotError::NoList)
+    }
+
+    fn word(&mut self, address: u64) -> Result<Option<u64>, MemoryError> {
+        self.goroutines.read(self.memory, [Piece { address, len: 8 }])?;
+        Ok(self.goroutines.word(address))
+    }
+
+    fn words(&mut self, start: u64, count: usize) -> Result<Option<Vec<u64>>, SnapshotError> {
+        let mut words = Vec::new();
+        while words.len() < count {
+            let Some(address) = start.checked_add(words.len() as u64 * 8) else { return Ok(None) };
+            let len = ((count - words.len()) * 8).min(POINTERS);
+            let read = self.goroutines.read(self.memory, [Piece { address, len }])?;
+            self.spend(read)?;
+            let Some(bytes) = self.goroutines.at(address, len) else { return Ok(None) };
+            words.extend(bytes.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)));
+        }
+        Ok(Some(words))
+    }
+
+    /// Reads the goroutines at `addresses`, which ascend. Answers those that changed, unless this is the `last` look.
+    fn pass(&mut self, addresses: &[u64], last: bool) -> Result<Vec<u64>, SnapshotError> {
+        let mut left = Vec::new();
+        let mut alive = Vec::with_capacity(addresses.len());
+        self.look(addresses)?;
+        for &address in addresses {
+            match self.slot(address) {
+                Slot::Alive(raw) => alive.push((address, raw)),
+                Slot::Vacant => {}
+                Slot::Nonsense if last => self.found.torn += 1,
+                Slot::Nonsense => left.push(address),
+            }
+        }
+        let affordable = self.bytes <= MAX_STACK_BYTES && self.stacks.addresses <= MAX_ADDRESSES;
+        let wanted = affordable && self.detail == Detail::Whole;
+        let raws = || alive.iter().map(|(_, raw)| raw);
+        let read = self.stacks.read(self.memory, raws().filter(|_| wanted))?;
+        self.spend(read)?;
+        let read = self.labels.read(self.memory, raws().map(|raw| raw.labels))?;
+        self.spend(read)?;
+        self.look(&alive.iter().map(|(address, _)| *address).collect::<Vec<_>>())?;
+        for (address, before) in &alive {
+            match self.slot(*address) {
+                Slot::Alive(after) if before.stands_still(&after) => {
+                    let stack = match before.registers {
+                        _ if self.detail == Detail::WithoutStacks => StackRead::LeftOut,
+                        None => StackRead::Running,
+                        Some(_) if !affordable => StackRead::TooMuch,
+                        Some(registers) => self.stacks.walk(before, registers, self.program.frame_bytes),
+                    };
+                    self.push(before, &after, Some(after.state), stack);
+                }
+                _ if !last => left.push(*address),
+                Slot::Alive(after) => {
+                    self.found.torn += 1;
+                    if (after.goid, after.gopc, after.startpc) == (before.goid, before.gopc, before.startpc) {
+                        self.push(before, &after, None, StackRead::Changed);
+                    }
+                }
+                Slot::Vacant | Slot::Nonsense => self.found.torn += 1,
+            }
+        }
+        left.sort_unstable();
+        Ok(left)
+    }
+
+    /// Reads what stands at each of `addresses`, which ascend.
+    fn look(&mut self, addresses: &[u64]) -> Result<(), SnapshotError> {
+        let len = self.program.layout.g_size as usize;
+        let read = self.goroutines.read_merged(self.memory, addresses.iter().map(|&address| Piece { address, len }))?;
+        self.spend(read)
+    }
+
+    fn slot(&self, address: u64) -> Slot {
+        let layout = self.program.layout;
+        let bytes = self.goroutines.at(address, layout.g_size as usize);
+        bytes.and_then(|bytes| parse(bytes, layout)).unwrap_or(Slot::Nonsense)
+    }
+
+    fn push(&mut self, before: &Raw, after: &Raw, state: Option<State>, stack: StackRead) {
+        let waits = state.is_some_and(State::waits);
+        let reason = self.program.wait_reasons.get(usize::from(after.wait_reason)).copied();
+        let dated = waits || state == Some(State::Syscall);
+        let labels = if before.labels == after.labels { self.labels.of(after.labels) } else { LabelsRead::Unknown };
+        self.found.all.push(Goroutine {
+            goid: Goid(after.goid),
+            state,
+            wait_reason: reason.filter(|reason| waits && !reason.is_empty()),
+            waits_since: Some(KtimeNs(after.wait_since)).filter(|since| dated && since.0 != 0),
+            parent: after.parent.map(Goid),
+            gopc: Address(after.gopc),
+            startpc: Address(after.startpc),
+            locked_to_thread: after.locked,
+            stack,
+            labels,
+        });
+    }
+
+    fn spend(&mut self, bytes: u64) -> Result<(), SnapshotError> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.bytes > MAX_BYTES { Err(SnapshotError::TooMuch) } else { Ok(()) }
+    }
+}
+
+/// Different stacks, and what is needed to read the next ones.
+#[derive(Default)]
+struct Stacks {
+    all: Vec<Stack>,
+    indices: FxHashMap<Stack, u32>,
+    /// Code addresses in `all`.
+    addresses: usize,
+    /// Known lengths of frames, by code address.
+    frames: FxHashMap<u64, Option<u64>>,
+    pieces: Vec<Piece>,
+    reading: Reading,
+    scratch: Stack,
+}
+
+impl Stacks {
+    /// Reads the stacks of goroutines, for [`Self::walk`].
+    fn read<'r>(&mut self, memory: &impl Memory, raws: impl Iterator<Item = &'r Raw>) -> Result<u64, MemoryError> {
+        self.pieces.clear();
+        self.pieces.extend(raws.filter_map(stack::piece));
+        self.pieces.sort_unstable_by_key(|piece| piece.address);
+        self.reading.read_merged(memory, self.pieces.iter().copied())
+    }
+
+    fn walk(&mut self, raw: &Raw, registers: Registers, frame_bytes: &dyn Fn(u64) -> Option<u64>) -> StackRead {
+        let Some(piece) = stack::piece(raw) else { return StackRead::Unreadable };
+        let bytes = self.reading.up_to(piece.address, piece.len);
+        if bytes.is_empty() {
+            return StackRead::Unreadable;
+        }
+        if self.frames.len() >= MAX_REMEMBERED {
+            self.frames.clear();
+        }
+        let frame = *self.frames.entry(registers.pc).or_insert_with(|| frame_bytes(registers.pc));
+        stack::walk(raw, registers, bytes, frame, &mut self.scratch);
+        if let Some(index) = self.indices.get(&self.scratch) {
+            return StackRead::Known(*index);
+        }
+        let Ok(index) = u32::try_from(self.all.len()) else { return StackRead::TooMuch };
+        self.addresses += self.scratch.pcs.len();
+        self.all.push(self.scratch.clone());
+        self.indices.insert(self.scratch.clone(), index);
+        StackRead::Known(index)
+    }
+}

@@ -1,0 +1,3 @@
+module lifetrace.dev/bench/crowd
+
+go 1.22
