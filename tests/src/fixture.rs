@@ -16,6 +16,12 @@ pub fn go(name: &str) -> Result<PathBuf> {
     built(name)
 }
 
+/// The module that holds the Go fixtures.
+#[must_use]
+pub fn go_sources() -> PathBuf {
+    workspace().join("tests/fixtures/go")
+}
+
 /// The path of a C fixture (`tests/fixtures/c/NAME.c`).
 pub fn c(name: &str) -> Result<PathBuf> {
     built(name)

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use rustc_hash::FxHashMap;
 use tracer_common::config::{GoLayout, MAX_OFFSET};
 
+use super::trial::{Trials, Verdict};
 use crate::{
     capture::{Capture, Message},
     clock::ktime_now,
@@ -80,11 +81,20 @@ pub struct Follower {
     known: FxHashMap<FileKey, Option<Probed>>,
     next_binary: u16,
     last_counters: Option<Counters>,
+    trials: Trials,
 }
 
 impl Follower {
     pub fn new(session: Session, capture: Capture, how: How) -> Self {
-        Self { session, capture, how, known: FxHashMap::default(), next_binary: 1, last_counters: None }
+        Self {
+            session,
+            capture,
+            how,
+            known: FxHashMap::default(),
+            next_binary: 1,
+            last_counters: None,
+            trials: Trials::default(),
+        }
     }
 
     pub fn session(&mut self) -> &mut Session {
@@ -169,12 +179,54 @@ impl Follower {
         let sites: Vec<(SiteId, HookSite)> =
             plan.sites.into_iter().zip(1u16..).map(|(site, number)| (SiteId(number), site)).collect();
         // Told first: the recording must know the binary before its first record.
-        self.capture.send(Message::Binary(Box::new((describe(id, &path, &code, &sites), Arc::new(code)))));
+        let code = Arc::new(code);
+        self.trials.open(id, &code);
+        self.capture.send(Message::Binary(Box::new((describe(id, &path, &code, &sites), code))));
         self.next_binary = self.next_binary.checked_add(1).context("too many binaries")?;
         let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
         self.session.attach(&Target { id, path: &by_descriptor, layout, sites: &sites, empty: self.how.empty_probes })?;
         self.capture.send(Message::Note(Note::Coverage { at: ktime_now(), binary: id, tier }));
         Ok(id)
+    }
+
+    /// A process hit a probe for the first time: if it is to bear out offsets, it is looked at from now on.
+    pub fn first_hit(&mut self, tgid: Tgid, binary: BinaryId) {
+        self.trials.first_hit(tgid, binary);
+    }
+
+    /// Looks at the processes that are to bear out offsets, and takes the probes away from binaries whose are wrong.
+    pub fn judge_trials(&mut self) {
+        for verdict in self.trials.judge(ktime_now()) {
+            let text = match verdict {
+                Verdict::Borne { tgid, by } => {
+                    tracing::info!("process {tgid} bears out the offsets of its Go runtime: {} goroutines", by.goroutines);
+                    continue;
+                }
+                Verdict::Refused { binary, tgid, error } => {
+                    self.disown(binary);
+                    let error = format!("{:#}", anyhow::Error::from(error));
+                    let exe = fs::read_link(format!("/proc/{tgid}/exe")).unwrap_or_default().display().to_string();
+                    self.capture.send(Message::Note(Note::Unprobed { at: ktime_now(), tgid, exe, reason: error.clone() }));
+                    format!(
+                        "{error}; its probes were taken away, and what was recorded of its goroutines before is not to be trusted"
+                    )
+                }
+                Verdict::Open { tgid } => format!(
+                    "process {tgid} ended before it could bear out the offsets of its Go runtime: what was recorded of its goroutines may be wrong"
+                ),
+            };
+            tracing::warn!("{text}");
+            self.capture.send(Message::Note(Note::Warning { at: ktime_now(), text }));
+        }
+    }
+
+    /// Takes the probes of a binary away for good.
+    fn disown(&mut self, binary: BinaryId) {
+        self.session.detach_binary(binary);
+        self.capture.send(Message::Note(Note::Coverage { at: ktime_now(), binary, tier: Tier::T0 }));
+        for probed in self.known.values_mut() {
+            probed.take_if(|probed| probed.id == binary);
+        }
     }
 
     /// Writes the kernel side's counters if they changed.
@@ -212,6 +264,7 @@ fn describe(id: BinaryId, path: &std::path::Path, code: &GoBinary, sites: &[(Sit
             .collect(),
         wait_reasons: code.wait_reasons().iter().map(|reason| (*reason).to_owned()).collect(),
         hchan_lock: code.hchan_lock(),
+        offsets: code.offsets_source().ok().cloned(),
     }
 }
 

@@ -176,6 +176,10 @@ impl Recorder {
 
     /// Probes what was executed behind the gate's back: without a gate, or from a file system that takes no mark.
     fn catch_up(&mut self) {
+        for (tgid, binary) in self.ring.take_images() {
+            self.follower.first_hit(tgid, binary);
+        }
+        self.follower.judge_trials();
         for tgid in self.ring.take_executed() {
             let Ok(file) = File::open(format!("/proc/{tgid}/exe")) else {
                 continue; // it has ended already

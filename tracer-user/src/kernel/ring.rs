@@ -9,7 +9,10 @@ use aya::maps::{MapData, RingBuf};
 use tracer_common::header::{Header, Kind};
 use zerocopy::FromBytes;
 
-use crate::{id::Tgid, recording::frame_record};
+use crate::{
+    id::{BinaryId, Tgid},
+    recording::frame_record,
+};
 
 /// Records taken in one round at most, so that signals and timers are served in between.
 const ROUND: usize = 32_768;
@@ -19,11 +22,12 @@ pub struct Ring {
     ring: RingBuf<MapData>,
     delivered: [u64; Kind::LIMIT as usize],
     executed: Vec<Tgid>,
+    images: Vec<(Tgid, BinaryId)>,
 }
 
 impl Ring {
     pub(super) fn new(ring: RingBuf<MapData>) -> Self {
-        Self { ring, delivered: [0; Kind::LIMIT as usize], executed: Vec::new() }
+        Self { ring, delivered: [0; Kind::LIMIT as usize], executed: Vec::new(), images: Vec::new() }
     }
 
     /// Records taken out so far, by kind.
@@ -34,6 +38,11 @@ impl Ring {
     /// Processes that executed a program, since this was last asked.
     pub fn take_executed(&mut self) -> Vec<Tgid> {
         std::mem::take(&mut self.executed)
+    }
+
+    /// Processes that hit a probe for the first time since their exec, and the binary whose it is, since this was last asked.
+    pub fn take_images(&mut self) -> Vec<(Tgid, BinaryId)> {
+        std::mem::take(&mut self.images)
     }
 
     /// Moves records into `block`, each behind its length, until the ring is empty, the round is over or the block holds
@@ -49,10 +58,15 @@ impl Ring {
                     if let Some(delivered) = self.delivered.get_mut(kind) {
                         *delivered += 1;
                     }
-                    if kind == Kind::ProcessExec as usize
+                    if (kind == Kind::ProcessExec as usize || kind == Kind::ProcessImage as usize)
                         && let Ok((header, _)) = Header::read_from_prefix(&record)
                     {
-                        self.executed.push(Tgid(header.tgid));
+                        let tgid = Tgid(header.tgid);
+                        if kind == Kind::ProcessExec as usize {
+                            self.executed.push(tgid);
+                        } else {
+                            self.images.push((tgid, BinaryId(header.binary)));
+                        }
                     }
                     frame_record(block, &record);
                 }

@@ -9,6 +9,7 @@ pub mod goroutine;
 pub mod memory;
 #[cfg(feature = "live")]
 pub mod process;
+pub mod self_check;
 pub mod stack;
 
 use rustc_hash::FxHashMap;
