@@ -94,7 +94,7 @@ fn out_of_structures() {
         odd[0].members.retain(|(name, _)| name != member);
         assert_eq!(Offsets::of(&odd).is_some(), member == "parentGoid", "without {member}");
     }
-    let mut huge = whole.clone();
+    let mut huge = whole;
     huge[0].size = 1 << 20;
     assert_eq!(Offsets::of(&huge), None);
     assert_eq!(Offsets::of(&[]), None);
