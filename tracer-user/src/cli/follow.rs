@@ -222,8 +222,9 @@ impl Follower {
 
     /// Takes the probes of a binary away for good.
     fn disown(&mut self, binary: BinaryId) {
-        self.session.detach_binary(binary);
+        // Said first: taking probes away takes a while.
         self.capture.send(Message::Note(Note::Coverage { at: ktime_now(), binary, tier: Tier::T0 }));
+        self.session.detach_binary(binary);
         for probed in self.known.values_mut() {
             probed.take_if(|probed| probed.id == binary);
         }

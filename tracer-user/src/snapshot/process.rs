@@ -104,6 +104,9 @@ impl Process {
     /// Reads all its goroutines.
     pub fn snapshot(&self) -> Result<Snapshot, ProcessError> {
         let tgid = self.tgid;
+        if self.binary.needs_self_check() {
+            self.self_check()?;
+        }
         let memory = ProcessMemory { pid: Pid::from_raw(tgid.0.cast_signed()) };
         let (taken_at, taken_at_ktime) = (wall_now(), ktime_now());
         let found = take(&memory, &self.binary, self.bias);
