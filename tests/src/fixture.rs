@@ -25,6 +25,12 @@ pub fn go_built_with(name: &str, into: &Path, flags: &[&str], cgo: &str) -> Resu
     Ok(into.to_owned())
 }
 
+/// The module that holds the Go fixtures.
+#[must_use]
+pub fn go_sources() -> PathBuf {
+    workspace().join("tests/fixtures/go")
+}
+
 /// The path of a C fixture (`tests/fixtures/c/NAME.c`).
 pub fn c(name: &str) -> Result<PathBuf> {
     built(name)

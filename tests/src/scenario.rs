@@ -77,7 +77,7 @@ struct Skip<'a> {
 }
 
 /// Records a skip: one line in `target/skips.jsonl` and one on stderr, past the capture of the test runner.
-fn skip(reason: &str) -> Result<()> {
+pub fn skip(reason: &str) -> Result<()> {
     let current = thread::current();
     let test = current.name().unwrap_or("?");
     if std::env::var_os("LIFETRACE_REQUIRE_ALL").is_some_and(|value| value == "1") {

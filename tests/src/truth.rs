@@ -54,6 +54,16 @@ pub struct PingPong {
     pub sites: Vec<Site>,
 }
 
+/// Of `matrix`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Matrix {
+    pub pid: u32,
+    pub parks: u64,
+    /// 3 where C counted, 0 in a build without it.
+    pub from_c: u32,
+    pub sites: Vec<Site>,
+}
+
 /// Of `tree`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Tree {

@@ -3,6 +3,9 @@
 mod bench;
 mod demo;
 mod ebpf;
+mod go;
+mod matrix;
+mod offsets;
 mod place;
 mod setup;
 mod shell;
@@ -30,7 +33,20 @@ enum Command {
     /// Trace examples/orders and show what comes out; does all set-up; needs root
     Demo,
     /// Run every test, set-up included; needs root for the end-to-end ones
-    Test,
+    Test {
+        /// Only the matrix of Go versions and build modes, but all of it; otherwise a slice is among the tests
+        #[arg(long)]
+        matrix: bool,
+        /// Tiers that the matrix is tried at
+        #[arg(long, value_name = "TIER", default_value = "T2")]
+        tier: Vec<String>,
+    },
+    /// Generate the table of runtime offsets out of every Go toolchain, fetching them into .cache/ first
+    Offsets {
+        /// Measure this release again (1.26.6), compare it with the table, write nothing
+        #[arg(long, value_name = "RELEASE")]
+        check: Option<String>,
+    },
     /// Measure what tracing costs the target, beside an empty probe; needs root
     Bench {
         /// Only the JSON lines
@@ -47,7 +63,10 @@ fn main() -> Result<()> {
         Command::BuildEbpf { check: false } => ebpf::build(),
         Command::BuildEbpf { check: true } => ebpf::check(),
         Command::Demo => demo::demo(),
-        Command::Test => test::test(),
+        Command::Test { matrix: true, tier } => matrix::test(&tier),
+        Command::Test { matrix: false, tier } => test::test(&tier),
+        Command::Offsets { check: None } => offsets::generate(),
+        Command::Offsets { check: Some(release) } => offsets::check(&release, &setup::lifetrace()?),
         Command::Bench { json, only } => bench::bench(json, &only),
     }
 }

@@ -2,16 +2,22 @@
 
 use std::{
     fs,
+    io::Write,
     process::Command,
     time::{Duration, Instant},
 };
 
 use anyhow::Result;
 
-use crate::{place, setup, shell::run};
+use crate::{
+    go,
+    matrix::{self, Matrix},
+    offsets, place, setup,
+    shell::run,
+};
 
-pub fn test() -> Result<()> {
-    let go = setup::go()?;
+pub fn test(tiers: &[String]) -> Result<()> {
+    let go = go::go()?;
     let root = setup::is_root();
     let skips = place::target().join("skips.jsonl");
     let _ = fs::remove_file(&skips);
@@ -25,9 +31,32 @@ pub fn test() -> Result<()> {
             "not root: the end-to-end tests that set probes are skipped and counted; run `sudo -E cargo xtask test` for them"
         );
     }
-    stage("all crates, end to end", || run(cargo_test().arg("--workspace").env("LIFETRACE_GO", &go)))?;
+    stage("the table of offsets", check_offsets)?;
+    let slice = Matrix::slice(tiers)?;
+    let tests = stage("all crates, end to end", || {
+        let mut tests = cargo_test();
+        slice.name_to(&mut tests);
+        run(tests.arg("--workspace").env("LIFETRACE_GO", &go))
+    });
+    slice.report()?;
+    tests?;
     report_skips(&fs::read_to_string(&skips).unwrap_or_default());
     Ok(())
+}
+
+/// Measures one release again: another one with each commit.
+fn check_offsets() -> Result<()> {
+    let release = matrix::release_of_the_day();
+    let had = go::toolchain(release);
+    match had {
+        Ok(_) => offsets::check(release, &setup::lifetrace()?),
+        Err(error) if std::env::var_os("LIFETRACE_REQUIRE_ALL").is_some_and(|value| value == "1") => Err(error),
+        Err(error) => {
+            let skip = serde_json::json!({"test": "the table of offsets", "reason": format!("no go{release}: {error:#}")});
+            let mut skips = fs::OpenOptions::new().create(true).append(true).open(place::target().join("skips.jsonl"))?;
+            Ok(writeln!(skips, "{skip}")?)
+        }
+    }
 }
 
 fn cargo_test() -> Command {

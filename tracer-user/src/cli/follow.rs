@@ -11,7 +11,10 @@ use anyhow::{Context, Result, bail};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tracer_common::config::{GoLayout, MAX_OFFSET};
 
-use super::join::{Dumper, Job, JoinError};
+use super::{
+    join::{Dumper, Job, JoinError},
+    trial::{Trials, Verdict},
+};
 use crate::{
     capture::{Capture, Message},
     clock::{KtimeNs, ktime_now},
@@ -91,6 +94,7 @@ pub struct Follower {
     next_binary: u16,
     last_counters: Option<Counters>,
     dumper: Dumper,
+    trials: Trials,
     /// Processes whose CPU time is counted, and those that were joined.
     metered: FxHashMap<ProcessKey, Used>,
     joined: FxHashSet<ProcessKey>,
@@ -118,6 +122,7 @@ impl Follower {
             metered: FxHashMap::default(),
             joined: FxHashSet::default(),
             tried: FxHashSet::default(),
+            trials: Trials::default(),
         })
     }
 
@@ -326,6 +331,7 @@ impl Follower {
             plan.sites.into_iter().zip(1u16..).map(|(site, number)| (SiteId(number), site)).collect();
         let code = Arc::new(code);
         // Told first: the recording must know the binary before its first record.
+        self.trials.open(id, &code);
         self.capture.send(Message::Binary(Box::new((describe(id, &path, &code, &sites), Arc::clone(&code)))));
         self.next_binary = self.next_binary.checked_add(1).context("too many binaries")?;
         let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
@@ -333,6 +339,47 @@ impl Follower {
         self.session.attach(&Target { id, path: &by_descriptor, layout, sites: &sites, empty, adopt })?;
         self.capture.send(Message::Note(Note::Coverage { at: ktime_now(), binary: id, tier }));
         Ok((id, code))
+    }
+
+    /// A process hit a probe for the first time: if it is to bear out offsets, it is looked at from now on.
+    pub fn first_hit(&mut self, tgid: Tgid, binary: BinaryId) {
+        self.trials.first_hit(tgid, binary);
+    }
+
+    /// Looks at the processes that are to bear out offsets, and takes the probes away from binaries whose are wrong.
+    pub fn judge_trials(&mut self) {
+        for verdict in self.trials.judge(ktime_now()) {
+            let text = match verdict {
+                Verdict::Borne { tgid, by } => {
+                    tracing::info!("process {tgid} bears out the offsets of its Go runtime: {} goroutines", by.goroutines);
+                    continue;
+                }
+                Verdict::Refused { binary, tgid, error } => {
+                    self.disown(binary);
+                    let error = format!("{:#}", anyhow::Error::from(error));
+                    let exe = fs::read_link(format!("/proc/{tgid}/exe")).unwrap_or_default().display().to_string();
+                    self.capture.send(Message::Note(Note::Unprobed { at: ktime_now(), tgid, exe, reason: error.clone() }));
+                    format!(
+                        "{error}; its probes were taken away, and what was recorded of its goroutines before is not to be trusted"
+                    )
+                }
+                Verdict::Open { tgid } => format!(
+                    "process {tgid} ended before it could bear out the offsets of its Go runtime: what was recorded of its goroutines may be wrong"
+                ),
+            };
+            tracing::warn!("{text}");
+            self.capture.send(Message::Note(Note::Warning { at: ktime_now(), text }));
+        }
+    }
+
+    /// Takes the probes of a binary away for good.
+    fn disown(&mut self, binary: BinaryId) {
+        // Said first: taking probes away takes a while.
+        self.capture.send(Message::Note(Note::Coverage { at: ktime_now(), binary, tier: Tier::T0 }));
+        self.session.detach_binary(binary);
+        for probed in self.known.values_mut() {
+            probed.take_if(|probed| probed.id == binary);
+        }
     }
 
     /// Writes the kernel side's counters if they changed.
@@ -370,6 +417,7 @@ fn describe(id: BinaryId, path: &std::path::Path, code: &GoBinary, sites: &[(Sit
             .collect(),
         wait_reasons: code.wait_reasons().iter().map(|reason| (*reason).to_owned()).collect(),
         hchan_lock: code.hchan_lock(),
+        offsets: code.offsets_source().ok().cloned(),
     }
 }
 

@@ -36,6 +36,8 @@ mod run;
 #[cfg(feature = "live")]
 mod snapshot;
 pub mod timeline;
+#[cfg(feature = "live")]
+mod trial;
 
 use args::{Cli, Color, Command, Global};
 

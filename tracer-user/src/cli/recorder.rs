@@ -202,6 +202,10 @@ impl Recorder {
 
     /// Probes what was executed behind the gate's back (without a gate, or from a file system that takes no mark), and joins it.
     fn catch_up(&mut self) {
+        for (tgid, binary) in self.ring.take_images() {
+            self.follower.first_hit(tgid, binary);
+        }
+        self.follower.judge_trials();
         for appeared in self.ring.take_appeared() {
             let tgid = match appeared {
                 Appeared::Executed(tgid) => tgid,

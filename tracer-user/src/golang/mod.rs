@@ -6,12 +6,13 @@
 //!
 //! ```text
 //! elf → buildinfo, pclntab → moduledata → symbol (inline)
-//!                          ↘ flow → sites (hook) ← offsets
-//!                               → allgs, snapshot_layout
+//!                          ↘ flow → sites (hook) ← offsets ← debug_info
+//!                               → allgs             ↘ snapshot_layout
 //! ```
 
 mod allgs;
 mod buildinfo;
+mod debug_info;
 mod elf;
 mod flow;
 mod hook;
@@ -38,6 +39,7 @@ pub use self::{
     allgs::AllGoroutines,
     hook::{Hook, HookSite, MissingHook, Plan},
     identify::{is_x86_64, looks_like_go, what_is, what_is_file},
+    offsets::Offsets,
     snapshot_layout::{Saved, SnapshotLayout},
     version::GoVersion,
 };
@@ -47,7 +49,7 @@ use self::{
     moduledata::ModuleData,
     pclntab::{Header, Pclntab},
 };
-use crate::recording::contract::{CodeUse, Frame, Tier};
+use crate::recording::contract::{CodeUse, Frame, OffsetsSource, Tier};
 
 /// The largest file that is read.
 pub const MAX_FILE_BYTES: u64 = 2 << 30;
@@ -58,8 +60,11 @@ pub enum GolangError {
     /// `what` tells a person what it is instead: "a shell script run by /bin/sh".
     #[error("not a Go executable for x86-64: {what}")]
     NotGo { what: String },
-    #[error("built by {version}, which lifetrace does not know")]
-    Unsupported { version: String },
+    #[error(
+        "built by {version}, whose runtime lifetrace does not know (it knows Go {known}), and without debug information that \
+         would tell: its processes can be followed (T0), its goroutines cannot"
+    )]
+    Unsupported { version: String, known: String },
     #[error("a Go executable that cannot be read: {0}")]
     Malformed(String),
     #[error("the file has {bytes} bytes, more than the {MAX_FILE_BYTES} that are read")]
@@ -79,6 +84,8 @@ pub struct GoBinary {
     version: GoVersion,
     module: String,
     build_id: Option<String>,
+    /// `None`: nobody knows its runtime's structures.
+    runtime: Option<offsets::Runtime>,
 }
 
 impl std::fmt::Debug for GoBinary {
@@ -113,6 +120,9 @@ impl GoBinary {
             return Err(GolangError::NotGo { what: what_is(&bytes) });
         }
         let what = what_is(bytes.get(..64 << 10).unwrap_or(&bytes));
+        // Both lie behind what is loaded, which is all that is kept.
+        let structures = debug_info::structures(&bytes, offsets::STRUCTURES);
+        let reasons_at = debug_info::symbol(&bytes, offsets::WAIT_REASONS_SYMBOL);
         let elf = Elf::parse(bytes)?;
         let info = BuildInfo::read(&elf);
         let header = match Header::find(&elf) {
@@ -130,17 +140,19 @@ impl GoBinary {
             header,
             text,
             gofunc: None,
+            runtime: None,
         };
         let stated = info.as_ref().and_then(|info| GoVersion::parse(&info.version));
         this.version = match stated.or_else(|| this.version_from_code()) {
             Some(version) => version,
             None if info.is_some() => {
-                return Err(GolangError::Unsupported { version: info.map(|info| info.version).unwrap_or_default() });
+                return Err(unsupported(info.map(|info| info.version).unwrap_or_default()));
             }
             None => return Err(GolangError::Malformed("it does not tell its Go version".to_owned())),
         };
         let minor = this.version.release().1;
         this.gofunc = module.and_then(|module| module.gofunc(&this.elf, this.header.format, minor));
+        this.runtime = offsets::Runtime::choose(&this.version, &structures, &this.elf, reasons_at);
         Ok(this)
     }
 
@@ -163,26 +175,39 @@ impl GoBinary {
         self.elf.is_position_independent()
     }
 
-    /// Offsets into its runtime's structures. `Unsupported` for a version nobody measured.
+    /// Offsets into its runtime's structures. `Unsupported` for a version nothing is known of.
     pub fn layout(&self) -> Result<GoLayout, GolangError> {
-        let unsupported = || GolangError::Unsupported { version: self.version.to_string() };
-        self.runtime().map(|runtime| runtime.layout).ok_or_else(unsupported)
+        self.runtime().map(|runtime| runtime.offsets.go_layout())
     }
 
-    /// Names of its wait reasons by number; empty for a version nobody measured.
+    /// The same, every one that is known.
+    pub fn offsets(&self) -> Result<&Offsets, GolangError> {
+        self.runtime().map(|runtime| &runtime.offsets)
+    }
+
+    /// Where these offsets come from.
+    pub fn offsets_source(&self) -> Result<&OffsetsSource, GolangError> {
+        self.runtime().map(|runtime| &runtime.source)
+    }
+
+    /// Whether they may be used only where the process itself bears them out ([`crate::snapshot::self_check`]).
+    pub fn needs_self_check(&self) -> bool {
+        self.runtime.as_ref().is_some_and(|runtime| runtime.needs_self_check)
+    }
+
+    /// Names of its wait reasons by number; empty for a version nothing is known of.
     pub fn wait_reasons(&self) -> &'static [&'static str] {
-        self.runtime().map_or(&[], |runtime| runtime.wait_reasons)
+        self.runtime.as_ref().map_or(&[], |runtime| runtime.wait_reasons)
     }
 
     /// Offset of `lock` in `runtime.hchan`.
     pub fn hchan_lock(&self) -> Option<u64> {
-        self.runtime().map(|runtime| runtime.hchan_lock)
+        self.runtime.as_ref().map(|runtime| u64::from(runtime.offsets.hchan_lock))
     }
 
-    /// Where a snapshot finds things in its goroutines. `Unsupported` for a version nobody measured.
-    pub fn snapshot_layout(&self) -> Result<&'static SnapshotLayout, GolangError> {
-        let unsupported = || GolangError::Unsupported { version: self.version.to_string() };
-        self.runtime().and_then(|runtime| snapshot_layout::snapshot_layout(runtime.minor)).ok_or_else(unsupported)
+    /// Where a snapshot finds things in its goroutines. `Unsupported` for a version nothing is known of.
+    pub fn snapshot_layout(&self) -> Result<&SnapshotLayout, GolangError> {
+        self.runtime().map(|runtime| &runtime.snapshot)
     }
 
     /// Where its runtime keeps the list of all goroutines.
@@ -205,6 +230,11 @@ impl GoBinary {
         Some(mapped_at.wrapping_sub(page(segment.address)))
     }
 
+    /// Whether the address lies in a function.
+    pub fn in_code(&self, address: u64) -> bool {
+        self.table().is_some_and(|table| table.lookup(address).is_some())
+    }
+
     /// Whether a function begins at this address.
     pub fn is_entry(&self, address: u64) -> bool {
         self.table().and_then(|table| table.lookup(address)).is_some_and(|function| function.start == address)
@@ -223,7 +253,7 @@ impl GoBinary {
     pub fn plan(&self, tier: Tier) -> Plan {
         let Some(table) = self.table() else { return Plan::nothing("the table of functions is gone") };
         let minor = self.version.release().1;
-        let program = sites::Program { elf: &self.elf, table, gofunc: self.gofunc, minor, runtime: self.runtime() };
+        let program = sites::Program { elf: &self.elf, table, gofunc: self.gofunc, minor, runtime: self.runtime.as_ref() };
         sites::plan(&program, tier)
     }
 
@@ -243,9 +273,8 @@ impl GoBinary {
         same.max_by_key(|function| function.end - function.start).map(|function| function.start)
     }
 
-    fn runtime(&self) -> Option<&'static offsets::Runtime> {
-        let (major, minor) = self.version.release();
-        (major == 1 && !self.version.is_development()).then(|| offsets::runtime(minor))?
+    fn runtime(&self) -> Result<&offsets::Runtime, GolangError> {
+        self.runtime.as_ref().ok_or_else(|| unsupported(self.version.to_string()))
     }
 
     fn table(&self) -> Option<Pclntab<'_>> {
@@ -257,6 +286,11 @@ impl GoBinary {
         let schedinit = table.lookup(self.function("runtime.schedinit")?)?;
         version::from_schedinit(&self.elf, schedinit)
     }
+}
+
+fn unsupported(version: String) -> GolangError {
+    let known: Vec<String> = offsets::known_minors().iter().map(|minor| format!("1.{minor}")).collect();
+    GolangError::Unsupported { version, known: known.join(", ") }
 }
 
 /// Reads by offset, so that the position of a file others share stays where it is.

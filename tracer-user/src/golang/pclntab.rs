@@ -72,7 +72,7 @@ impl Header {
             if let Some((address, bytes)) = elf.section(name) {
                 if let Some(magic @ (0xffff_fffa | 0xffff_fffb)) = read_u32(bytes, 0) {
                     let version = if magic == 0xffff_fffa { "go1.16 or go1.17" } else { "go1.15 or older" };
-                    return Err(GolangError::Unsupported { version: version.to_owned() });
+                    return Err(super::unsupported(version.to_owned()));
                 }
                 if let Some(header) = Self::parse(address, bytes) {
                     return Ok(header);

@@ -320,7 +320,7 @@ impl Search<'_> {
     /// `lock cmpxchg [base+atomicstatus], r32`: base and new-value register.
     fn status_swap(&self, code: &Code, index: usize) -> Option<(u8, u8)> {
         let instruction = code.instructions.get(index)?;
-        let status = u64::from(self.program.runtime?.g_atomicstatus);
+        let status = u64::from(self.program.runtime?.offsets.g_atomicstatus);
         let plain = instruction.has_lock_prefix() && instruction.memory_index() == Register::None;
         (instruction.code() == Opcode::Cmpxchg_rm32_r32 && plain && instruction.memory_displacement64() == status)
             .then(|| Some((number(instruction.memory_base())?, number(instruction.op1_register())?)))?

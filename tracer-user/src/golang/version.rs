@@ -44,6 +44,12 @@ impl GoVersion {
         &self.raw
     }
 
+    /// `1.26.8` of a release as Go's makers publish it; `None` with experiments, a vendor's suffix, or before the release.
+    pub(super) fn plain_release(&self) -> Option<&str> {
+        let release = self.raw.strip_prefix("go")?;
+        release.bytes().all(|b| b.is_ascii_digit() || b == b'.').then_some(release)
+    }
+
     /// Whether it was built from an unreleased state of Go: offsets of a release need not hold.
     pub fn is_development(&self) -> bool {
         self.raw.starts_with("devel")
@@ -97,6 +103,21 @@ mod tests {
         ] {
             let version = GoVersion::parse(raw).unwrap();
             assert_eq!((version.release(), version.to_string().as_str(), version.raw()), (release, shown, raw));
+        }
+    }
+
+    /// Check that only a release exactly as published counts as one.
+    #[test]
+    fn plain_releases() {
+        for (raw, plain) in [
+            ("go1.26.8", Some("1.26.8")),
+            ("go1.21", Some("1.21")),
+            ("go1.27rc1", None),
+            ("go1.26.8 X:jsonv2", None),
+            ("go1.24.4-custom", None),
+            ("devel go1.28-0123abc", None),
+        ] {
+            assert_eq!(GoVersion::parse(raw).unwrap().plain_release(), plain, "{raw}");
         }
     }
 

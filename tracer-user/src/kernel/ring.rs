@@ -9,7 +9,10 @@ use aya::maps::{MapData, RingBuf};
 use tracer_common::header::{Header, Kind};
 use zerocopy::FromBytes;
 
-use crate::{id::Tgid, recording::frame_record};
+use crate::{
+    id::{BinaryId, Tgid},
+    recording::frame_record,
+};
 
 /// Records taken in one round at most, so that signals and timers are served in between.
 const ROUND: usize = 32_768;
@@ -18,7 +21,7 @@ const ROUND: usize = 32_768;
 pub struct Ring {
     ring: RingBuf<MapData>,
     delivered: [u64; Kind::LIMIT as usize],
-    appeared: Vec<Appeared>,
+    noticed: Noticed,
 }
 
 /// A process that userspace should look at.
@@ -30,9 +33,29 @@ pub enum Appeared {
     Met(Tgid),
 }
 
+/// Processes of which userspace should know before their records are read again.
+#[derive(Default)]
+struct Noticed {
+    appeared: Vec<Appeared>,
+    images: Vec<(Tgid, BinaryId)>,
+}
+
+impl Noticed {
+    fn look_at(&mut self, kind: usize, record: &[u8]) {
+        let told = [Kind::ProcessExec, Kind::ProcessMet, Kind::ProcessImage].into_iter().find(|told| *told as usize == kind);
+        let (Some(told), Ok((header, _))) = (told, Header::read_from_prefix(record)) else { return };
+        let tgid = Tgid(header.tgid);
+        match told {
+            Kind::ProcessExec => self.appeared.push(Appeared::Executed(tgid)),
+            Kind::ProcessMet => self.appeared.push(Appeared::Met(tgid)),
+            _ => self.images.push((tgid, BinaryId(header.binary))),
+        }
+    }
+}
+
 impl Ring {
     pub(super) fn new(ring: RingBuf<MapData>) -> Self {
-        Self { ring, delivered: [0; Kind::LIMIT as usize], appeared: Vec::new() }
+        Self { ring, delivered: [0; Kind::LIMIT as usize], noticed: Noticed::default() }
     }
 
     /// Records taken out so far, by kind.
@@ -42,7 +65,12 @@ impl Ring {
 
     /// Processes to look at, since this was last asked.
     pub fn take_appeared(&mut self) -> Vec<Appeared> {
-        std::mem::take(&mut self.appeared)
+        std::mem::take(&mut self.noticed.appeared)
+    }
+
+    /// Processes that hit a probe for the first time since their exec, and the binary whose it is, since this was last asked.
+    pub fn take_images(&mut self) -> Vec<(Tgid, BinaryId)> {
+        std::mem::take(&mut self.noticed.images)
     }
 
     /// Moves records into `block`, each behind its length, until the ring is empty, the round is over or the block holds
@@ -58,16 +86,7 @@ impl Ring {
                     if let Some(delivered) = self.delivered.get_mut(kind) {
                         *delivered += 1;
                     }
-                    let appeared: Option<fn(Tgid) -> Appeared> = match kind {
-                        _ if kind == Kind::ProcessExec as usize => Some(Appeared::Executed),
-                        _ if kind == Kind::ProcessMet as usize => Some(Appeared::Met),
-                        _ => None,
-                    };
-                    if let Some(appeared) = appeared
-                        && let Ok((header, _)) = Header::read_from_prefix(&record)
-                    {
-                        self.appeared.push(appeared(Tgid(header.tgid)));
-                    }
+                    self.noticed.look_at(kind, &record);
                     frame_record(block, &record);
                 }
                 None => return true,

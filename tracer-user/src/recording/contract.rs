@@ -50,6 +50,31 @@ pub struct Binary {
     pub wait_reasons: Vec<String>,
     /// Offset of `lock` in `runtime.hchan`: from a park's lock address to the channel's.
     pub hchan_lock: Option<u64>,
+    /// Where the offsets into its runtime come from; recordings before that was written have none.
+    #[serde(default)]
+    pub offsets: Option<OffsetsSource>,
+}
+
+/// Where the offsets into a Go runtime's structures come from, best first.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "source", rename_all = "snake_case")]
+pub enum OffsetsSource {
+    /// The binary's own debug information.
+    Dwarf,
+    /// The table generated from toolchains, for exactly this release of Go (`1.26.6`).
+    Table { release: String },
+    /// The table's entry of another release of the same minor version: used only if the process bears it out.
+    TableUnverified { minor: u32 },
+}
+
+impl std::fmt::Display for OffsetsSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Dwarf => f.write_str("the binary's debug information"),
+            Self::Table { release } => write!(f, "table of go{release}"),
+            Self::TableUnverified { minor } => write!(f, "table of another go1.{minor}, if the process bears it out"),
+        }
+    }
 }
 
 /// One attached site of a [`Binary`].

@@ -12,6 +12,7 @@ pub mod memory;
 #[cfg(feature = "live")]
 pub mod process;
 mod reader;
+pub mod self_check;
 pub mod stack;
 
 use self::{

@@ -18,11 +18,12 @@ use nix::{
 use super::{
     Detail, Snapshot, SnapshotError,
     memory::{Memory, MemoryError, Piece},
+    self_check::{self, Borne, Doubt},
     take,
 };
 use crate::{
     clock::{ktime_now, wall_now},
-    golang::{GoBinary, GolangError},
+    golang::{AllGoroutines, GoBinary, GolangError},
     id::Tgid,
 };
 
@@ -53,6 +54,12 @@ pub enum ProcessError {
         tgid: Tgid,
         #[source]
         source: SnapshotError,
+    },
+    #[error("process {tgid} does not bear out what is believed of its Go runtime")]
+    Doubted {
+        tgid: Tgid,
+        #[source]
+        source: Doubt,
     },
     #[error("process {tgid} cannot be looked at")]
     Io {
@@ -91,12 +98,13 @@ impl Process {
     /// The same where its program has been read already.
     pub fn running(tgid: Tgid, binary: Arc<GoBinary>) -> Result<Self, ProcessError> {
         let identity = identity(tgid).map_err(|source| refused(tgid, source))?;
-        let maps = File::open(path(tgid, "maps")).map_err(|source| refused(tgid, source))?;
-        let name = fs::read_link(path(tgid, "exe")).map_err(|source| refused(tgid, source))?;
-        let mapping = first_mapping(BufReader::new(maps), identity.inode, &name.to_string_lossy());
-        let mapping = mapping.map_err(|source| refused(tgid, source))?;
-        let bias = mapping.and_then(|mapping| binary.load_bias(mapping.address, mapping.offset));
-        Ok(Self { tgid, binary, bias: bias.ok_or(ProcessError::NotLoaded { tgid })?, identity })
+        let bias = bias(tgid, &identity, &binary)?;
+        Ok(Self { tgid, binary, bias, identity })
+    }
+
+    /// Whether it bears out the offsets that are believed of its runtime.
+    pub fn self_check(&self) -> Result<Borne, ProcessError> {
+        hold_against(self.tgid, &self.binary, self.bias)
     }
 
     /// Reads all its goroutines.
@@ -107,6 +115,9 @@ impl Process {
     /// Reads so much of all its goroutines.
     pub fn snapshot_of(&self, detail: Detail) -> Result<Snapshot, ProcessError> {
         let tgid = self.tgid;
+        if self.binary.needs_self_check() {
+            self.self_check()?;
+        }
         let memory = ProcessMemory { pid: Pid::from_raw(tgid.0.cast_signed()) };
         let (taken_at, taken_at_ktime) = (wall_now(), ktime_now());
         let found = take(&memory, &self.binary, self.bias, detail);
@@ -121,6 +132,40 @@ impl Process {
         })?;
         Ok(Snapshot { go_version: self.binary.version().to_string(), taken_at, taken_at_ktime, duration_ns, found })
     }
+}
+
+/// Whether a process that runs `binary` bears out the offsets that are believed of its runtime.
+pub fn verify(tgid: Tgid, binary: &GoBinary) -> Result<Borne, ProcessError> {
+    let identity = identity(tgid).map_err(|source| refused(tgid, source))?;
+    hold_against(tgid, binary, bias(tgid, &identity, binary)?)
+}
+
+fn hold_against(tgid: Tgid, binary: &GoBinary, bias: u64) -> Result<Borne, ProcessError> {
+    let unreadable = |source: GolangError| ProcessError::Snapshot { tgid, source: source.into() };
+    let all = binary.all_goroutines().map_err(unreadable)?;
+    let subject = self_check::Subject {
+        all: AllGoroutines { len: all.len.wrapping_add(bias), first: all.first.wrapping_add(bias) },
+        offsets: binary.offsets().map_err(unreadable)?,
+        wait_reasons: binary.wait_reasons().len(),
+        in_code: &|pc| binary.in_code(pc.wrapping_sub(bias)),
+        is_entry: &|pc| binary.is_entry(pc.wrapping_sub(bias)),
+    };
+    let memory = ProcessMemory { pid: Pid::from_raw(tgid.0.cast_signed()) };
+    self_check::check(&memory, &subject).map_err(|doubt| match doubt {
+        Doubt::Memory(MemoryError::Forbidden) => ProcessError::Forbidden { tgid },
+        Doubt::Memory(MemoryError::Gone) => ProcessError::Gone { tgid },
+        source => ProcessError::Doubted { tgid, source },
+    })
+}
+
+/// How far the program of a process was moved when loaded.
+fn bias(tgid: Tgid, identity: &Identity, binary: &GoBinary) -> Result<u64, ProcessError> {
+    let maps = File::open(path(tgid, "maps")).map_err(|source| refused(tgid, source))?;
+    let name = fs::read_link(path(tgid, "exe")).map_err(|source| refused(tgid, source))?;
+    let mapping = first_mapping(BufReader::new(maps), identity.inode, &name.to_string_lossy());
+    let mapping = mapping.map_err(|source| refused(tgid, source))?;
+    let bias = mapping.and_then(|mapping| binary.load_bias(mapping.address, mapping.offset));
+    bias.ok_or(ProcessError::NotLoaded { tgid })
 }
 
 fn path(tgid: Tgid, file: &str) -> String {
