@@ -18,12 +18,18 @@ pub struct Cookie {
     /// What the zero flag must be for the hit to count: 0 anything, 1 clear, 2 set (a jump after a compare-and-swap is also
     /// reached when the swap failed).
     pub zero_flag: u8,
+    /// Whether the probed function has set its frame pointer already: its frame record is at RBP, and what is at RSP is its own.
+    pub framed: bool,
 }
 
 impl Cookie {
     #[inline(always)]
     pub fn to_u64(self) -> u64 {
-        self.binary as u64 | (self.site as u64) << 16 | (self.register as u64) << 32 | (self.zero_flag as u64 & 3) << 40
+        self.binary as u64
+            | (self.site as u64) << 16
+            | (self.register as u64) << 32
+            | (self.zero_flag as u64 & 3) << 40
+            | (self.framed as u64) << 42
     }
 
     #[inline(always)]
@@ -33,6 +39,7 @@ impl Cookie {
             site: (value >> 16) as u16,
             register: (value >> 32) as u8,
             zero_flag: (value >> 40) as u8 & 3,
+            framed: value >> 42 & 1 != 0,
         }
     }
 }

@@ -158,6 +158,7 @@ impl Session {
                 Some(false) => 1,
                 Some(true) => 2,
             },
+            framed: site.framed,
         };
         let program = if target.empty { "empty" } else { program_of(site.hook) };
         self.attach_one(program, target.path, site.file_offset, cookie.to_u64(), UProbeScope::AllProcesses).map_err(|source| {
