@@ -3,11 +3,15 @@
 mod bench;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod place;
+mod programs;
 mod setup;
 mod shell;
 mod test;
 mod toolchain;
+
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -31,6 +35,17 @@ enum Command {
     Demo,
     /// Run every test, set-up included; needs root for the end-to-end ones
     Test,
+    /// Feed every parser of what the traced side controls with nonsense, under libFuzzer
+    Fuzz {
+        /// Only this target
+        #[arg(long)]
+        target: Option<String>,
+        /// For all targets together
+        #[arg(long, default_value_t = 70)]
+        seconds: u64,
+        /// Run these inputs of a target once instead
+        inputs: Vec<PathBuf>,
+    },
     /// Measure what tracing costs the target, beside an empty probe; needs root
     Bench {
         /// Only the JSON lines
@@ -45,6 +60,7 @@ fn main() -> Result<()> {
         Command::BuildEbpf { check: true } => ebpf::check(),
         Command::Demo => demo::demo(),
         Command::Test => test::test(),
+        Command::Fuzz { target, seconds, inputs } => fuzz::fuzz(&fuzz::Wish { target, seconds, inputs }),
         Command::Bench { json } => bench::bench(json),
     }
 }

@@ -1,7 +1,7 @@
 //! `lifetrace doctor`: what this kernel and this target allow, and what to do about the rest. Changes nothing.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::Write,
     path::{Path, PathBuf},
 };
@@ -14,6 +14,7 @@ use crate::{
     golang::{self, GoBinary, GolangError},
     kernel::features::{self, Check},
     recording::contract::Tier,
+    timeline::human::plain,
 };
 
 /// Everything doctor says (`--json`; docs/json.md).
@@ -81,6 +82,11 @@ pub fn doctor(args: &DoctorArgs, out: &mut dyn Write) -> Result<u8> {
 }
 
 fn examine(path: &Path) -> Result<TargetReport> {
+    // Opening a FIFO would wait for whoever writes to it.
+    let special = fs::metadata(path).is_ok_and(|file| !file.is_file());
+    if special {
+        return Err(Failure::usage(anyhow::anyhow!("{} is not a regular file", path.display())).into());
+    }
     let file = File::open(path).with_context(|| format!("cannot read {}", path.display())).map_err(Failure::usage)?;
     let path = path.display().to_string();
     let code = match GoBinary::open(&file) {
@@ -168,7 +174,7 @@ fn print(report: &Report, out: &mut dyn Write) -> Result<()> {
     let Some(target) = &report.target else {
         return Ok(());
     };
-    writeln!(out, "\n{}", target.path)?;
+    writeln!(out, "\n{}", plain(&target.path))?;
     let facts = [
         ("Go version", target.go_version.clone()),
         ("module", target.module.clone().filter(|module| !module.is_empty())),
@@ -179,14 +185,15 @@ fn print(report: &Report, out: &mut dyn Write) -> Result<()> {
         ("problem", target.problem.clone()),
     ];
     for (name, value) in facts.into_iter().filter_map(|(name, value)| Some((name, value?))) {
-        writeln!(out, "  {name:<11} {value}")?;
+        writeln!(out, "  {name:<11} {}", plain(&value))?;
     }
     for hook in &target.hooks {
         let kind = if hook.emulated { "emulated" } else { "SINGLE-STEPPED" };
-        writeln!(out, "  {:<11} {:#x} {}: {} ({kind})", hook.hook, hook.address, hook.function, hook.instruction)?;
+        let (function, instruction) = (plain(&hook.function), plain(&hook.instruction));
+        writeln!(out, "  {:<11} {:#x} {function}: {instruction} ({kind})", hook.hook, hook.address)?;
     }
     for missing in &target.missing {
-        writeln!(out, "  {:<11} missing: {}", missing.hook, missing.reason)?;
+        writeln!(out, "  {:<11} missing: {}", missing.hook, plain(&missing.reason))?;
     }
     Ok(())
 }
