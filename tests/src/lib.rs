@@ -12,12 +12,14 @@
 //! `/usr/local/go/bin/go`), `LIFETRACE_REQUIRE_ALL=1` (a skip is a failure). Skips are appended to `target/skips.jsonl`.
 
 pub mod bpf;
+pub mod container;
 pub mod deadline;
 pub mod disk;
 pub mod fixture;
 pub mod lifetrace;
 pub mod memory;
 pub mod process;
+pub mod program;
 pub mod recording;
 pub mod report;
 pub mod scenario;

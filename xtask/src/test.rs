@@ -2,13 +2,15 @@
 
 use std::{
     fs,
+    io::Write,
+    path::Path,
     process::Command,
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
-use crate::{place, setup, shell::run};
+use crate::{fuzz, place, programs, setup, shell::run};
 
 pub fn test() -> Result<()> {
     let go = setup::go()?;
@@ -20,13 +22,32 @@ pub fn test() -> Result<()> {
     stage("unit tests, without the kernel", || {
         run(cargo_test().args(["--package", "tracer-user", "--no-default-features"]).env("LIFETRACE_GO", &go))
     })?;
+    stage("fuzzing", || fuzz_shortly(&skips))?;
+    let programs = programs::fetch();
     if !root {
         println!(
             "not root: the end-to-end tests that set probes are skipped and counted; run `sudo -E cargo xtask test` for them"
         );
     }
-    stage("all crates, end to end", || run(cargo_test().arg("--workspace").env("LIFETRACE_GO", &go)))?;
+    stage("all crates, end to end", || {
+        run(cargo_test().arg("--workspace").env("LIFETRACE_GO", &go).env("LIFETRACE_PROGRAMS", &programs))
+    })?;
     report_skips(&fs::read_to_string(&skips).unwrap_or_default());
+    Ok(())
+}
+
+/// Every target for a few seconds, the committed inputs first. A skip is recorded as the end-to-end tests record theirs.
+fn fuzz_shortly(skips: &Path) -> Result<()> {
+    const SECONDS: u64 = 70;
+    if fuzz::possible() {
+        return fuzz::fuzz(&fuzz::Wish { target: None, seconds: SECONDS, inputs: Vec::new() });
+    }
+    let reason = "no C++ compiler for libFuzzer";
+    if std::env::var_os("LIFETRACE_REQUIRE_ALL").is_some_and(|value| value == "1") {
+        bail!("fuzzing would be skipped: {reason}");
+    }
+    let mut file = fs::OpenOptions::new().create(true).append(true).open(skips)?;
+    writeln!(file, r#"{{"test":"fuzzing","reason":"{reason}"}}"#)?;
     Ok(())
 }
 
