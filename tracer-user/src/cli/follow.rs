@@ -20,6 +20,7 @@ use crate::{
         gate::FileKey,
         ring::Ring,
         session::{Session, Target},
+        shared,
     },
     recording::contract::{Binary, Counters, Note, Site, Tier},
 };
@@ -54,6 +55,7 @@ pub fn analyse(file: &File, asked: Tier) -> Result<Analysed> {
 }
 
 /// A binary that carries probes.
+#[derive(Clone)]
 struct Probed {
     id: BinaryId,
     /// What the probes depend on: the same file with the same plan keeps them.
@@ -69,6 +71,8 @@ pub struct How {
     pub empty_probes: bool,
     /// With offsets that fit no runtime: what the BPF side says of it is tested.
     pub bad_layout: bool,
+    /// Through each mount of one file, as if they were different files.
+    pub each_mount: bool,
 }
 
 /// Owns the session and the recording while a command is followed.
@@ -136,7 +140,7 @@ impl Follower {
     /// Sets the probes of a binary. One that was rewritten in place loses its old probes first, unless they are the same.
     pub fn probe(&mut self, file: &File, mut analysed: Analysed) -> Result<()> {
         let key = analysed.key;
-        let sites = analysed.plan.sites.iter().map(|site| (site.file_offset, site.address)).collect();
+        let sites: Vec<_> = analysed.plan.sites.iter().map(|site| (site.file_offset, site.address)).collect();
         for old in self.older(key) {
             let Some(Some(probed)) = self.known.remove(&old) else {
                 continue;
@@ -146,7 +150,14 @@ impl Follower {
                 self.known.insert(key, Some(probed));
                 return Ok(());
             }
-            self.session.detach_binary(probed.id);
+            let shared = self.known.values().flatten().any(|other| other.id == probed.id);
+            if !shared {
+                self.session.detach_binary(probed.id);
+            }
+        }
+        if let Some(twin) = self.twin(file, key, &sites, &analysed.layout) {
+            self.known.insert(key, Some(twin));
+            return Ok(());
         }
         self.known.insert(key, None);
         let layout = analysed.layout;
@@ -156,6 +167,16 @@ impl Follower {
         let id = self.attach(file, analysed)?;
         self.known.insert(key, Some(Probed { id, sites, layout }));
         Ok(())
+    }
+
+    /// The same file below another overlay mount, if that is probed: its probes fire for processes of this one too.
+    fn twin(&self, file: &File, key: FileKey, sites: &[(u64, u64)], layout: &GoLayout) -> Option<Probed> {
+        let offset = sites.first().filter(|_| !self.how.each_mount)?.0;
+        let like = |other: &FileKey| FileKey { device: key.device, ..*other } == key;
+        let mut probed = self.known.iter().filter(|(other, _)| like(other)).filter_map(|(_, probed)| probed.as_ref());
+        let twin = probed.find(|probed| probed.sites == sites && probed.layout == *layout)?;
+        let carries = shared::carries_probe(file, offset).inspect_err(|error| tracing::debug!(%error, "no look at a twin"));
+        carries.unwrap_or(false).then(|| twin.clone())
     }
 
     /// What is known of the same inode with other contents.

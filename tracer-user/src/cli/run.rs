@@ -92,7 +92,12 @@ async fn record(args: &RunArgs, global: Global, launch: Launch, output: &Path) -
             None
         }
     };
-    let how = How { tier: args.tier.into(), empty_probes: args.empty_probes, bad_layout: args.knob("bad-layout").is_some() };
+    let how = How {
+        tier: args.tier.into(),
+        empty_probes: args.empty_probes,
+        bad_layout: args.knob("bad-layout").is_some(),
+        each_mount: args.knob("probe-each-mount").is_some(),
+    };
     let mut follower = Follower::new(session, Capture::start(writer)?, how);
     let what = own.probe(&mut follower, gate.as_ref(), &launch.program)?;
     let mut recorder = Recorder::new(follower, ring);

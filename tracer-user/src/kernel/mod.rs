@@ -11,6 +11,7 @@ pub mod offsets;
 pub mod readiness;
 pub mod ring;
 pub mod session;
+pub mod shared;
 pub mod signals;
 
 use std::path::PathBuf;
