@@ -1,6 +1,6 @@
 //! `cargo xtask fuzz`: every parser of what the traced side controls, under libFuzzer.
 //!
-//! Stable Rust suffices: coverage comes from LLVM's own pass, and no sanitizer is used. What is found grows in `target/fuzz/corpus`; an
+//! Stable Rust suffices: coverage comes from LLVM's own pass (`fuzz/instrument`), and no sanitizer is used. What is found grows in `target/fuzz/corpus`; an
 //! input that fails lies in `target/fuzz/failed`.
 
 use std::{
@@ -26,16 +26,6 @@ const TARGETS: [(&str, u32); 7] = [
     ("recording", 1 << 20),
     ("maps", 64 << 10),
 ];
-
-/// What cargo-fuzz passes for coverage; no sanitizer among it.
-const COVERAGE: [&str; 5] = [
-    "-Cpasses=sancov-module",
-    "-Cllvm-args=-sanitizer-coverage-level=4",
-    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
-    "-Cllvm-args=-sanitizer-coverage-pc-table",
-    "-Cllvm-args=-sanitizer-coverage-trace-compares",
-];
-const HOST: &str = "x86_64-unknown-linux-gnu";
 
 /// What to fuzz.
 pub struct Wish {
@@ -66,6 +56,7 @@ pub fn fuzz(wish: &Wish) -> Result<()> {
         let [(name, _)] = wanted[..] else { bail!("which --target are these inputs for?") };
         return run(libfuzzer(&fuzzer, name).args(&wish.inputs));
     }
+    catches_planted_faults(&fuzzer)?;
     let seconds = wish.seconds.div_ceil(wanted.len() as u64).max(1);
     for (name, longest) in wanted {
         println!("== fuzz {name}, {seconds} s");
@@ -74,15 +65,14 @@ pub fn fuzz(wish: &Wish) -> Result<()> {
     Ok(())
 }
 
-/// Builds the fuzzer beside everything else, because every crate of it is instrumented.
+/// Builds the fuzzer. Only the crates of this workspace are instrumented, so that their dependencies are not built once more.
 fn build() -> Result<PathBuf> {
-    let target = place::target().join("fuzz");
     let mut cargo = Command::new("cargo");
-    cargo.args(["build", "--quiet", "--package", "lifetrace-fuzz", "--features", "run", "--bin", "fuzz", "--profile", "fuzz"]);
-    // With a target named, build scripts and macros are built without instrumentation.
-    cargo.args(["--target", HOST, "--target-dir"]).arg(&target).current_dir(place::root());
-    run(cargo.env("RUSTFLAGS", COVERAGE.join(" ")))?;
-    Ok(target.join(HOST).join("fuzz/fuzz"))
+    cargo
+        .args(["build", "--quiet", "--package", "lifetrace-fuzz", "--features", "run", "--bin", "fuzz"])
+        .current_dir(place::root());
+    run(cargo.env("RUSTC_WORKSPACE_WRAPPER", place::root().join("fuzz/instrument")))?;
+    Ok(place::target().join("debug/fuzz"))
 }
 
 fn libfuzzer(fuzzer: &Path, name: &str) -> Command {
@@ -91,6 +81,21 @@ fn libfuzzer(fuzzer: &Path, name: &str) -> Command {
     // The memory of an input is counted by the fuzzer itself; this bound is for all of libFuzzer's own, its corpus included.
     command.args(["-timeout=60", "-rss_limit_mb=2048"]);
     command
+}
+
+/// Checks that the fuzzer fails where it must: one that cannot find anything would pass for ever.
+fn catches_planted_faults(fuzzer: &Path) -> Result<()> {
+    let dir = place::target().join("fuzz/planted");
+    fs::create_dir_all(&dir)?;
+    for (fault, caught) in [("panic", true), ("overflow", true), ("memory", true), ("time", true), ("nothing", false)] {
+        let input = dir.join(fault);
+        fs::write(&input, fault)?;
+        let ended = libfuzzer(fuzzer, "planted").arg(&input).output().context("cannot start the fuzzer")?;
+        if ended.status.success() == caught {
+            bail!("the planted fault {fault:?}: {}\n{}", ended.status, String::from_utf8_lossy(&ended.stderr));
+        }
+    }
+    Ok(())
 }
 
 fn campaign(fuzzer: &Path, name: &str, longest: u32, seconds: u64) -> Result<()> {

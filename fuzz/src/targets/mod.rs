@@ -3,11 +3,12 @@
 
 mod binary;
 mod maps;
+mod planted;
 mod recording;
 mod snapshot;
 
 /// Targets by name. The committed inputs of each are in `corpus/NAME`.
-pub const ALL: [(&str, fn(&[u8])); 7] = [
+pub const ALL: [(&str, fn(&[u8])); 8] = [
     ("go_binary", binary::whole),
     ("what_is", binary::what_is),
     ("build_info", binary::build_info),
@@ -15,4 +16,5 @@ pub const ALL: [(&str, fn(&[u8])); 7] = [
     ("records", recording::records),
     ("recording", recording::whole),
     ("maps", maps::all),
+    ("planted", planted::fail),
 ];

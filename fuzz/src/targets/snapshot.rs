@@ -67,10 +67,13 @@ impl Lying<'_> {
             let mapped = if self.flags & EVERYWHERE != 0 { address < 1 << 47 } else { address < self.input.len() as u64 };
             mapped.then_some((address % self.input.len() as u64) as usize)
         });
-        let Some(start) = start else { return 0 };
-        let mut bytes = self.input.iter().skip(start).chain(self.input.iter().cycle());
-        for (into, byte) in into.iter_mut().zip(&mut bytes) {
-            *into = *byte;
+        let Some(mut start) = start else { return 0 };
+        let mut rest = &mut *into;
+        while !rest.is_empty() {
+            let piece = self.input.get(start..).unwrap_or_default();
+            let (filled, left) = rest.split_at_mut(piece.len().min(rest.len()));
+            filled.copy_from_slice(&piece[..filled.len()]);
+            (rest, start) = (left, 0);
         }
         if self.flags & CHANGES != 0
             && let Some(byte) = into.get_mut(usize::from(self.reads.get()))
