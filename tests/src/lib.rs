@@ -14,6 +14,7 @@
 pub mod attach;
 pub mod bpf;
 pub mod cgroup;
+pub mod container;
 pub mod deadline;
 pub mod disk;
 pub mod dump;
@@ -21,6 +22,7 @@ pub mod fixture;
 pub mod lifetrace;
 pub mod memory;
 pub mod process;
+pub mod program;
 pub mod recording;
 pub mod report;
 pub mod scenario;

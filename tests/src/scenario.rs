@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
 use serde::Serialize;
 
-use crate::{fixture, lifetrace, user};
+use crate::{fixture, lifetrace, program, user};
 
 /// What a scenario cannot do without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub enum Need {
     Nobody,
     /// That users may look into their own processes: no Yama, or one that lets them (`kernel.yama.ptrace_scope`).
     FreePtrace,
+    /// A program that the set-up fetches.
+    Program(&'static str),
 }
 
 /// Runs a scenario while no other one runs: it counts exactly, or looks at the whole kernel.
@@ -55,6 +57,7 @@ fn missing(needs: &[Need]) -> Option<String> {
     [Need::Command("gcc")].iter().chain(needs).find_map(|need| match need {
         Need::Root if !geteuid().is_root() => Some("not root".to_owned()),
         Need::Command(name) if !in_path(name) => Some(format!("no {name} command")),
+        Need::Program(path) if !program::fetched(path).is_file() => Some(format!("no {path}: `cargo xtask test` fetches it")),
         Need::Nobody if user::nobody().is_none() => Some("no user nobody".to_owned()),
         Need::FreePtrace if restricted_ptrace() => Some("kernel.yama.ptrace_scope is not 0".to_owned()),
         _ => None,

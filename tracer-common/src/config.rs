@@ -20,6 +20,8 @@ pub struct Cookie {
     /// What the zero flag must be for the hit to count: 0 anything, 1 clear, 2 set (a jump after a compare-and-swap is also
     /// reached when the swap failed).
     pub zero_flag: u8,
+    /// Whether the probed function has set its frame pointer already: its frame record is at RBP, and what is at RSP is its own.
+    pub framed: bool,
 }
 
 impl Cookie {
@@ -30,6 +32,7 @@ impl Cookie {
             | (self.register as u64) << 32
             | (self.zero_flag as u64 & 3) << 40
             | (self.adopt as u64 & 3) << 42
+            | (self.framed as u64) << 44
     }
 
     #[inline(always)]
@@ -40,6 +43,7 @@ impl Cookie {
             register: (value >> 32) as u8,
             zero_flag: (value >> 40) as u8 & 3,
             adopt: (value >> 42) as u8 & 3,
+            framed: value >> 44 & 1 != 0,
         }
     }
 }

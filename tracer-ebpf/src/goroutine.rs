@@ -66,7 +66,7 @@ pub fn birth(ctx: &ProbeContext) {
     emit::send(Kind::GoroutineBirth, header.seq, GoroutineBirth { header, goid, parent_goid, gopc, startpc, stack_id });
 }
 
-/// gopark's caller is at the top of the stack, its frame pointer still in the register.
+/// gopark's caller is at the top of the stack, its frame pointer still in the register; before Go 1.21, gopark's own is.
 #[inline(always)]
 pub fn park(ctx: &ProbeContext) {
     let Some(Hit { cookie, pid_tgid, layout }) = accept(ctx) else {

@@ -110,13 +110,14 @@ impl Window {
 }
 
 /// The stack of a goroutine that is just calling the probed function: the return address is at `stack_pointer`, and
-/// `frame_pointer` is still the caller's.
+/// `frame_pointer` is still the caller's, unless the cookie says that the function has begun a frame of its own.
 #[inline(always)]
 pub fn of_caller(cookie: Cookie, pid_tgid: u64, stack_pointer: u64, frame_pointer: u64) -> u64 {
     let Some(window) = Window::take() else {
         return 0;
     };
-    let id = match window.record(stack_pointer) {
+    let top = if cookie.framed { Some((0, 0)) } else { window.record(stack_pointer) };
+    let id = match top {
         Some((return_address, _)) => walk(&window, cookie, pid_tgid, return_address, frame_pointer),
         None => 0,
     };

@@ -3,14 +3,18 @@
 mod bench;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod go;
 mod matrix;
 mod offsets;
 mod place;
+mod programs;
 mod setup;
 mod shell;
 mod test;
 mod toolchain;
+
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -47,6 +51,17 @@ enum Command {
         #[arg(long, value_name = "RELEASE")]
         check: Option<String>,
     },
+    /// Feed every parser of what the traced side controls with nonsense, under libFuzzer
+    Fuzz {
+        /// Only this target
+        #[arg(long)]
+        target: Option<String>,
+        /// For all targets together
+        #[arg(long, default_value_t = 70)]
+        seconds: u64,
+        /// Run these inputs of a target once instead
+        inputs: Vec<PathBuf>,
+    },
     /// Measure what tracing costs the target, beside an empty probe; needs root
     Bench {
         /// Only the JSON lines
@@ -67,6 +82,7 @@ fn main() -> Result<()> {
         Command::Test { matrix: false, tier } => test::test(&tier),
         Command::Offsets { check: None } => offsets::generate(),
         Command::Offsets { check: Some(release) } => offsets::check(&release, &setup::lifetrace()?),
+        Command::Fuzz { target, seconds, inputs } => fuzz::fuzz(&fuzz::Wish { target, seconds, inputs }),
         Command::Bench { json, only } => bench::bench(json, &only),
     }
 }

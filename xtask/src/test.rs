@@ -3,16 +3,17 @@
 use std::{
     fs,
     io::Write,
+    path::Path,
     process::Command,
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::{
-    go,
+    fuzz, go,
     matrix::{self, Matrix},
-    offsets, place, setup,
+    offsets, place, programs, setup,
     shell::run,
 };
 
@@ -26,6 +27,8 @@ pub fn test(tiers: &[String]) -> Result<()> {
     stage("unit tests, without the kernel", || {
         run(cargo_test().args(["--package", "tracer-user", "--no-default-features"]).env("LIFETRACE_GO", &go))
     })?;
+    stage("fuzzing", || fuzz_shortly(&skips))?;
+    let programs = programs::fetch();
     if !root {
         println!(
             "not root: the end-to-end tests that set probes are skipped and counted; run `sudo -E cargo xtask test` for them"
@@ -36,7 +39,7 @@ pub fn test(tiers: &[String]) -> Result<()> {
     let tests = stage("all crates, end to end", || {
         let mut tests = cargo_test();
         slice.name_to(&mut tests);
-        run(tests.arg("--workspace").env("LIFETRACE_GO", &go))
+        run(tests.arg("--workspace").env("LIFETRACE_GO", &go).env("LIFETRACE_PROGRAMS", &programs))
     });
     slice.report()?;
     tests?;
@@ -57,6 +60,21 @@ fn check_offsets() -> Result<()> {
             Ok(writeln!(skips, "{skip}")?)
         }
     }
+}
+
+/// Every target for a few seconds, the committed inputs first. A skip is recorded as the end-to-end tests record theirs.
+fn fuzz_shortly(skips: &Path) -> Result<()> {
+    const SECONDS: u64 = 70;
+    if fuzz::possible() {
+        return fuzz::fuzz(&fuzz::Wish { target: None, seconds: SECONDS, inputs: Vec::new() });
+    }
+    let reason = "no C++ compiler for libFuzzer";
+    if std::env::var_os("LIFETRACE_REQUIRE_ALL").is_some_and(|value| value == "1") {
+        bail!("fuzzing would be skipped: {reason}");
+    }
+    let mut file = fs::OpenOptions::new().create(true).append(true).open(skips)?;
+    writeln!(file, r#"{{"test":"fuzzing","reason":"{reason}"}}"#)?;
+    Ok(())
 }
 
 fn cargo_test() -> Command {

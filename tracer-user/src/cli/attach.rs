@@ -54,7 +54,8 @@ async fn record(args: &AttachArgs, global: Global, target: Target, identity: Opt
     let meta = Meta { target: Some(args.target.to_string()), ..meta(args.tier.into(), calibrated(&mut session)) };
     let first = target.first(args)?;
     let writer = create(&args.output, &meta, identity)?;
-    let how = How { tier: args.tier.into(), empty_probes: false, bad_layout: false, adopt: target.adopt_others() };
+    let how =
+        How { tier: args.tier.into(), empty_probes: false, bad_layout: false, each_mount: false, adopt: target.adopt_others() };
     let mut follower = Follower::new(session, Capture::start(writer)?, how)?;
     let found = target.join(first, &mut follower);
     let mut recorder = Recorder::new(follower, ring);

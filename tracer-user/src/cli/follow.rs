@@ -24,6 +24,7 @@ use crate::{
         gate::FileKey,
         ring::Ring,
         session::{Session, Target},
+        shared,
     },
     recording::contract::{Binary, Counters, Joined, Note, Site, Tier},
     snapshot::process::Process,
@@ -60,6 +61,7 @@ pub fn analyse(file: &File, asked: Tier) -> Result<Analysed> {
 }
 
 /// A binary that carries probes.
+#[derive(Clone)]
 struct Probed {
     id: BinaryId,
     code: Arc<GoBinary>,
@@ -82,6 +84,8 @@ pub struct How {
     /// Which processes are followed from their first hit on in files that are met on the way: `ADOPT_…` of
     /// [`tracer_common::config`].
     pub adopt: u8,
+    /// Through each mount of one file, as if they were different files.
+    pub each_mount: bool,
 }
 
 /// Owns the session and the recording while a command is followed.
@@ -296,7 +300,7 @@ impl Follower {
     /// Sets the probes of a binary. One that was rewritten in place loses its old probes first, unless they are the same.
     pub fn probe(&mut self, file: &File, mut analysed: Analysed, adopt: u8) -> Result<()> {
         let key = analysed.key;
-        let sites = analysed.plan.sites.iter().map(|site| (site.file_offset, site.address)).collect();
+        let sites: Vec<_> = analysed.plan.sites.iter().map(|site| (site.file_offset, site.address)).collect();
         for old in self.older(key) {
             let Some(Some(probed)) = self.known.remove(&old) else {
                 continue;
@@ -306,7 +310,14 @@ impl Follower {
                 self.known.insert(key, Some(probed));
                 return Ok(());
             }
-            self.session.detach_binary(probed.id);
+            let shared = self.known.values().flatten().any(|other| other.id == probed.id);
+            if !shared {
+                self.session.detach_binary(probed.id);
+            }
+        }
+        if let Some(twin) = self.twin(file, key, &sites, &analysed.layout) {
+            self.known.insert(key, Some(twin));
+            return Ok(());
         }
         self.known.insert(key, None);
         let layout = analysed.layout;
@@ -317,6 +328,16 @@ impl Follower {
         let (id, code) = self.attach(file, analysed, adopt)?;
         self.known.insert(key, Some(Probed { id, code, tier, since: ktime_now(), sites, layout }));
         Ok(())
+    }
+
+    /// The same file below another overlay mount, if that is probed: its probes fire for processes of this one too.
+    fn twin(&self, file: &File, key: FileKey, sites: &[(u64, u64)], layout: &GoLayout) -> Option<Probed> {
+        let offset = sites.first().filter(|_| !self.how.each_mount)?.0;
+        let like = |other: &FileKey| FileKey { device: key.device, ..*other } == key;
+        let mut probed = self.known.iter().filter(|(other, _)| like(other)).filter_map(|(_, probed)| probed.as_ref());
+        let twin = probed.find(|probed| probed.sites == sites && probed.layout == *layout)?;
+        let carries = shared::carries_probe(file, offset).inspect_err(|error| tracing::debug!(%error, "no look at a twin"));
+        carries.unwrap_or(false).then(|| twin.clone())
     }
 
     /// What is known of the same inode with other contents.

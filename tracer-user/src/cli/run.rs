@@ -77,6 +77,7 @@ async fn record(args: &RunArgs, global: Global, launch: Launch, output: &Path) -
         tier: args.tier.into(),
         empty_probes: args.empty_probes,
         bad_layout: args.knob("bad-layout").is_some(),
+        each_mount: args.knob("probe-each-mount").is_some(),
         adopt: ADOPT_NOBODY,
     };
     let mut follower = Follower::new(session, Capture::start(writer)?, how)?;

@@ -91,6 +91,8 @@ pub struct RepairsOut {
 #[derive(Serialize)]
 pub struct Price {
     pub probe_hits: Option<u64>,
+    /// Of `probe_hits`, those through a second probe at the same place: another mount of the same file.
+    pub duplicate_hits: Option<u64>,
     pub cost_ns: Option<u64>,
     pub target_cpu_ns: Option<u64>,
     pub share: Option<f64>,
@@ -285,10 +287,11 @@ fn meta(replayed: &Replayed) -> MetaOut {
 /// What the probes cost the traced programs. Tracepoints of processes cost too, but are few and not calibrated.
 fn price(replayed: &Replayed) -> Price {
     let probe_hits = replayed.counters.as_ref().map(probe_hits);
+    let duplicate_hits = replayed.counters.as_ref().map(|counters| counters.duplicate_hits);
     let cost_ns = probe_hits.zip(replayed.meta.hit_cost_ns).map(|(hits, cost)| hits.saturating_mul(cost));
     let target_cpu_ns = replayed.end.as_ref().and_then(|end| end.target_cpu_ns);
     let share = cost_ns.zip(target_cpu_ns).filter(|(_, cpu)| *cpu > 0).map(|(cost, cpu)| cost as f64 / cpu as f64);
-    Price { probe_hits, cost_ns, target_cpu_ns, share }
+    Price { probe_hits, duplicate_hits, cost_ns, target_cpu_ns, share }
 }
 
 fn probe_hits(counters: &Counters) -> u64 {

@@ -29,8 +29,9 @@ pub fn find(code: &Code) -> Option<AllGoroutines> {
 /// Address of the slice `allgs`: three words in a row that are all read or written.
 fn slice(code: &Code) -> Option<u64> {
     let words = code.instructions.iter().filter(|i| i.is_ip_rel_memory_operand() && i.mnemonic() != Mnemonic::Lea);
-    let words: Vec<u64> = words.map(Instruction::ip_rel_memory_address).collect();
-    let follows = |word: u64, by: u64| word.checked_add(by).is_some_and(|word| words.contains(&word));
+    let mut words: Vec<u64> = words.map(Instruction::ip_rel_memory_address).collect();
+    words.sort_unstable();
+    let follows = |word: u64, by: u64| word.checked_add(by).is_some_and(|word| words.binary_search(&word).is_ok());
     words.iter().copied().filter(|&word| word < u64::MAX - 24 && follows(word, 8) && follows(word, 16)).min()
 }
 

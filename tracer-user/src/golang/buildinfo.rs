@@ -67,7 +67,7 @@ impl BuildInfo {
             return None;
         };
         let version = std::str::from_utf8(version).ok()?.trim();
-        (!version.is_empty()).then(|| Self { version: version.to_owned(), module: main_module(&module) })
+        (!version.is_empty() && is_plain(version)).then(|| Self { version: version.to_owned(), module: main_module(&module) })
     }
 }
 
@@ -91,7 +91,12 @@ fn main_module(text: &[u8]) -> String {
     let inner = text.len().checked_sub(MODULE_MARKER).and_then(|end| text.get(MODULE_MARKER..end)).unwrap_or_default();
     let text = String::from_utf8_lossy(inner);
     let line = text.lines().find_map(|line| line.strip_prefix("mod\t"));
-    line.and_then(|rest| rest.split('\t').next()).unwrap_or_default().to_owned()
+    line.and_then(|rest| rest.split('\t').next()).filter(|path| is_plain(path)).unwrap_or_default().to_owned()
+}
+
+/// Whether a terminal shows it as it is.
+pub fn is_plain(text: &str) -> bool {
+    !text.chars().any(char::is_control)
 }
 
 /// Go's own build id (note `Go`, type 4), else the GNU one (note `GNU`, type 3) in hex.
@@ -99,7 +104,7 @@ pub fn build_id(elf: &Elf) -> Option<String> {
     let mut gnu = None;
     for note in elf.notes().flat_map(notes) {
         match note {
-            (b"Go\0\0", 4, id) => return std::str::from_utf8(id).ok().map(str::to_owned),
+            (b"Go\0\0", 4, id) => return std::str::from_utf8(id).ok().filter(|id| is_plain(id)).map(str::to_owned),
             (b"GNU\0", 3, id) if id.len() <= 64 => gnu = Some(id.iter().map(|b| format!("{b:02x}")).collect()),
             _ => {}
         }

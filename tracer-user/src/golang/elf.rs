@@ -17,6 +17,15 @@ const LE: LittleEndian = LittleEndian;
 const RELA: usize = 24;
 /// Size of an `Elf64_Dyn`.
 const DYN: usize = 16;
+/// More program headers than this no kernel loads (`load_elf_phdrs` in fs/binfmt_elf.c: 64 KiB of them).
+const MAX_SEGMENTS: usize = 1170;
+/// More sections, longer names, or a longer table of names than this are not looked at.
+const MAX_SECTIONS: usize = 4096;
+const MAX_SECTION_NAME: usize = 256;
+const MAX_SECTION_NAMES: u64 = 1 << 20;
+/// Places and bytes searched for notes.
+const MAX_NOTES: usize = 32;
+const MAX_NOTE_BYTES: usize = 64 << 10;
 /// More base relocations than this are not looked at: a linked program of 2 GiB has fewer.
 const MAX_RELOCATIONS: usize = 16 << 20;
 
@@ -55,6 +64,9 @@ impl Elf {
         let header = FileHeader64::<LittleEndian>::parse(data).map_err(|_| malformed("the ELF header is cut short"))?;
         let endian = header.endian().map_err(|_| malformed("the ELF header names no byte order"))?;
         let programs = header.program_headers(endian, data).map_err(|_| malformed("the program headers lie outside the file"))?;
+        if programs.len() > MAX_SEGMENTS {
+            return Err(malformed("it has more program headers than a kernel loads"));
+        }
         let (mut loads, mut notes, mut dynamic) = (Vec::new(), Vec::new(), None);
         for program in programs {
             let segment = Segment {
@@ -69,6 +81,12 @@ impl Elf {
                 elf::PT_DYNAMIC => dynamic = Some(segment),
                 _ => {}
             }
+        }
+        // Every segment may be searched, so that their sum must be no more than the file: they do not overlap in a linked program.
+        let inside =
+            |segment: &&Segment| segment.offset.checked_add(segment.file_size).is_some_and(|end| end <= data.len() as u64);
+        if loads.iter().filter(inside).map(|segment| segment.file_size).sum::<u64>() > 2 * data.len() as u64 {
+            return Err(malformed("its segments overlap in the file"));
         }
         let sections = sections(header, data);
         let position_independent = header.e_type(LE) == elf::ET_DYN;
@@ -89,6 +107,11 @@ impl Elf {
         Ok(this)
     }
 
+    /// Bytes of the file that are kept.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     pub fn is_position_independent(&self) -> bool {
         self.position_independent
     }
@@ -107,7 +130,8 @@ impl Elf {
     pub fn notes(&self) -> impl Iterator<Item = &[u8]> {
         let segments = self.notes.iter().map(|s| (s.offset, s.file_size));
         let sections = self.sections.iter().filter(|s| s.name.starts_with(".note")).map(|s| (s.offset, s.size));
-        segments.chain(sections).filter_map(|(offset, size)| self.file(offset, size))
+        let notes = segments.chain(sections).filter_map(|(offset, size)| self.file(offset, size)).take(MAX_NOTES);
+        notes.map(|bytes| bytes.get(..MAX_NOTE_BYTES).unwrap_or(bytes))
     }
 
     /// The file part of a segment; empty if it is outside the file.
@@ -196,11 +220,15 @@ impl Elf {
 /// Section headers, if the file has readable ones; a stripped or crafted file may not.
 fn sections(header: &FileHeader64<LittleEndian>, data: &[u8]) -> Vec<Section> {
     let Ok(table) = header.sections(LE, data) else { return Vec::new() };
+    let names = header.shstrndx(LE, data).ok().and_then(|index| table.section(object::SectionIndex(index as usize)).ok());
+    if table.len() > MAX_SECTIONS || names.is_none_or(|names| names.sh_size(LE) > MAX_SECTION_NAMES) {
+        return Vec::new();
+    }
     table
         .iter()
         .filter(|section| section.sh_type(LE) != elf::SHT_NOBITS)
         .filter_map(|section| {
-            let name = table.section_name(LE, section).ok()?;
+            let name = table.section_name(LE, section).ok().filter(|name| name.len() <= MAX_SECTION_NAME)?;
             Some(Section {
                 name: String::from_utf8_lossy(name).into_owned(),
                 address: section.sh_addr(LE),

@@ -64,6 +64,8 @@ pub struct HookSite {
     pub register: u8,
     /// The event happened only if ZF has this value at the site (a jump behind a compare-and-swap); `None`: always.
     pub needs_zf: Option<bool>,
+    /// The function has begun its own frame at the site: RBP is no longer its caller's.
+    pub framed: bool,
     /// How it was found, where that is worth knowing.
     pub note: String,
 }

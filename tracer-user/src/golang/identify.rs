@@ -13,8 +13,9 @@ const PROGRAM_HEADER: usize = 56;
 const SECTION_HEADER: usize = 64;
 /// Longest table of section headers, section names or dynamic entries that is read.
 const MAX_TABLE: u64 = 1 << 20;
-/// How much of a file without sections is searched for the build info.
+/// How much of a segment, and of a file without sections, is searched for the build info: somebody's exec waits for it.
 const MAX_SCAN: u64 = 4 << 20;
+const MAX_SCANNED: u64 = 16 << 20;
 const MAX_SEGMENTS: u16 = 256;
 
 const GO_SECTIONS: [&[u8]; 4] = [b".go.buildinfo", b".gopclntab", b".data.rel.ro.gopclntab", b".note.go.buildid"];
@@ -29,6 +30,7 @@ pub fn looks_like_go(file: &File) -> io::Result<bool> {
         return Ok(names.split(|&b| b == 0).any(|name| GO_SECTIONS.contains(&name)));
     }
     let programs = program_headers(file, &head)?;
+    let mut left = MAX_SCANNED;
     for program in programs.chunks_exact(PROGRAM_HEADER) {
         let (kind, flags) = (read_u32(program, 0), read_u32(program, 4).unwrap_or(0));
         let (offset, size) = (read_u64(program, 8).unwrap_or(0), read_u64(program, 32).unwrap_or(0));
@@ -36,7 +38,8 @@ pub fn looks_like_go(file: &File) -> io::Result<bool> {
         if !note && (kind != Some(elf::PT_LOAD.0) || flags & elf::PF_W.0 == 0) {
             continue;
         }
-        let bytes = read_up_to(file, offset, size.min(MAX_SCAN))?;
+        let bytes = read_up_to(file, offset, size.min(MAX_SCAN).min(left))?;
+        left = left.saturating_sub(bytes.len() as u64);
         let mark: &[u8] = if note { b"\x04\0\0\0Go\0\0" } else { b"\xff Go buildinf:" };
         if find(&bytes, mark, 0).is_some() {
             return Ok(true);

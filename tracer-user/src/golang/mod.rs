@@ -21,6 +21,8 @@ mod inline;
 mod moduledata;
 mod offsets;
 mod pclntab;
+#[cfg(test)]
+mod seed_tests;
 mod sites;
 mod snapshot_layout;
 mod symbol;
@@ -53,6 +55,9 @@ use crate::recording::contract::{CodeUse, Frame, OffsetsSource, Tier};
 
 /// The largest file that is read.
 pub const MAX_FILE_BYTES: u64 = 2 << 30;
+
+/// `runtime.allgadd` has some 500 bytes.
+const MAX_ALLGADD: usize = 16 << 10;
 
 /// Why a file cannot be used as a Go executable.
 #[derive(Debug, thiserror::Error)]
@@ -214,7 +219,8 @@ impl GoBinary {
     pub fn all_goroutines(&self) -> Result<AllGoroutines, GolangError> {
         let start = self.function("runtime.allgadd");
         let function = start.and_then(|start| self.table()?.lookup(start));
-        let bytes = function.and_then(|f| self.elf.read(f.start, usize::try_from(f.end.checked_sub(f.start)?).ok()?));
+        let length = |f: &pclntab::Function| usize::try_from(f.end - f.start).ok().filter(|length| *length <= MAX_ALLGADD);
+        let bytes = function.and_then(|f| self.elf.read(f.start, length(&f)?));
         let code = function.zip(bytes).map(|(function, bytes)| flow::Code::decode(function.start, bytes));
         let found = code.and_then(|code| allgs::find(&code));
         found.ok_or_else(|| GolangError::Malformed("its list of goroutines was not found".to_owned()))
@@ -284,13 +290,20 @@ impl GoBinary {
     fn version_from_code(&self) -> Option<GoVersion> {
         let table = self.table()?;
         let schedinit = table.lookup(self.function("runtime.schedinit")?)?;
-        version::from_schedinit(&self.elf, schedinit)
+        version::from_schedinit(&self.elf, schedinit).filter(|version| buildinfo::is_plain(version.raw()))
     }
 }
 
 fn unsupported(version: String) -> GolangError {
     let known: Vec<String> = offsets::known_minors().iter().map(|minor| format!("1.{minor}")).collect();
     GolangError::Unsupported { version, known: known.join(", ") }
+}
+
+/// The Go version and main module that a file's build info names.
+#[cfg(feature = "fuzz")]
+pub fn build_info(file: Vec<u8>) -> Option<(String, String)> {
+    let info = BuildInfo::read(&Elf::parse(file).ok()?)?;
+    Some((info.version, info.module))
 }
 
 /// Reads by offset, so that the position of a file others share stays where it is.

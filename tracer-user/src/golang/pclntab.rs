@@ -11,8 +11,9 @@ use super::{
     elf::{Elf, find, read_u32, read_u64, read_uvarint},
 };
 
-/// How many steps of a pc-value table are taken: a function with more changes of line does not exist.
-const MAX_STEPS: usize = 1 << 20;
+/// How many steps through pc-value tables one question may take. Only a generated function of several megabytes has more changes of
+/// line; the end of such a one has no lines.
+pub const MAX_STEPS: u32 = 1 << 18;
 /// How many steps may leave the pc where it is.
 const MAX_STANDING: u32 = 16;
 const MAX_NAME: usize = 1 << 16;
@@ -157,6 +158,14 @@ impl<'a> Pclntab<'a> {
         offset.map_or(Cow::Borrowed(""), |offset| self.name_at(offset))
     }
 
+    /// The first bytes of its name: what that costs is known.
+    pub fn name_start(self, function: Function) -> &'a [u8] {
+        let name = read_u32(self.bytes, function.record.saturating_add(4)).and_then(|offset| self.name_bytes(offset));
+        let start = name.unwrap_or_default();
+        let start = start.get(..32).unwrap_or(start);
+        start.split(|byte| *byte == 0).next().unwrap_or_default()
+    }
+
     /// Whether the function's name begins with `prefix`, at the cost of comparing it.
     pub fn has_prefix(self, function: Function, prefix: &str) -> bool {
         let offset = read_u32(self.bytes, function.record.saturating_add(4));
@@ -191,9 +200,10 @@ impl<'a> Pclntab<'a> {
         self.string(self.header.files, offset)
     }
 
-    /// File and line of the code at `offset` from the function's entry. Line 0 and an empty name for unknown.
-    pub fn position(self, function: Function, offset: u32) -> (String, u32) {
-        let value = |field| self.field(function, field).and_then(|table| self.value(table, offset));
+    /// File and line of the code at `offset` from the function's entry. Line 0 and an empty name for unknown. Takes the steps from
+    /// `left`, as the other questions do.
+    pub fn position(self, function: Function, offset: u32, left: &mut u32) -> (String, u32) {
+        let mut value = |field| self.field(function, field).and_then(|table| self.value(table, offset, left));
         let file = value(20).and_then(|file| self.file(function, file)).unwrap_or_default();
         let line = value(24).and_then(|line| u32::try_from(line).ok()).unwrap_or(0);
         (file.into_owned(), line)
@@ -201,19 +211,19 @@ impl<'a> Pclntab<'a> {
 
     /// Distance of the return address from the stack pointer at `offset` from the function's entry (`funcspdelta`).
     pub fn frame_bytes(self, function: Function, offset: u32) -> Option<i32> {
-        self.value(self.field(function, 16)?, offset)
+        self.value(self.field(function, 16)?, offset, &mut { MAX_STEPS })
     }
 
     /// Value of the function's PCDATA table `index` at `offset`; -1 is the usual "none".
-    pub fn pcdata(self, function: Function, index: u32, offset: u32) -> Option<i32> {
-        self.value(self.pcdata_table(function, index)?, offset)
+    pub fn pcdata(self, function: Function, index: u32, offset: u32, left: &mut u32) -> Option<i32> {
+        self.value(self.pcdata_table(function, index)?, offset, left)
     }
 
     /// The largest value in the function's PCDATA table `index`.
-    pub fn pcdata_max(self, function: Function, index: u32) -> Option<i32> {
+    pub fn pcdata_max(self, function: Function, index: u32, left: &mut u32) -> Option<i32> {
         let table = self.pcdata_table(function, index)?;
         let mut largest = -1;
-        self.walk(table, |_, value| {
+        self.walk(table, left, |_, value| {
             largest = largest.max(value);
             false
         });
@@ -261,17 +271,20 @@ impl<'a> Pclntab<'a> {
         (index < count).then(|| read_u32(self.bytes, at))?.filter(|&table| table != 0)
     }
 
-    fn value(self, table: u32, offset: u32) -> Option<i32> {
-        self.walk(table, |pc, _| u64::from(offset) < pc)
+    fn value(self, table: u32, offset: u32, left: &mut u32) -> Option<i32> {
+        self.walk(table, left, |pc, _| u64::from(offset) < pc)
     }
 
     /// Walks pc-value table `table`, pairs of zig-zag value change and pc advance, until `stop(end of range, value)`.
-    fn walk(self, table: u32, mut stop: impl FnMut(u64, i32) -> bool) -> Option<i32> {
+    fn walk(self, table: u32, left: &mut u32, mut stop: impl FnMut(u64, i32) -> bool) -> Option<i32> {
         let mut at = usize::try_from(self.header.values).ok()?.checked_add(table as usize)?;
         let (mut value, mut pc, mut standing) = (-1i32, 0u64, 0);
-        for step in 0..MAX_STEPS {
+        let first = at;
+        while *left > 0 {
+            *left -= 1;
+            let begins = at == first;
             let change = u32::try_from(read_uvarint(self.bytes, &mut at)?).ok()?;
-            if change == 0 && step > 0 {
+            if change == 0 && !begins {
                 return None;
             }
             let change = (change >> 1) as i32 ^ -((change & 1) as i32);
@@ -336,10 +349,11 @@ mod tests {
             let function = tab.lookup(0x1010).unwrap();
             assert_eq!((function.start, function.end), (0x1010, 0x1040));
             assert_eq!(tab.name(function), "main.f");
-            assert_eq!(tab.position(function, 0), ("f.go".to_owned(), 7));
-            assert_eq!(tab.position(function, 0x1f), ("f.go".to_owned(), 7));
-            assert_eq!(tab.position(function, 0x20), ("f.go".to_owned(), 9));
-            assert_eq!(tab.position(function, 0x30), (String::new(), 0));
+            assert_eq!(tab.position(function, 0, &mut 9), ("f.go".to_owned(), 7));
+            assert_eq!(tab.position(function, 0x1f, &mut 9), ("f.go".to_owned(), 7));
+            assert_eq!(tab.position(function, 0x20, &mut 9), ("f.go".to_owned(), 9));
+            assert_eq!(tab.position(function, 0x30, &mut 9), (String::new(), 0));
+            assert_eq!(tab.position(function, 0x20, &mut 2), ("f.go".to_owned(), 0), "the second table takes two steps more");
             for outside in [0, 0xfff, 0x100f, 0x1040, u64::MAX] {
                 assert_eq!(tab.lookup(outside), None, "{outside:#x}");
             }
@@ -354,7 +368,12 @@ mod tests {
             let Some(header) = Header::parse(0, bytes) else { return };
             let tab = Pclntab { header: &header, bytes, text: header.text_start };
             for function in tab.functions().take(100) {
-                let _ = (tab.name(function), tab.position(function, 3), tab.pcdata(function, 2, 0), tab.funcdata(function, 3));
+                let _ = (
+                    tab.name(function),
+                    tab.position(function, 3, &mut 99),
+                    tab.pcdata(function, 2, 0, &mut 99),
+                    tab.funcdata(function, 3),
+                );
             }
             let _ = tab.lookup(0x1010);
         };

@@ -31,6 +31,8 @@ const DEAD: u32 = 6;
 const RAX: u8 = 0;
 const RCX: usize = 1;
 const RBX: usize = 3;
+const RSP: u8 = 4;
+const RBP: u8 = 5;
 const R14: u8 = 14;
 
 /// Code decoded for one plan, in bytes: the runtime's own relevant functions come to less than 100 KB.
@@ -38,7 +40,16 @@ const MAX_CODE: usize = 8 << 20;
 /// Code searched for calls, in bytes, and the length of the names of its functions: all the code of a large program, should
 /// its linker have spread the runtime over it.
 const MAX_SEARCHED: usize = 1 << 30;
-const MAX_NAMES: usize = 32 << 20;
+const MAX_NAMES: usize = 64 << 20;
+/// Steps through tables and inlined calls looked at, in search of copies of newproc1: some of each for a hundred thousand functions.
+const MAX_LOOKED_AT: u32 = 16 << 20;
+/// More than this of anything is no runtime: entries of a function, sites, complaints, goroutines made in one function, and states that
+/// are not known where they are swapped.
+const MAX_ENTRIES: usize = 8;
+const MAX_SITES: usize = 256;
+const MAX_MISSING: usize = 64;
+const MAX_BIRTHS: usize = 16;
+const MAX_UNKNOWN: u32 = 1000;
 /// How far behind a compare-and-swap or a call its site may be.
 const MAX_DISTANCE: usize = 24;
 
@@ -81,6 +92,7 @@ struct Search<'a> {
     newproc1: Vec<u64>,
     plan: Plan,
     decoded: usize,
+    unknown: u32,
 }
 
 /// The sites of a tier and what is missing from it.
@@ -89,9 +101,9 @@ pub fn plan(program: &Program<'_>, tier: Tier) -> Plan {
         return Plan::default();
     }
     let functions = runtime_functions(program);
-    let entries = |name: &str| functions.iter().filter(|f| f.name == name).map(|f| f.function.start).collect();
+    let entries = |name: &str| functions.iter().filter(|f| f.name == name).map(|f| f.function.start).take(MAX_ENTRIES).collect();
     let (casgstatus, newproc1) = (entries("runtime.casgstatus"), entries("runtime.newproc1"));
-    let mut search = Search { program, functions, casgstatus, newproc1, plan: Plan::default(), decoded: 0 };
+    let mut search = Search { program, functions, casgstatus, newproc1, plan: Plan::default(), decoded: 0, unknown: 0 };
     search.park();
     search.calls_and_swaps();
     search.finish(tier)
@@ -112,7 +124,7 @@ fn runtime_functions(program: &Program<'_>) -> Vec<Named> {
     functions
         .map(|function| Named { function, name: program.table.name(function).into_owned() })
         .take_while(|named| {
-            names = names.saturating_add(named.name.len());
+            names = names.saturating_add(size_of::<Named>() + named.name.len());
             names <= MAX_NAMES
         })
         .collect()
@@ -144,13 +156,19 @@ impl Search<'_> {
         let Some(code) = self.decode(&named) else { return self.miss(Hook::Park, "runtime.gopark cannot be read") };
         let check = code.instructions.iter().take(8).position(|i| i.code().is_jcc_short_or_near());
         let first = check.map_or(0, |index| index + 1);
+        // Since Go 1.21 this is `push rbp`, the first instruction of all; before, a frame is made without one.
+        let (mut framed, mut moved) = (false, false);
         let arguments: u16 = 1 << RAX | 1 << RCX | 1 << RBX | 1 << R14;
         for index in 0..code.instructions.len().min(MAX_DISTANCE) {
-            if index >= first && code.is_emulated(index) {
-                return self.add(Hook::Park, &named, &code, index, R14, None, "");
+            // Between the move of the stack pointer and the new frame pointer, the caller is at neither.
+            if index >= first && code.is_emulated(index) && moved == framed {
+                self.add(Hook::Park, &named, &code, index, R14, None, "");
+                return self.plan.sites.iter_mut().filter(|site| site.hook == Hook::Park).for_each(|site| site.framed = framed);
             }
-            let overwritten = code.effects.get(index).is_some_and(|effect| effect.written() & arguments != 0);
-            if overwritten || (index >= first && ends_path(&code, index)) {
+            let written = code.effects.get(index).map_or(0, |effect| effect.written());
+            framed |= written & 1 << RBP != 0;
+            moved |= written & 1 << RSP != 0;
+            if written & arguments != 0 || (index >= first && ends_path(&code, index)) {
                 break;
             }
         }
@@ -162,20 +180,22 @@ impl Search<'_> {
             self.miss(Hook::Exit, "the binary has no runtime.casgstatus");
             self.miss(Hook::Wake, "the binary has no runtime.casgstatus");
         }
-        let mut searched = 0usize;
+        // Functions do not overlap, so that together they are no larger than the file.
+        let (mut searched, most) = (0usize, self.program.elf.len().min(MAX_SEARCHED));
+        let mut left = MAX_LOOKED_AT;
         for named in std::mem::take(&mut self.functions) {
             if named.name.starts_with(DEBUGGER) {
                 continue;
             }
             let Some(bytes) = self.bytes(&named) else { continue };
             searched = searched.saturating_add(bytes.len());
-            if searched > MAX_SEARCHED {
+            if searched > most {
                 self.miss(Hook::Exit, "there is more code than is searched");
                 self.miss(Hook::Wake, "there is more code than is searched");
                 break;
             }
-            let newborn =
-                symbol::inlines(self.program.elf, self.program.table, self.program.gofunc, named.function, "runtime.newproc1");
+            let Program { elf, table, gofunc, .. } = *self.program;
+            let newborn = symbol::inlines(elf, table, gofunc, named.function, "runtime.newproc1", &mut left);
             let calls = self.calls_any(&named, bytes);
             let swaps = bytes.windows(2).any(|pair| pair == [0x0f, 0xb1]) && !OTHER_SWAPS.contains(&named.name.as_str());
             if !(calls || swaps || newborn) {
@@ -199,18 +219,22 @@ impl Search<'_> {
     }
 
     fn transitions(&mut self, named: &Named, code: &Code, newborn: bool) {
-        let returns = |target| self.program.table.lookup(target).is_none_or(|f| !never_returns(&self.program.table.name(f)));
+        let returns = |target| self.program.table.lookup(target).is_none_or(|f| !never_returns(self.program.table.name_start(f)));
         let constants = code.constants(returns);
         let constant = |index: usize, register: usize| match constants.get(index).and_then(|r| r.get(register)) {
             Some(Value::Constant(value)) => Some(*value),
             _ => None,
         };
         let before = self.plan.count(Hook::Birth);
-        let mut late_birth = None;
+        let (mut late_birth, mut births) = (None, 0);
         for index in 0..code.instructions.len() {
             if let Some(target) = code.call_target(index) {
                 if self.newproc1.contains(&target) {
-                    self.birth(named, code, index);
+                    births += 1;
+                    match births {
+                        ..=MAX_BIRTHS => self.birth(named, code, index),
+                        _ => self.miss(Hook::Birth, &format!("{} makes more goroutines than are believed", named.name)),
+                    }
                 } else if self.casgstatus.contains(&target) {
                     let (old, new) = (constant(index, RBX), constant(index, RCX));
                     self.transition(named, code, index, old, new, &Found::Call);
@@ -248,7 +272,8 @@ impl Search<'_> {
         if old.is_none() || new.is_none() {
             // A swap that is no copy of casgstatus has its own states, none of them ours (`runtime/proc.go`, `coro.go`).
             let address = code.instructions.get(index).map_or(0, iced_x86::Instruction::ip);
-            if matches!(found, Found::Call) || self.is_casgstatus_copy(address) {
+            self.unknown += 1;
+            if matches!(found, Found::Call) || self.unknown > MAX_UNKNOWN || self.is_casgstatus_copy(address) {
                 self.miss(hook, &format!("{} changes a state at {address:#x} that is not a constant", named.name));
             }
             return;
@@ -296,7 +321,7 @@ impl Search<'_> {
     fn queues_newborn(&self, named: &Named, code: &Code) -> Option<usize> {
         let is_put = |index: &usize| {
             let function = code.call_target(*index).and_then(|target| self.program.table.lookup(target));
-            function.is_some_and(|f| self.program.table.name(f) == "runtime.runqput")
+            function.is_some_and(|f| self.program.table.is_named(f, "runtime.runqput"))
         };
         (named.name == GO_STATEMENT).then(|| (0..code.instructions.len()).find(is_put))?
     }
@@ -356,6 +381,9 @@ impl Search<'_> {
 
     #[expect(clippy::too_many_arguments, reason = "one call per kind of site; a builder would say the same in more words")]
     fn add(&mut self, hook: Hook, named: &Named, code: &Code, index: usize, register: u8, needs_zf: Option<bool>, note: &str) {
+        if self.plan.sites.len() >= MAX_SITES {
+            return self.miss(hook, "it has more sites than are believed");
+        }
         let Some(address) = code.instructions.get(index).map(iced_x86::Instruction::ip) else { return };
         let Some(file_offset) = self.program.elf.file_offset(address) else { return };
         let callee = code.call_target(index).and_then(|target| self.program.table.lookup(target));
@@ -369,21 +397,23 @@ impl Search<'_> {
             emulated: code.is_emulated(index),
             register,
             needs_zf,
+            framed: false,
             note: note.to_owned(),
         });
     }
 
     fn miss(&mut self, hook: Hook, reason: &str) {
-        if !self.plan.missing.iter().any(|m| m.hook == hook && m.reason == reason) {
+        let missing = &self.plan.missing;
+        if missing.len() < MAX_MISSING && !missing.iter().any(|m| m.hook == hook && m.reason == reason) {
             self.plan.missing.push(MissingHook { hook, reason: reason.to_owned() });
         }
     }
 }
 
 /// Functions that end the program or unwind (`runtime/panic.go`).
-fn never_returns(name: &str) -> bool {
+fn never_returns(name: &[u8]) -> bool {
     let panics = ["runtime.panic", "runtime.goPanic", "runtime.gopanic", "runtime.fatal"];
-    name == "runtime.throw" || panics.iter().any(|prefix| name.starts_with(prefix))
+    name == b"runtime.throw" || panics.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
 }
 
 /// In which form a transition was met.
@@ -463,7 +493,7 @@ mod tests {
             ("runtime.throwable", false),
             ("runtime.ready", false),
         ] {
-            assert_eq!(never_returns(name), expected, "{name}");
+            assert_eq!(never_returns(name.as_bytes()), expected, "{name}");
         }
     }
 }

@@ -5,7 +5,7 @@
 use super::{
     elf::Elf,
     inline::{CallSite, InlineTree, MAX_DEPTH, PCDATA_TREE_INDEX},
-    pclntab::{Function, Pclntab},
+    pclntab::{Function, MAX_STEPS, Pclntab},
 };
 use crate::recording::contract::Frame;
 
@@ -17,10 +17,11 @@ pub fn frames(elf: &Elf, table: Pclntab<'_>, gofunc: Option<u64>, address: u64) 
     let Some(function) = table.lookup(address) else { return Vec::new() };
     let Ok(mut offset) = u32::try_from(address - function.start) else { return Vec::new() };
     let tree = gofunc.and_then(|gofunc| InlineTree::of(elf, table, gofunc, function));
-    let tree_index = |offset| table.pcdata(function, PCDATA_TREE_INDEX, offset).unwrap_or(-1);
+    let mut left = MAX_STEPS;
+    let tree_index = |offset, left: &mut u32| table.pcdata(function, PCDATA_TREE_INDEX, offset, left).unwrap_or(-1);
     let mut frames = Vec::new();
-    let (mut file, mut line) = table.position(function, offset);
-    let mut index = tree_index(offset);
+    let (mut file, mut line) = table.position(function, offset, &mut left);
+    let mut index = tree_index(offset, &mut left);
     while let Some(call) = tree.and_then(|tree| tree.call(index))
         && frames.len() < MAX_DEPTH
     {
@@ -28,8 +29,8 @@ pub fn frames(elf: &Elf, table: Pclntab<'_>, gofunc: Option<u64>, address: u64) 
         match call.site {
             CallSite::Code(parent) => {
                 offset = parent;
-                (file, line) = table.position(function, offset);
-                index = tree_index(offset);
+                (file, line) = table.position(function, offset, &mut left);
+                index = tree_index(offset, &mut left);
             }
             CallSite::Position { file: number, line: at, parent } => {
                 file = table.file(function, number).unwrap_or_default().into_owned();
@@ -42,9 +43,12 @@ pub fn frames(elf: &Elf, table: Pclntab<'_>, gofunc: Option<u64>, address: u64) 
     frames
 }
 
-/// Whether the compiler folded a call of `name` into `function`.
-pub fn inlines(elf: &Elf, table: Pclntab<'_>, gofunc: Option<u64>, function: Function, name: &str) -> bool {
+/// Whether the compiler folded a call of `name` into `function`. Takes what it looks at from `left`; false where nothing is left.
+pub fn inlines(elf: &Elf, table: Pclntab<'_>, gofunc: Option<u64>, function: Function, name: &str, left: &mut u32) -> bool {
     let Some(tree) = gofunc.and_then(|gofunc| InlineTree::of(elf, table, gofunc, function)) else { return false };
-    let last = table.pcdata_max(function, PCDATA_TREE_INDEX).unwrap_or(-1);
-    (0..=last.min(MAX_CALLS)).any(|index| tree.call(index).is_some_and(|call| table.name_is(call.name, name)))
+    let last = table.pcdata_max(function, PCDATA_TREE_INDEX, left).unwrap_or(-1);
+    (0..=last.min(MAX_CALLS)).any(|index| {
+        *left = left.saturating_sub(1);
+        *left > 0 && tree.call(index).is_some_and(|call| table.name_is(call.name, name))
+    })
 }

@@ -12,6 +12,7 @@ pub mod offsets;
 pub mod readiness;
 pub mod ring;
 pub mod session;
+pub mod shared;
 pub mod signals;
 
 use std::path::PathBuf;

@@ -296,7 +296,14 @@ fn cookie(target: &Target<'_>, site_id: SiteId, site: &HookSite) -> Cookie {
         Some(false) => 1,
         Some(true) => 2,
     };
-    Cookie { binary: target.id.0, site: site_id.0, register: pt_regs_offset(site.register), adopt: target.adopt, zero_flag }
+    Cookie {
+        binary: target.id.0,
+        site: site_id.0,
+        register: pt_regs_offset(site.register),
+        adopt: target.adopt,
+        zero_flag,
+        framed: site.framed,
+    }
 }
 
 /// The program that serves a hook.

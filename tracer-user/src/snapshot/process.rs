@@ -212,6 +212,12 @@ fn first_mapping(maps: impl BufRead, inode: u64, name: &str) -> io::Result<Optio
     Ok(named)
 }
 
+/// [`first_mapping`] as address and offset.
+#[cfg(feature = "fuzz")]
+pub fn first_mapping_of(maps: &[u8], inode: u64, name: &str) -> Option<(u64, u64)> {
+    first_mapping(maps, inode, name).ok().flatten().map(|mapping| (mapping.address, mapping.offset))
+}
+
 /// `400000-5a1000 r-xp 00001000 08:01 1234   /usr/bin/x`: the mapping, inode and path.
 fn mapping(line: &str) -> Option<(Mapping, u64, &str)> {
     let mut fields = line.splitn(6, ' ');

@@ -63,6 +63,7 @@ fn report_contract() {
       },
       "price": {
         "cost_ns": 8000,
+        "duplicate_hits": 0,
         "probe_hits": 10,
         "share": 0.002,
         "target_cpu_ns": 4000000

@@ -17,6 +17,7 @@ use super::{ENVIRONMENT, Failure, args::DoctorArgs};
 use crate::{
     id::Tgid,
     kernel::features::{self, Check},
+    timeline::human::plain,
 };
 
 /// Everything doctor says (`--json`; docs/json.md).
@@ -77,7 +78,13 @@ pub fn doctor(args: &DoctorArgs, out: &mut dyn Write) -> Result<u8> {
 
 /// The file to look at, and what to call it.
 fn open(args: &DoctorArgs) -> Result<Option<(File, String)>> {
-    let opened = |path: &Path| File::open(path).with_context(|| format!("cannot read {}", path.display()));
+    let opened = |path: &Path| {
+        // Opening a FIFO would wait for whoever writes to it.
+        if fs::metadata(path).is_ok_and(|file| !file.is_file()) {
+            return Err(anyhow!("{} is not a regular file", path.display()));
+        }
+        File::open(path).with_context(|| format!("cannot read {}", path.display()))
+    };
     match (&args.exe, args.pid) {
         (Some(exe), _) => Ok(Some((opened(exe).map_err(Failure::usage)?, exe.display().to_string()))),
         (None, Some(pid)) => {
@@ -113,7 +120,7 @@ fn print(report: &Report, out: &mut dyn Write) -> Result<()> {
 }
 
 fn print_line(verdict: &str, name: &str, found: &str, advice: &str, out: &mut dyn Write) -> Result<()> {
-    writeln!(out, "  {verdict:<8} {name:<16} {found}")?;
+    writeln!(out, "  {verdict:<8} {name:<16} {}", plain(found))?;
     if !advice.is_empty() {
         writeln!(out, "           {:<16} → {advice}", "")?;
     }
@@ -129,7 +136,7 @@ fn print_abilities(abilities: &[Ability], out: &mut dyn Write) -> Result<()> {
 }
 
 fn print_target(target: &TargetReport, out: &mut dyn Write) -> Result<()> {
-    writeln!(out, "\n{}", target.path)?;
+    writeln!(out, "\n{}", plain(&target.path))?;
     let facts = [
         ("Go version", target.go_version.clone()),
         ("module", target.module.clone().filter(|module| !module.is_empty())),
@@ -139,15 +146,16 @@ fn print_target(target: &TargetReport, out: &mut dyn Write) -> Result<()> {
         ("problem", target.problem.clone()),
     ];
     for (name, value) in facts.into_iter().filter_map(|(name, value)| Some((name, value?))) {
-        writeln!(out, "  {name:<11} {value}")?;
+        writeln!(out, "  {name:<11} {}", plain(&value))?;
     }
     print_abilities(&target.works, out)?;
     for hook in &target.hooks {
         let kind = if hook.emulated { "emulated" } else { "SINGLE-STEPPED" };
-        writeln!(out, "  {:<11} {:#x} {}: {} ({kind})", hook.hook, hook.address, hook.function, hook.instruction)?;
+        let (function, instruction) = (plain(&hook.function), plain(&hook.instruction));
+        writeln!(out, "  {:<11} {:#x} {function}: {instruction} ({kind})", hook.hook, hook.address)?;
     }
     for missing in &target.missing {
-        writeln!(out, "  {:<11} missing: {}", missing.hook, missing.reason)?;
+        writeln!(out, "  {:<11} missing: {}", missing.hook, plain(&missing.reason))?;
     }
     Ok(())
 }

@@ -9,6 +9,9 @@
 mod mounts;
 pub mod server;
 
+#[cfg(feature = "fuzz")]
+pub use mounts::{control_groups, file_systems};
+
 use std::{
     fs::File,
     io::{self, IoSliceMut, Read},

