@@ -226,7 +226,10 @@ fn assert_same(goid: u64, ours: &Goroutine, gos: &Goroutine) {
     let common = ours.len().min(gos.len());
     assert_eq!(ours[..common], gos, "goroutine {goid}");
     // Up to Go 1.21 the wrapper of a go statement is named like any function inside of another.
-    let named_as_wrapper = |(function, ..): &&Frame| function.rsplit(".func").next().is_some_and(|n| n.parse::<u32>().is_ok());
+    let named_as_wrapper = |(function, ..): &&Frame| {
+        let last = function.rsplit('.').next().unwrap_or_default();
+        last.trim_start_matches("func").parse::<u32>().is_ok()
+    };
     assert!(ours[common..].len() <= 1 && ours[common..].iter().all(named_as_wrapper), "goroutine {goid}: {:?}", ours.last());
 }
 
