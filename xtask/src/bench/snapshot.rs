@@ -105,7 +105,7 @@ pub fn bench(lifetrace: &Path, only: &str, json_only: bool) -> Result<()> {
         let there = match crowd.take_if(|crowd| crowd.goroutines == case.goroutines) {
             Some(there) => there,
             None => {
-                crowd = None;
+                drop(crowd.take());
                 Crowd::gather(&program, case.goroutines)?
             }
         };
