@@ -6,6 +6,7 @@ use std::{
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::Path,
     process::Command,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result};
@@ -60,13 +61,45 @@ fn assert_sites(snapshot: &Value, births: &Births) {
     }
 }
 
+/// Claims that the fields are those of docs/json.md, all of them and no other.
+#[track_caller]
+fn assert_shape(snapshot: &Value) {
+    let fields = |value: &Value| {
+        value.as_object().expect("an object").keys().cloned().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(snapshot["schema"], "lifetrace.snapshot/1");
+    assert_eq!(fields(snapshot), ["duration_ns", "go_version", "goroutines", "schema", "taken_at_ns", "torn"]);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_nanos() as u64;
+    let (taken, took) = (snapshot["taken_at_ns"].as_u64(), snapshot["duration_ns"].as_u64());
+    let ago = taken.zip(took).and_then(|(taken, took)| now.checked_sub(taken + took)).expect("in the past");
+    assert!(ago < PATIENCE.as_nanos() as u64, "{ago} ns ago");
+    for goroutine in snapshot["goroutines"].as_array().expect("no goroutines") {
+        let expected = [
+            "created_by",
+            "goid",
+            "labels",
+            "locked_to_thread",
+            "stack",
+            "stack_missing",
+            "stack_truncated",
+            "start_function",
+            "state",
+            "system",
+            "wait_reason",
+            "waited_ns",
+        ];
+        assert_eq!(fields(goroutine), expected);
+        assert_eq!(fields(&goroutine["created_by"]), ["file", "function", "goid", "line"]);
+    }
+}
+
 /// Check count, creator, line, wait reason and stack of a thousand parked goroutines, and that the runtime's own are marked.
 #[test]
 fn parked_goroutines() -> Result<()> {
     along(&[Need::Root], || {
         let (_running, births) = sleeper(&["-n", "1000"])?;
         let found: Value = serde_json::from_str(&snapshot(births.pid, "json")?.expect_code(0)?.stdout)?;
-        assert_eq!(found["schema"], "lifetrace.snapshot/1");
+        assert_shape(&found);
         assert_eq!(found["torn"], 0);
         assert_sites(&found, &births);
         let goroutines = found["goroutines"].as_array().context("no goroutines")?;
@@ -193,7 +226,10 @@ fn assert_same(goid: u64, ours: &Goroutine, gos: &Goroutine) {
     let common = ours.len().min(gos.len());
     assert_eq!(ours[..common], gos, "goroutine {goid}");
     // Up to Go 1.21 the wrapper of a go statement is named like any function inside of another.
-    let named_as_wrapper = |(function, ..): &&Frame| function.rsplit(".func").next().is_some_and(|n| n.parse::<u32>().is_ok());
+    let named_as_wrapper = |(function, ..): &&Frame| {
+        let last = function.rsplit('.').next().unwrap_or_default();
+        last.trim_start_matches("func").parse::<u32>().is_ok()
+    };
     assert!(ours[common..].len() <= 1 && ours[common..].iter().all(named_as_wrapper), "goroutine {goid}: {:?}", ours.last());
 }
 

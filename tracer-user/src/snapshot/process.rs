@@ -3,6 +3,7 @@
 //! Source: proc_pid_maps(5), process_vm_readv(2). Reading takes the rights of ptrace(2), but never attaches or stops.
 
 use std::{
+    cell::Cell,
     fs::{self, File},
     io::{self, BufRead, BufReader, ErrorKind, IoSliceMut},
     os::unix::fs::MetadataExt,
@@ -22,13 +23,17 @@ use super::{
     take,
 };
 use crate::{
-    clock::{ktime_now, wall_now},
+    clock::{KtimeNs, ktime_now, wall_now},
     golang::{AllGoroutines, GoBinary, GolangError},
     id::Tgid,
 };
 
 /// Pieces that one call takes (`UIO_MAXIOV`).
 const MAX_PIECES: usize = 1024;
+/// Bytes that one call reads: about a tenth of a millisecond.
+const MAX_CALL: usize = 256 << 10;
+/// How long we read before others get a turn: less than the scheduler's own slice.
+const TURN_NS: u64 = 500_000;
 /// Lines of maps that are looked at.
 const MAX_MAPPINGS: usize = 1 << 20;
 const ADVICE: &str = "run as root or with CAP_SYS_PTRACE; a process of your own can be read without, if \
@@ -118,7 +123,7 @@ impl Process {
         if self.binary.needs_self_check() {
             self.self_check()?;
         }
-        let memory = ProcessMemory { pid: Pid::from_raw(tgid.0.cast_signed()) };
+        let memory = ProcessMemory::of(Pid::from_raw(tgid.0.cast_signed()));
         let (taken_at, taken_at_ktime) = (wall_now(), ktime_now());
         let found = take(&memory, &self.binary, self.bias, detail);
         let duration_ns = ktime_now().since(taken_at_ktime);
@@ -150,7 +155,7 @@ fn hold_against(tgid: Tgid, binary: &GoBinary, bias: u64) -> Result<Borne, Proce
         in_code: &|pc| binary.in_code(pc.wrapping_sub(bias)),
         is_entry: &|pc| binary.is_entry(pc.wrapping_sub(bias)),
     };
-    let memory = ProcessMemory { pid: Pid::from_raw(tgid.0.cast_signed()) };
+    let memory = ProcessMemory::of(Pid::from_raw(tgid.0.cast_signed()));
     self_check::check(&memory, &subject).map_err(|doubt| match doubt {
         Doubt::Memory(MemoryError::Forbidden) => ProcessError::Forbidden { tgid },
         Doubt::Memory(MemoryError::Gone) => ProcessError::Gone { tgid },
@@ -228,9 +233,37 @@ fn mapping(line: &str) -> Option<(Mapping, u64, &str)> {
     Some((mapping, inode, fields.next().unwrap_or_default().trim_start()))
 }
 
+/// As many pieces as one call takes.
+fn batch(pieces: &[Piece]) -> &[Piece] {
+    let mut bytes = 0usize;
+    let fits = pieces.iter().take(MAX_PIECES).take_while(|piece| {
+        let first = bytes == 0;
+        bytes = bytes.saturating_add(piece.len);
+        first || bytes <= MAX_CALL
+    });
+    pieces.get(..fits.count()).unwrap_or(pieces)
+}
+
 /// The memory of a process by process_vm_readv(2).
 struct ProcessMemory {
     pid: Pid,
+    gave_way: Cell<KtimeNs>,
+}
+
+impl ProcessMemory {
+    fn of(pid: Pid) -> Self {
+        Self { pid, gave_way: Cell::new(ktime_now()) }
+    }
+
+    /// Lets others run now and then, at a moment of our choice. Otherwise the kernel takes the CPU away from us at one of its own, and
+    /// while it reads it holds the target's `mmap_lock`: on a busy machine the target could map and unmap nothing until it is our
+    /// turn again.
+    fn give_way(&self) {
+        if ktime_now().since(self.gave_way.get()) >= TURN_NS {
+            std::thread::yield_now();
+            self.gave_way.set(ktime_now());
+        }
+    }
 }
 
 impl Memory for ProcessMemory {
@@ -238,7 +271,8 @@ impl Memory for ProcessMemory {
         let mut lens = Vec::with_capacity(pieces.len());
         let mut buffer = buffer;
         while let Some(rest) = pieces.get(lens.len()..).filter(|rest| !rest.is_empty()) {
-            let batch = rest.get(..MAX_PIECES).unwrap_or(rest);
+            let batch = batch(rest);
+            self.give_way();
             let remote: Vec<_> = batch.iter().map(|p| RemoteIoVec { base: p.address as usize, len: p.len }).collect();
             let total = batch.iter().map(|piece| piece.len).sum::<usize>().min(buffer.len());
             let (into, _) = buffer.split_at_mut(total);
@@ -287,7 +321,7 @@ mod tests {
     /// Check that pieces around one that is not mapped are read, and that one at the edge is read up to it.
     #[test]
     fn partial_reads() {
-        let own = ProcessMemory { pid: Pid::this() };
+        let own = ProcessMemory::of(Pid::this());
         let known = [7u8; 64];
         let address = known.as_ptr() as u64;
         let piece = |address, len| Piece { address, len };

@@ -1,5 +1,6 @@
 // Crowd parks goroutines and serves net/http/pprof on a Unix socket: what `cargo xtask bench` takes snapshots of. Between GET
-// /watch and GET /stall it also watches for the time to stand still, and tells the longest gap, in nanoseconds.
+// /watch and GET /stall it also watches for the time to stand still, and tells the longest gap, in nanoseconds; with
+// /watch?pages it asks the kernel for memory meanwhile.
 package main
 
 import (
@@ -20,7 +21,7 @@ import (
 var (
 	watching atomic.Bool
 	stall    = make(chan time.Duration)
-	start    = make(chan struct{})
+	start    = make(chan bool)
 )
 
 func main() {
@@ -46,9 +47,9 @@ func main() {
 	// From here on every stop of the world is somebody's who asked for goroutines.
 	debug.SetGCPercent(-1)
 	go watch()
-	http.HandleFunc("/watch", func(w http.ResponseWriter, _ *http.Request) {
+	http.HandleFunc("/watch", func(_ http.ResponseWriter, request *http.Request) {
 		watching.Store(true)
-		start <- struct{}{}
+		start <- request.URL.Query().Has("pages")
 	})
 	http.HandleFunc("/stall", func(w http.ResponseWriter, _ *http.Request) {
 		watching.Store(false)
@@ -58,28 +59,29 @@ func main() {
 	http.Serve(listener, nil)
 }
 
-// watch looks at the clock all the time, ahead of everything else on the machine, and asks the kernel for a page and gives it back
-// at each look: whoever holds up either is seen. It rests a tenth of the time, because the kernel makes those rest who do not.
+// watch looks at the clock all the time, ahead of everything else on the machine. It rests a tenth of the time, because the
+// kernel makes those rest who do not. With pages it also has a page mapped and unmapped each half a millisecond.
 func watch() {
 	runtime.LockOSThread()
 	ahead()
-	const busy, rest = 9 * time.Millisecond, time.Millisecond
-	for range start {
+	const busy, rest, each = 9 * time.Millisecond, time.Millisecond, time.Millisecond / 2
+	for pages := range start {
 		longest := time.Duration(0)
 		last := time.Now()
-		for rested := last; watching.Load(); {
-			page()
+		rested, paged := last, last
+		for watching.Load() {
+			if pages && last.Sub(paged) > each {
+				page()
+				paged = last
+			}
 			pause := time.Duration(0)
-			if time.Since(rested) > busy {
-				pause = rest
-				time := syscall.NsecToTimespec(int64(pause))
-				syscall.Nanosleep(&time, nil)
+			if last.Sub(rested) > busy {
+				pause, rested = rest, last
+				until := syscall.NsecToTimespec(int64(rest))
+				syscall.Nanosleep(&until, nil)
 			}
 			now := time.Now()
 			longest = max(longest, now.Sub(last)-pause)
-			if pause > 0 {
-				rested = now
-			}
 			last = now
 		}
 		stall <- longest

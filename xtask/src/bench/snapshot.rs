@@ -60,13 +60,28 @@ struct Case {
 enum What {
     WithoutStacks,
     Whole,
+    /// The longest gap between two looks of the target at its clock.
     Stall,
+    /// The same where it also has pages mapped and unmapped, for which it needs a lock that the reading takes.
+    MappingStall,
 }
 
-const CASES: [Case; 5] = [
+impl What {
+    /// How the target is asked to watch itself.
+    fn watch(self) -> Option<&'static str> {
+        match self {
+            Self::WithoutStacks | Self::Whole => None,
+            Self::Stall => Some("/watch"),
+            Self::MappingStall => Some("/watch?pages"),
+        }
+    }
+}
+
+const CASES: [Case; 6] = [
     Case { row: "snapshot of 100,000, no stacks", what: What::WithoutStacks, goroutines: 100_000, rounds: 7, aim: 40.0 },
     Case { row: "snapshot of 100,000", what: What::Whole, goroutines: 100_000, rounds: 7, aim: 150.0 },
     Case { row: "snapshot of 100,000, stall", what: What::Stall, goroutines: 100_000, rounds: 7, aim: 1.0 },
+    Case { row: "snapshot of 100,000, stall of mappings", what: What::MappingStall, goroutines: 100_000, rounds: 7, aim: 1.0 },
     Case { row: "snapshot of 472,000, no stacks", what: What::WithoutStacks, goroutines: 472_000, rounds: 3, aim: 200.0 },
     Case { row: "snapshot of 472,000", what: What::Whole, goroutines: 472_000, rounds: 3, aim: 800.0 },
 ];
@@ -81,7 +96,7 @@ pub fn bench(lifetrace: &Path, only: &str, json_only: bool) -> Result<()> {
     setup::go_program(&place::root().join("xtask/bench/crowd"), &program)?;
     if !json_only {
         println!(
-            "{:<31} {:>5} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>8}",
+            "{:<38} {:>5} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>8}",
             "row", "unit", "aim", "ours", "command", "baseline", "debug=2", "debug=0", "spread"
         );
     }
@@ -89,7 +104,10 @@ pub fn bench(lifetrace: &Path, only: &str, json_only: bool) -> Result<()> {
     for case in cases {
         let there = match crowd.take_if(|crowd| crowd.goroutines == case.goroutines) {
             Some(there) => there,
-            None => Crowd::gather(&program, case.goroutines)?,
+            None => {
+                drop(crowd.take());
+                Crowd::gather(&program, case.goroutines)?
+            }
         };
         let row = case.measure(&there, lifetrace)?;
         crowd = Some(there);
@@ -108,12 +126,13 @@ impl Case {
         let (mut ours, mut command, mut idle) = (Vec::new(), Vec::new(), Vec::new());
         let mut peers: BTreeMap<&'static str, Vec<f64>> = BTreeMap::new();
         for _ in 0..self.rounds {
-            if self.what == What::Stall {
-                idle.push(crowd.stall_while(|| {
+            if let Some(watch) = self.what.watch() {
+                let nothing = || {
                     thread::sleep(IDLE);
                     Ok(())
-                })?);
-                ours.push(crowd.stall_while(|| crowd.snapshot(lifetrace, self.what).map(drop))?);
+                };
+                idle.push(crowd.stall_while(watch, nothing)?);
+                ours.push(crowd.stall_while(watch, || crowd.snapshot(lifetrace, self.what).map(drop))?);
             } else {
                 let (reading, whole) = crowd.snapshot(lifetrace, self.what)?;
                 ours.push(reading);
@@ -121,7 +140,10 @@ impl Case {
             }
             for peer in PEERS {
                 let ask = || crowd.ask(&format!("/debug/pprof/goroutine?{peer}"));
-                let took = if self.what == What::Stall { crowd.stall_while(|| ask().map(drop))? } else { timed(ask)?.1 };
+                let took = match self.what.watch() {
+                    Some(watch) => crowd.stall_while(watch, || ask().map(drop))?,
+                    None => timed(ask)?.1,
+                };
                 peers.entry(peer).or_default().push(took);
             }
         }
@@ -147,7 +169,7 @@ impl Row {
     fn print(&self) {
         let maybe = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
         println!(
-            "{:<31} {:>5} {:>9.0} {:>9.2} {:>9} {:>9} {:>9.2} {:>9.2} {:>7.0}%",
+            "{:<38} {:>5} {:>9.0} {:>9.2} {:>9} {:>9} {:>9.2} {:>9.2} {:>7.0}%",
             self.row,
             self.unit,
             self.aim,
@@ -170,7 +192,7 @@ struct Crowd {
 
 impl Crowd {
     fn gather(program: &Path, goroutines: u32) -> Result<Self> {
-        let socket = place::target().join(format!("bench/crowd-{}.sock", std::process::id()));
+        let socket = place::target().join(format!("bench/crowd-{goroutines}.sock"));
         let _ = std::fs::remove_file(&socket);
         let mut command = Command::new(program);
         command.arg("-n").arg(goroutines.to_string()).arg("-socket").arg(&socket).stdout(Stdio::piped());
@@ -210,8 +232,8 @@ impl Crowd {
     }
 
     /// The longest gap in the target's own time while `body` ran, in milliseconds.
-    fn stall_while(&self, body: impl FnOnce() -> Result<()>) -> Result<f64> {
-        self.ask("/watch")?;
+    fn stall_while(&self, watch: &str, body: impl FnOnce() -> Result<()>) -> Result<f64> {
+        self.ask(watch)?;
         body()?;
         let answer = String::from_utf8(self.ask("/stall")?)?;
         let (_, longest) = answer.split_once("\r\n\r\n").context("no answer")?;
