@@ -18,12 +18,20 @@ pub struct Cookie {
     /// What the zero flag must be for the hit to count: 0 anything, 1 clear, 2 set (a jump after a compare-and-swap is also
     /// reached when the swap failed).
     pub zero_flag: u8,
+    /// At the site of a transition: from which of [`crate::goroutine::status`] to which. Else 0.
+    pub from: u8,
+    pub to: u8,
 }
 
 impl Cookie {
     #[inline(always)]
     pub fn to_u64(self) -> u64 {
-        self.binary as u64 | (self.site as u64) << 16 | (self.register as u64) << 32 | (self.zero_flag as u64 & 3) << 40
+        self.binary as u64
+            | (self.site as u64) << 16
+            | (self.register as u64) << 32
+            | (self.zero_flag as u64 & 3) << 40
+            | (self.from as u64) << 48
+            | (self.to as u64) << 56
     }
 
     #[inline(always)]
@@ -33,6 +41,8 @@ impl Cookie {
             site: (value >> 16) as u16,
             register: (value >> 32) as u8,
             zero_flag: (value >> 40) as u8 & 3,
+            from: (value >> 48) as u8,
+            to: (value >> 56) as u8,
         }
     }
 }
@@ -58,9 +68,14 @@ pub struct GoLayout {
     pub g_gopc: u32,
     pub g_m: u32,
     pub m_curg: u32,
-    pub _pad: [u32; 2],
+    /// `g.sched.pc` and `g.sched.bp`: where a goroutine that has stopped goes on, and its frame pointer there.
+    pub g_sched_pc: u32,
+    pub g_sched_bp: u32,
+    /// 1 where every change of a goroutine's state is probed (T3): then the table of what threads run is kept.
+    pub scheduling: u32,
+    pub _pad: u32,
 }
-assert_size!(GoLayout, 32);
+assert_size!(GoLayout, 40);
 
 /// Byte offsets into the running kernel's structures, from its BTF.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,3 +106,17 @@ pub struct Followed {
     pub _pad: [u16; 3],
 }
 assert_size!(Followed, 8);
+
+/// Which goroutine a thread runs, told by the scheduling events (T3). An entry is written by its own thread alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
+#[repr(C)]
+pub struct CurrentG {
+    /// The goroutine, also while it is in a system call; 0 for none: the thread runs the scheduler, or waits.
+    pub goid: u64,
+    /// Thread ids are reused: the entry is another thread's where this is not the reader's process.
+    pub tgid: u32,
+    pub binary: u16,
+    pub _pad: u16,
+}
+assert_size!(CurrentG, 16);

@@ -3,7 +3,7 @@
 //! Every read is checked: an unknown kind or a short record is a [`DecodeError`] for the caller to count.
 
 use tracer_common::{
-    goroutine::{GoroutineBirth, GoroutineExit, GoroutinePark, GoroutineParkAbort, GoroutineWake},
+    goroutine::{GoroutineBirth, GoroutineExit, GoroutinePark, GoroutineParkAbort, GoroutineTransition, GoroutineWake, status},
     header::{Header, Kind},
     process::{ARGS_MAX, ProcessExec, ProcessExit, ProcessFork, ProcessImage},
     stack::{MAX_FRAMES, Stack},
@@ -12,7 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
     clock::KtimeNs,
-    event::{Event, What},
+    event::{Event, Transition, What},
     id::{Address, BinaryId, Goid, SiteId, StackId, Tgid, Tid},
 };
 
@@ -74,6 +74,14 @@ fn what(kind: Kind, bytes: &[u8]) -> Result<What, DecodeError> {
             What::GoroutineWake { goid: goid(kind, wake.goid)?, waker: nonzero(wake.waker_goid).map(Goid) }
         }
         Kind::GoroutineExit => What::GoroutineExit { goid: goid(kind, read::<GoroutineExit>(bytes)?.goid)? },
+        Kind::GoroutineTransition => {
+            let record: GoroutineTransition = read(bytes)?;
+            What::GoroutineTransition {
+                goid: goid(kind, record.goid)?,
+                transition: transition_of(record.from, record.to).ok_or(DecodeError::Malformed { kind })?,
+                stack: nonzero(record.stack_id).map(StackId),
+            }
+        }
         Kind::Stack => stack(&read(bytes)?)?,
         Kind::ProcessImage => What::ProcessImage { ip: Address(read::<ProcessImage>(bytes)?.ip) },
         Kind::ProcessFork => {
@@ -90,6 +98,30 @@ fn what(kind: Kind, bytes: &[u8]) -> Result<What, DecodeError> {
             What::ProcessExit { start_boottime_ns: exit.start_boottime_ns, wait_status: exit.wait_status }
         }
     })
+}
+
+/// Every change, with Go's numbers of the states that it leads from and to.
+const TRANSITIONS: [(Transition, u8, u8); 10] = [
+    (Transition::Run, status::RUNNABLE, status::RUNNING),
+    (Transition::Yield, status::RUNNING, status::RUNNABLE),
+    (Transition::Preempt, status::RUNNING, status::PREEMPTED),
+    (Transition::Syscall, status::RUNNING, status::SYSCALL),
+    (Transition::SyscallExit, status::SYSCALL, status::RUNNING),
+    (Transition::SyscallExitQueued, status::SYSCALL, status::RUNNABLE),
+    (Transition::CoroutineStop, status::RUNNING, status::WAITING),
+    (Transition::CoroutineRun, status::WAITING, status::RUNNING),
+    (Transition::ThreadAttach, status::DEAD, status::SYSCALL),
+    (Transition::ThreadDetach, status::SYSCALL, status::DEAD),
+];
+
+fn transition_of(from: u8, to: u8) -> Option<Transition> {
+    TRANSITIONS.iter().find(|(_, old, new)| (*old, *new) == (from, to)).map(|(transition, ..)| *transition)
+}
+
+/// The states that a change leads from and to, in Go's numbers.
+pub fn states_of(transition: Transition) -> (u8, u8) {
+    let known = TRANSITIONS.iter().find(|(known, ..)| *known == transition);
+    known.map_or((0, 0), |(_, from, to)| (*from, *to))
 }
 
 /// Goids begin at 1; 0 is a g of the scheduler, or memory that could not be read.
@@ -165,6 +197,17 @@ pub fn encode(event: &Event) -> Vec<u8> {
             waker_goid: waker.map_or(0, |goid| goid.0),
         }),
         What::GoroutineExit { goid } => bytes(&GoroutineExit { header: header(Kind::GoroutineExit), goid: goid.0 }),
+        What::GoroutineTransition { goid, transition, stack } => {
+            let (from, to) = states_of(*transition);
+            bytes(&GoroutineTransition {
+                header: header(Kind::GoroutineTransition),
+                goid: goid.0,
+                stack_id: stack.map_or(0, |id| id.0),
+                from,
+                to,
+                _pad: [0; 6],
+            })
+        }
         What::Stack { id, pcs, truncated } => encode_stack(header(Kind::Stack), *id, pcs, *truncated),
         What::ProcessImage { ip } => bytes(&ProcessImage { header: header(Kind::ProcessImage), ip: ip.0 }),
         What::ProcessFork { child, child_start_boottime_ns, parent_start_boottime_ns } => bytes(&ProcessFork {
@@ -223,7 +266,8 @@ mod tests {
     fn every_kind() -> Vec<Event> {
         let goid = Goid(17);
         let (stack, lock) = (Some(StackId(8)), Some(Address(0xc000)));
-        [
+        let transitions = TRANSITIONS.map(|(transition, ..)| What::GoroutineTransition { goid, transition, stack });
+        let others = [
             What::GoroutineBirth { goid, parent: None, gopc: Address(1), startpc: Address(2), stack },
             What::GoroutineBirth { goid, parent: Some(Goid(1)), gopc: Address(1), startpc: Address(2), stack: None },
             What::GoroutinePark { goid, wait_reason: 14, lock, stack },
@@ -236,9 +280,8 @@ mod tests {
             What::ProcessExec { start_boottime_ns: 5, args: vec!["go".into(), "".into(), "x".into()], args_truncated: false },
             What::ProcessExec { start_boottime_ns: 5, args: vec![], args_truncated: true },
             What::ProcessExit { start_boottime_ns: 5, wait_status: 2 << 8 },
-        ]
-        .map(event)
-        .to_vec()
+        ];
+        transitions.into_iter().chain(others).map(event).collect()
     }
 
     /// Check that every kind of event survives the way to bytes and back.
@@ -268,6 +311,9 @@ mod tests {
         assert_eq!(decode(&bytes), Err(DecodeError::UnknownKind { kind: 99 }));
         let nobody = encode(&event(What::GoroutineExit { goid: Goid(0) }));
         assert_eq!(decode(&nobody), Err(DecodeError::Malformed { kind: Kind::GoroutineExit }));
+        let mut bytes = encode(&event(What::GoroutineTransition { goid: Goid(1), transition: Transition::Run, stack: None }));
+        bytes[49] = status::WAITING;
+        assert_eq!(decode(&bytes), Err(DecodeError::Malformed { kind: Kind::GoroutineTransition }));
         let mut bytes = encode(&event(What::Stack { id: StackId(8), pcs: vec![], truncated: false }));
         bytes[40] = 33;
         assert_eq!(decode(&bytes), Err(DecodeError::Malformed { kind: Kind::Stack }));

@@ -50,6 +50,13 @@ pub enum What {
     GoroutineExit {
         goid: Goid,
     },
+    /// Any other change of state (T3).
+    GoroutineTransition {
+        goid: Goid,
+        transition: Transition,
+        /// Where it stopped running.
+        stack: Option<StackId>,
+    },
     Stack {
         id: StackId,
         /// Return addresses, innermost first.
@@ -75,4 +82,29 @@ pub enum What {
         /// A wait status: `code << 8 | signal`, bit 7 for a core dump.
         wait_status: u32,
     },
+}
+
+/// The changes of state that are no park, wake, birth or exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Transition {
+    /// A runnable goroutine begins to run.
+    Run,
+    /// It yields, or its time is up: it stops running and can run again at once.
+    Yield,
+    /// It is stopped on behalf of one that looks at its stack, which then makes it runnable.
+    Preempt,
+    /// It enters a system call.
+    Syscall,
+    /// It is back from a system call and runs on.
+    SyscallExit,
+    /// It is back from a system call, and its processor is taken: it has to wait for one.
+    SyscallExitQueued,
+    /// It hands its thread to a coroutine and waits to be switched to.
+    CoroutineStop,
+    /// It was waiting in a coroutine switch and runs on the thread of who switched to it.
+    CoroutineRun,
+    /// A C thread takes a goroutine to call into Go with, and is still in C.
+    ThreadAttach,
+    /// A C thread gives its goroutine back.
+    ThreadDetach,
 }

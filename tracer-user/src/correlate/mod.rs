@@ -303,6 +303,7 @@ impl Engine {
                 }
             }
             What::GoroutineExit { goid } => self.exit(image, goid, event, sink),
+            What::GoroutineTransition { .. } => {}
             What::Stack { .. } | What::ProcessFork { .. } | What::ProcessExec { .. } | What::ProcessExit { .. } => {}
         }
     }

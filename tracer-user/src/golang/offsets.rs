@@ -31,7 +31,11 @@ const fn layout(goid: u32, parent_goid: u32, gopc: u32, startpc: u32, m: u32, cu
         g_gopc: gopc,
         g_m: m,
         m_curg: curg,
-        _pad: [0; 2],
+        // Filled in where they are asked for (`GoBinary::layout`).
+        g_sched_pc: 0,
+        g_sched_bp: 0,
+        scheduling: 0,
+        _pad: 0,
     }
 }
 

@@ -30,7 +30,8 @@ use crate::{
 static OBJECT: &[u8] = include_bytes_aligned!("../../../tracer-ebpf/prebuilt/lifetrace.bpf.o");
 
 const TRACEPOINTS: [&str; 3] = ["sched_process_fork", "sched_process_exec", "sched_process_exit"];
-const PROBES: [&str; 6] = ["go_newproc1", "go_gopark", "go_park_m", "go_ready", "go_gdestroy", "empty"];
+const PROBES: [&str; 9] =
+    ["go_newproc1", "go_gopark", "go_park_m", "go_ready", "go_gdestroy", "go_execute", "go_entersyscall", "go_gosched", "empty"];
 
 /// Threads that close probes side by side.
 const CLOSERS: usize = 16;
@@ -158,6 +159,8 @@ impl Session {
                 Some(false) => 1,
                 Some(true) => 2,
             },
+            from: 0,
+            to: 0,
         };
         let program = if target.empty { "empty" } else { program_of(site.hook) };
         self.attach_one(program, target.path, site.file_offset, cookie.to_u64(), UProbeScope::AllProcesses).map_err(|source| {
