@@ -3,7 +3,7 @@
 //! Every read is checked: an unknown kind or a short record is a [`DecodeError`] for the caller to count.
 
 use tracer_common::{
-    goroutine::{GoroutineBirth, GoroutineExit, GoroutinePark, GoroutineParkAbort, GoroutineTransition, GoroutineWake, status},
+    goroutine::{GoroutineBirth, GoroutineExit, GoroutinePark, GoroutineParkAbort, GoroutineTransition, GoroutineWake},
     header::{Header, Kind},
     process::{ARGS_MAX, ProcessExec, ProcessExit, ProcessFork, ProcessImage},
     stack::{MAX_FRAMES, Stack},
@@ -78,7 +78,7 @@ fn what(kind: Kind, bytes: &[u8]) -> Result<What, DecodeError> {
             let record: GoroutineTransition = read(bytes)?;
             What::GoroutineTransition {
                 goid: goid(kind, record.goid)?,
-                transition: transition_of(record.from, record.to).ok_or(DecodeError::Malformed { kind })?,
+                transition: Transition::between(record.from, record.to).ok_or(DecodeError::Malformed { kind })?,
                 stack: nonzero(record.stack_id).map(StackId),
             }
         }
@@ -98,30 +98,6 @@ fn what(kind: Kind, bytes: &[u8]) -> Result<What, DecodeError> {
             What::ProcessExit { start_boottime_ns: exit.start_boottime_ns, wait_status: exit.wait_status }
         }
     })
-}
-
-/// Every change, with Go's numbers of the states that it leads from and to.
-const TRANSITIONS: [(Transition, u8, u8); 10] = [
-    (Transition::Run, status::RUNNABLE, status::RUNNING),
-    (Transition::Yield, status::RUNNING, status::RUNNABLE),
-    (Transition::Preempt, status::RUNNING, status::PREEMPTED),
-    (Transition::Syscall, status::RUNNING, status::SYSCALL),
-    (Transition::SyscallExit, status::SYSCALL, status::RUNNING),
-    (Transition::SyscallExitQueued, status::SYSCALL, status::RUNNABLE),
-    (Transition::CoroutineStop, status::RUNNING, status::WAITING),
-    (Transition::CoroutineRun, status::WAITING, status::RUNNING),
-    (Transition::ThreadAttach, status::DEAD, status::SYSCALL),
-    (Transition::ThreadDetach, status::SYSCALL, status::DEAD),
-];
-
-fn transition_of(from: u8, to: u8) -> Option<Transition> {
-    TRANSITIONS.iter().find(|(_, old, new)| (*old, *new) == (from, to)).map(|(transition, ..)| *transition)
-}
-
-/// The states that a change leads from and to, in Go's numbers.
-pub fn states_of(transition: Transition) -> (u8, u8) {
-    let known = TRANSITIONS.iter().find(|(known, ..)| *known == transition);
-    known.map_or((0, 0), |(_, from, to)| (*from, *to))
 }
 
 /// Goids begin at 1; 0 is a g of the scheduler, or memory that could not be read.
@@ -198,7 +174,7 @@ pub fn encode(event: &Event) -> Vec<u8> {
         }),
         What::GoroutineExit { goid } => bytes(&GoroutineExit { header: header(Kind::GoroutineExit), goid: goid.0 }),
         What::GoroutineTransition { goid, transition, stack } => {
-            let (from, to) = states_of(*transition);
+            let (from, to) = transition.states();
             bytes(&GoroutineTransition {
                 header: header(Kind::GoroutineTransition),
                 goid: goid.0,
@@ -266,7 +242,7 @@ mod tests {
     fn every_kind() -> Vec<Event> {
         let goid = Goid(17);
         let (stack, lock) = (Some(StackId(8)), Some(Address(0xc000)));
-        let transitions = TRANSITIONS.map(|(transition, ..)| What::GoroutineTransition { goid, transition, stack });
+        let transitions = Transition::ALL.map(|transition| What::GoroutineTransition { goid, transition, stack });
         let others = [
             What::GoroutineBirth { goid, parent: None, gopc: Address(1), startpc: Address(2), stack },
             What::GoroutineBirth { goid, parent: Some(Goid(1)), gopc: Address(1), startpc: Address(2), stack: None },
@@ -312,7 +288,7 @@ mod tests {
         let nobody = encode(&event(What::GoroutineExit { goid: Goid(0) }));
         assert_eq!(decode(&nobody), Err(DecodeError::Malformed { kind: Kind::GoroutineExit }));
         let mut bytes = encode(&event(What::GoroutineTransition { goid: Goid(1), transition: Transition::Run, stack: None }));
-        bytes[49] = status::WAITING;
+        bytes[49] = 4; // from runnable to waiting
         assert_eq!(decode(&bytes), Err(DecodeError::Malformed { kind: Kind::GoroutineTransition }));
         let mut bytes = encode(&event(What::Stack { id: StackId(8), pcs: vec![], truncated: false }));
         bytes[40] = 33;

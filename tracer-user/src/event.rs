@@ -1,5 +1,7 @@
 //! What happened: the typed form of a wire record. Everything after `decode` speaks of these.
 
+use tracer_common::goroutine::status;
+
 use crate::{
     clock::KtimeNs,
     id::{Address, BinaryId, Goid, SiteId, StackId, Tgid, Tid},
@@ -107,4 +109,56 @@ pub enum Transition {
     ThreadAttach,
     /// A C thread gives its goroutine back.
     ThreadDetach,
+}
+
+impl Transition {
+    pub const ALL: [Self; 10] = [
+        Self::Run,
+        Self::Yield,
+        Self::Preempt,
+        Self::Syscall,
+        Self::SyscallExit,
+        Self::SyscallExitQueued,
+        Self::CoroutineStop,
+        Self::CoroutineRun,
+        Self::ThreadAttach,
+        Self::ThreadDetach,
+    ];
+
+    /// The states that it leads from and to, in Go's numbers: no two have both in common.
+    pub fn states(self) -> (u8, u8) {
+        match self {
+            Self::Run => (status::RUNNABLE, status::RUNNING),
+            Self::Yield => (status::RUNNING, status::RUNNABLE),
+            Self::Preempt => (status::RUNNING, status::PREEMPTED),
+            Self::Syscall => (status::RUNNING, status::SYSCALL),
+            Self::SyscallExit => (status::SYSCALL, status::RUNNING),
+            Self::SyscallExitQueued => (status::SYSCALL, status::RUNNABLE),
+            Self::CoroutineStop => (status::RUNNING, status::WAITING),
+            Self::CoroutineRun => (status::WAITING, status::RUNNING),
+            Self::ThreadAttach => (status::DEAD, status::SYSCALL),
+            Self::ThreadDetach => (status::SYSCALL, status::DEAD),
+        }
+    }
+
+    /// The one that leads from one state to another.
+    pub fn between(from: u8, to: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|transition| transition.states() == (from, to))
+    }
+
+    /// As `doctor` calls the place where it is seen.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Yield => "yield",
+            Self::Preempt => "preempt",
+            Self::Syscall => "syscall",
+            Self::SyscallExit => "syscall exit",
+            Self::SyscallExitQueued => "queued after syscall",
+            Self::CoroutineStop => "coroutine stop",
+            Self::CoroutineRun => "coroutine run",
+            Self::ThreadAttach => "thread attach",
+            Self::ThreadDetach => "thread detach",
+        }
+    }
 }

@@ -76,7 +76,7 @@ pub struct RunArgs {
     /// Where to write the recording (mode 0600)
     #[arg(long, short, value_name = "REC", default_value = "lifetrace.rec")]
     pub output: PathBuf,
-    /// How much to follow: 1 births and deaths; 2 parks and wakes too
+    /// How much to follow: 1 births and deaths; 2 parks and wakes too; 3 scheduling and system calls as well
     #[arg(long, value_enum, default_value_t = TierArg::T2, value_name = "TIER")]
     pub tier: TierArg,
     /// Run CMD as this user (default: who called sudo)
@@ -115,6 +115,8 @@ pub enum TierArg {
     T1,
     #[value(name = "T2", aliases = ["t2", "2"])]
     T2,
+    #[value(name = "T3", aliases = ["t3", "3"])]
+    T3,
 }
 
 impl From<TierArg> for Tier {
@@ -122,6 +124,7 @@ impl From<TierArg> for Tier {
         match tier {
             TierArg::T1 => Self::T1,
             TierArg::T2 => Self::T2,
+            TierArg::T3 => Self::T3,
         }
     }
 }
@@ -282,6 +285,8 @@ mod tests {
             ("flame a.rec --by oncpu", false),
             ("run -o x.rec --tier T1 -- ./app --its-own-flag", true),
             ("run --tier t2 --user nobody -- ./app", true),
+            ("run --tier T3 -- ./app", true),
+            ("run --tier T4 -- ./app", false),
             ("run --user nobody --as-root -- ./app", false),
             ("run -o x.rec", false),
             ("doctor --exe a --pid 1", false),

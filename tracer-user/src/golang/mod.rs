@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! elf → buildinfo, pclntab → moduledata → symbol (inline)
-//!                          ↘ flow → sites (hook) ← offsets
+//!                          ↘ flow → sites (hook, transition) ← offsets
 //!                               → allgs, snapshot_layout
 //! ```
 
@@ -25,6 +25,7 @@ mod snapshot_layout;
 mod symbol;
 #[cfg(test)]
 mod toolchain_tests;
+mod transition;
 mod version;
 
 use std::{
@@ -166,7 +167,9 @@ impl GoBinary {
     /// Offsets into its runtime's structures. `Unsupported` for a version nobody measured.
     pub fn layout(&self) -> Result<GoLayout, GolangError> {
         let unsupported = || GolangError::Unsupported { version: self.version.to_string() };
-        self.runtime().map(|runtime| runtime.layout).ok_or_else(unsupported)
+        let runtime = self.runtime().ok_or_else(unsupported)?;
+        let sched = snapshot_layout::snapshot_layout(runtime.minor).ok_or_else(unsupported)?.sched;
+        Ok(GoLayout { g_sched_pc: sched.pc, g_sched_bp: sched.bp.ok_or_else(unsupported)?, ..runtime.layout })
     }
 
     /// Names of its wait reasons by number; empty for a version nobody measured.

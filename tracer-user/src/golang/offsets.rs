@@ -31,7 +31,7 @@ const fn layout(goid: u32, parent_goid: u32, gopc: u32, startpc: u32, m: u32, cu
         g_gopc: gopc,
         g_m: m,
         m_curg: curg,
-        // Filled in where they are asked for (`GoBinary::layout`).
+        // From the table of snapshots (`GoBinary::layout`), and by the tier.
         g_sched_pc: 0,
         g_sched_bp: 0,
         scheduling: 0,

@@ -21,6 +21,7 @@ use tracer_common::config::{Cookie, GoLayout, KernelLayout, MAX_BINARIES, pt_reg
 use super::{KernelError, counters, offsets, ring::Ring};
 use crate::{
     clock::ktime_now,
+    event::Transition,
     golang::{Hook, HookSite},
     id::{BinaryId, SiteId, Tid},
     recording::contract::Counters,
@@ -150,6 +151,10 @@ impl Session {
     }
 
     fn attach_site(&mut self, target: &Target<'_>, site_id: SiteId, site: &HookSite) -> Result<UProbeLink, KernelError> {
+        let (from, to) = match site.hook {
+            Hook::Transition(transition) => transition.states(),
+            _ => (0, 0),
+        };
         let cookie = Cookie {
             binary: target.id.0,
             site: site_id.0,
@@ -159,8 +164,8 @@ impl Session {
                 Some(false) => 1,
                 Some(true) => 2,
             },
-            from: 0,
-            to: 0,
+            from,
+            to,
         };
         let program = if target.empty { "empty" } else { program_of(site.hook) };
         self.attach_one(program, target.path, site.file_offset, cookie.to_u64(), UProbeScope::AllProcesses).map_err(|source| {
@@ -239,11 +244,17 @@ fn duplicate(map: &Map) -> Result<OwnedFd, KernelError> {
 
 /// The program that serves a hook.
 fn program_of(hook: Hook) -> &'static str {
+    use Transition::*;
     match hook {
         Hook::Birth => "go_newproc1",
         Hook::Exit => "go_gdestroy",
         Hook::Park => "go_gopark",
         Hook::ParkAbort => "go_park_m",
         Hook::Wake => "go_ready",
+        Hook::Transition(transition) => match transition {
+            Run | SyscallExit | SyscallExitQueued | CoroutineRun | ThreadAttach | ThreadDetach => "go_execute",
+            Syscall => "go_entersyscall",
+            Yield | Preempt | CoroutineStop => "go_gosched",
+        },
     }
 }

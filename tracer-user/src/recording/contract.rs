@@ -47,6 +47,9 @@ pub struct Binary {
     pub wait_reasons: Vec<String>,
     /// Offset of `lock` in `runtime.hchan`: from a park's lock address to the channel's.
     pub hchan_lock: Option<u64>,
+    /// Every change of a goroutine's state is recorded (T3), not its parks and wakes alone.
+    #[serde(default)]
+    pub scheduling: bool,
 }
 
 /// One attached site of a [`Binary`].

@@ -185,6 +185,7 @@ fn binary() -> Binary {
         sites: vec![site(0, "runtime.gopark", GOPARK), site(1, "runtime.ready", READY)],
         wait_reasons: ["", "sleep", "chan receive", "GC sweep wait"].map(str::to_owned).to_vec(),
         hchan_lock: Some(0x58),
+        scheduling: false,
     }
 }
 
