@@ -190,6 +190,8 @@ pub enum FlameBy {
     Blocked,
     /// Time lived, by creation stack
     Lifetime,
+    /// Time waiting for a CPU, by the stack at which it goes on (T3)
+    Runnable,
 }
 
 impl From<FlameBy> for By {
@@ -199,6 +201,7 @@ impl From<FlameBy> for By {
             FlameBy::Alive => Self::Alive,
             FlameBy::Blocked => Self::Blocked,
             FlameBy::Lifetime => Self::Lifetime,
+            FlameBy::Runnable => Self::Runnable,
         }
     }
 }
@@ -282,6 +285,7 @@ mod tests {
             ("timeline a.rec --id seventeen", false),
             ("flame a.rec --by blocked --format pprof", true),
             ("flame a.rec", false),
+            ("flame a.rec --by runnable --format folded", true),
             ("flame a.rec --by oncpu", false),
             ("run -o x.rec --tier T1 -- ./app --its-own-flag", true),
             ("run --tier t2 --user nobody -- ./app", true),

@@ -232,8 +232,10 @@ impl Goroutine {
             // Its park is lost.
             State::Open(_) => (None, self.close(at, SpanState::Blocked, Some(by), None, sink)),
         };
-        let ready = if self.scheduling { SpanState::Runnable } else { SpanState::Awake };
-        self.begin(ready, at, stack);
+        match self.scheduling {
+            true => self.begin(SpanState::Runnable, at, stack),
+            false => self.begin(SpanState::Awake, at, None),
+        }
         lost
     }
 

@@ -164,7 +164,8 @@ impl<'a> Writer<'a> {
         if let Some((image, stack)) = image.zip(span.stack)
             && let Some(frame) = self.stack(image, stack).and_then(own_frame)
         {
-            what += &format!(" at {}", place(frame));
+            let blank = if what.is_empty() { "" } else { " " };
+            what += &format!("{blank}at {}", place(frame));
         }
         if let Some(by) = span.woken_by {
             what += &format!(", woken by {by}");
