@@ -50,6 +50,14 @@ pub struct Sched {
     pub sites: Vec<Site>,
 }
 
+/// Of `cthreads`: threads of C that called Go, and their calls.
+#[derive(Clone, Debug, Deserialize)]
+pub struct CThreads {
+    pub pid: u32,
+    pub threads: u64,
+    pub calls: u64,
+}
+
 /// How long a goroutine waited for a CPU after it was woken.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Delay {

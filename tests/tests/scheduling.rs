@@ -8,7 +8,7 @@ use lifetrace_tests::{
     lifetrace::Run,
     recording::{Recording, Span},
     scenario::{Need, alone, along},
-    truth::{self, PingPong, Sched},
+    truth::{self, CThreads, PingPong, Sched},
 };
 
 /// Check yields, sleeps, system calls, coroutine switches and delays of goroutines that share one processor.
@@ -113,6 +113,25 @@ fn outputs() -> Result<()> {
             .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
         assert_eq!(drawn.sum::<u64>(), total);
         assert!(recording.answer("flame", &["--by", "runnable"])?.contains("Time waiting for a CPU"));
+        Ok(())
+    })
+}
+
+/// Check the goroutine that C threads call Go with: attached by each, and not known to do anything while no thread has it.
+#[test]
+fn goroutines_of_c_threads() -> Result<()> {
+    alone(&[Need::Root, Need::Command("gcc")], || {
+        let (finished, recording) = Run::of(fixture::go("cthreads")?).option("--tier=T3").finish()?;
+        let truth: CThreads = truth::read(finished.expect_code(0)?.last_line())?;
+        let report = recording.report()?;
+        report.assert_nothing_lost();
+        assert!(report.repairs.by_kind.is_empty(), "{:?}", report.repairs);
+        let lives = Lives::of(&recording)?;
+        let attached = lives.0.values().flat_map(|life| life.windows(2));
+        let attached = attached.filter(|pair| pair[0].state == "unknown" && pair[1].state == "syscall");
+        assert_eq!(attached.count() as u64, truth.threads);
+        assert_eq!(lives.count(|span| span.state == "runnable" && span.at("runtime.Gosched", "main.callback")), truth.calls);
+        assert_eq!(lives.count(|span| span.state == "blocked" && span.at("time.Sleep", "main.callback")), truth.calls);
         Ok(())
     })
 }
