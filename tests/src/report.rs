@@ -11,6 +11,8 @@ pub struct Report {
     pub duration_ns: u64,
     pub goroutines: Totals,
     pub lost: Lost,
+    #[serde(default)]
+    pub repairs: Repairs,
     pub coverage: Vec<Coverage>,
     pub processes: Vec<Process>,
     pub sites: Vec<Site>,
@@ -40,6 +42,12 @@ pub struct Totals {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Lost {
     pub events: u64,
+    pub by_kind: BTreeMap<String, u64>,
+}
+
+/// What had to be assumed because an event was missing.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Repairs {
     pub by_kind: BTreeMap<String, u64>,
 }
 
@@ -76,6 +84,11 @@ pub struct Site {
     pub preexisting: u64,
     #[serde(default)]
     pub waits: Option<BTreeMap<String, Wait>>,
+    /// T3: time waiting for a CPU, and time on one.
+    #[serde(default)]
+    pub runnable_ns: Option<u64>,
+    #[serde(default)]
+    pub running_ns: Option<u64>,
 }
 
 /// Empty for goroutines that nobody made (main).

@@ -64,6 +64,37 @@ pub struct Matrix {
     pub sites: Vec<Site>,
 }
 
+/// Of `sched`: how often things were done that change a goroutine's state.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Sched {
+    pub pid: u32,
+    /// By `runtime.Gosched`.
+    pub yields: u64,
+    pub sleeps: u64,
+    /// Blocking reads, each a system call.
+    pub calls: u64,
+    /// To a coroutine, and as often back.
+    pub switches: u64,
+    pub delay: Delay,
+    pub sites: Vec<Site>,
+}
+
+/// Of `cthreads`: threads of C that called Go, and their calls.
+#[derive(Clone, Debug, Deserialize)]
+pub struct CThreads {
+    pub pid: u32,
+    pub threads: u64,
+    pub calls: u64,
+}
+
+/// How long a goroutine waited for a CPU after it was woken.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Delay {
+    pub at_least_ns: u64,
+    pub at_most_ns: u64,
+    pub goid: u64,
+}
+
 /// Of `tree`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Tree {

@@ -22,6 +22,9 @@ pub struct Cookie {
     pub zero_flag: u8,
     /// Whether the probed function has set its frame pointer already: its frame record is at RBP, and what is at RSP is its own.
     pub framed: bool,
+    /// At the site of a transition: from which of [`crate::goroutine::status`] to which. Else 0.
+    pub from: u8,
+    pub to: u8,
 }
 
 impl Cookie {
@@ -33,6 +36,8 @@ impl Cookie {
             | (self.zero_flag as u64 & 3) << 40
             | (self.adopt as u64 & 3) << 42
             | (self.framed as u64) << 44
+            | (self.from as u64) << 48
+            | (self.to as u64) << 56
     }
 
     #[inline(always)]
@@ -44,6 +49,8 @@ impl Cookie {
             zero_flag: (value >> 40) as u8 & 3,
             adopt: (value >> 42) as u8 & 3,
             framed: value >> 44 & 1 != 0,
+            from: (value >> 48) as u8,
+            to: (value >> 56) as u8,
         }
     }
 }
@@ -76,9 +83,14 @@ pub struct GoLayout {
     pub g_gopc: u32,
     pub g_m: u32,
     pub m_curg: u32,
-    pub _pad: [u32; 2],
+    /// `g.sched.pc` and `g.sched.bp`: where a goroutine that has stopped goes on, and its frame pointer there.
+    pub g_sched_pc: u32,
+    pub g_sched_bp: u32,
+    /// 1 where every change of a goroutine's state is probed (T3): then the table of what threads run is kept.
+    pub scheduling: u32,
+    pub _pad: u32,
 }
-assert_size!(GoLayout, 32);
+assert_size!(GoLayout, 40);
 
 /// Byte offsets into the running kernel's structures, from its BTF.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -122,3 +134,17 @@ pub struct Followed {
     pub _pad: [u16; 3],
 }
 assert_size!(Followed, 8);
+
+/// Which goroutine a thread runs, told by the scheduling events (T3). An entry is written by its own thread alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
+#[repr(C)]
+pub struct CurrentG {
+    /// The goroutine, also while it is in a system call; 0 for none: the thread runs the scheduler, or waits.
+    pub goid: u64,
+    /// Thread ids are reused: the entry is another thread's where this is not the reader's process.
+    pub tgid: u32,
+    pub binary: u16,
+    pub _pad: u16,
+}
+assert_size!(CurrentG, 16);

@@ -1,4 +1,4 @@
-//! Goroutine records: birth, park, wake, exit.
+//! Goroutine records: birth, park, wake, exit, and every other change of state (T3).
 
 use crate::{assert_size, header::Header};
 
@@ -68,3 +68,32 @@ pub struct GoroutineExit {
     pub goid: u64,
 }
 assert_size!(GoroutineExit, 40);
+
+/// Goroutine states, in Go's own numbers (`runtime/runtime2.go`), which are the same in every version that is probed.
+pub mod status {
+    pub const RUNNABLE: u8 = 1;
+    pub const RUNNING: u8 = 2;
+    pub const SYSCALL: u8 = 3;
+    pub const WAITING: u8 = 4;
+    /// No goroutine, or one that belongs to a C thread that is not in Go.
+    pub const DEAD: u8 = 6;
+    /// Stopped on behalf of one that looks at its stack.
+    pub const PREEMPTED: u8 = 9;
+}
+
+/// A goroutine's state changes otherwise than by the records above (T3): it begins to run, yields, is preempted, enters or
+/// leaves a system call, hands its thread to a coroutine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
+#[repr(C)]
+pub struct GoroutineTransition {
+    pub header: Header,
+    pub goid: u64,
+    /// Where it stopped running; 0 where it does not stop, or the stack could not be walked.
+    pub stack_id: u64,
+    /// One of [`status`], as is `to`.
+    pub from: u8,
+    pub to: u8,
+    pub _pad: [u8; 6],
+}
+assert_size!(GoroutineTransition, 56);

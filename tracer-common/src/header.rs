@@ -12,6 +12,8 @@ pub enum Kind {
     GoroutineParkAbort = 3,
     GoroutineWake = 4,
     GoroutineExit = 5,
+    /// Any other change of a goroutine's state.
+    GoroutineTransition = 6,
     /// Return addresses of one stack, sent when it is first seen.
     Stack = 16,
     /// The first accepted hit of a process since its exec: ties the process to a binary and its load bias.
@@ -31,6 +33,7 @@ impl Kind {
         Self::GoroutineParkAbort,
         Self::GoroutineWake,
         Self::GoroutineExit,
+        Self::GoroutineTransition,
         Self::Stack,
         Self::ProcessImage,
         Self::ProcessFork,
@@ -54,6 +57,7 @@ impl Kind {
             Self::GoroutineParkAbort => "goroutine_park_abort",
             Self::GoroutineWake => "goroutine_wake",
             Self::GoroutineExit => "goroutine_exit",
+            Self::GoroutineTransition => "goroutine_transition",
             Self::Stack => "stack",
             Self::ProcessImage => "process_image",
             Self::ProcessFork => "process_fork",

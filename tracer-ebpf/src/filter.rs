@@ -95,6 +95,8 @@ fn plausible(layout: &GoLayout) -> bool {
         && layout.g_gopc <= MAX_OFFSET
         && layout.g_m <= MAX_OFFSET
         && layout.m_curg <= MAX_OFFSET
+        && layout.g_sched_pc <= MAX_OFFSET
+        && layout.g_sched_bp <= MAX_OFFSET
 }
 
 #[inline(never)]

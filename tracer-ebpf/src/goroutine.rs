@@ -1,4 +1,5 @@
-//! Goroutines: birth, park, wake, exit. What each site guarantees stands at its function.
+//! Goroutines: birth, park, wake, exit. What each site guarantees stands at its function. Other changes of state:
+//! [`crate::transition`].
 
 use aya_ebpf::programs::ProbeContext;
 use tracer_common::{
@@ -12,7 +13,7 @@ use crate::{
     filter::{Hit, accept},
     go_abi,
     mem::read_user,
-    stack,
+    stack, transition,
 };
 
 /// The goroutine on whose behalf the current thread runs: `getg().m.curg`, 0 for none. On a system stack that is not the
@@ -29,7 +30,7 @@ fn current_user_g(ctx: &ProbeContext, layout: &GoLayout) -> u64 {
 }
 
 #[inline(always)]
-fn goid_of(g: u64, layout: &GoLayout) -> Option<u64> {
+pub fn goid_of(g: u64, layout: &GoLayout) -> Option<u64> {
     read_user::<u64>(g + layout.g_goid as u64)
 }
 
@@ -75,6 +76,7 @@ pub fn park(ctx: &ProbeContext) {
     let Some(goid) = goid_of(go_abi::current_g(ctx), layout) else {
         return;
     };
+    transition::leaves_thread(layout, pid_tgid);
     let stack_id = stack::of_caller(cookie, pid_tgid, go_abi::stack_pointer(ctx), go_abi::frame_pointer(ctx));
     let header = emit::header(Kind::GoroutinePark, cookie.binary, cookie.site, pid_tgid);
     emit::send(
@@ -124,6 +126,7 @@ pub fn exit(ctx: &ProbeContext) {
     let Some(goid) = goid_of(go_abi::register(ctx, cookie.register), layout) else {
         return;
     };
+    transition::leaves_thread(layout, pid_tgid);
     let header = emit::header(Kind::GoroutineExit, cookie.binary, cookie.site, pid_tgid);
     emit::send(Kind::GoroutineExit, header.seq, GoroutineExit { header, goid });
 }

@@ -20,6 +20,8 @@ mod mem;
 mod process;
 #[cfg(target_arch = "bpf")]
 mod stack;
+#[cfg(target_arch = "bpf")]
+mod transition;
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}
@@ -31,7 +33,7 @@ mod programs {
         programs::{BtfTracePointContext, ProbeContext},
     };
 
-    use crate::{goroutine, process};
+    use crate::{goroutine, process, transition};
 
     /// After `runtime.newproc1` has returned the new g (in newproc's and newcoro's closures).
     #[uprobe]
@@ -65,6 +67,29 @@ mod programs {
     #[uprobe]
     fn go_gdestroy(ctx: ProbeContext) -> u32 {
         goroutine::exit(&ctx);
+        0
+    }
+
+    /// Where a goroutine begins to run (`execute`, `exitsyscall`, `coroswitch_m`), or is queued without having run
+    /// (`exitsyscall0`).
+    #[uprobe]
+    fn go_execute(ctx: ProbeContext) -> u32 {
+        transition::without_stack(&ctx);
+        0
+    }
+
+    /// Where a goroutine enters a system call (`reentersyscall`, `entersyscallblock`).
+    #[uprobe]
+    fn go_entersyscall(ctx: ProbeContext) -> u32 {
+        transition::on_own_stack(&ctx);
+        0
+    }
+
+    /// Where a goroutine stops running and does not wait for anything (`goschedImpl`, `preemptPark`), or switches to a
+    /// coroutine (`coroswitch_m`).
+    #[uprobe]
+    fn go_gosched(ctx: ProbeContext) -> u32 {
+        transition::on_system_stack(&ctx);
         0
     }
 

@@ -7,7 +7,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use tracer_common::{
-    config::{Adoption, Followed, GoLayout, KernelLayout, MAX_BINARIES},
+    config::{Adoption, CurrentG, Followed, GoLayout, KernelLayout, MAX_BINARIES},
     counters,
 };
 
@@ -28,6 +28,10 @@ pub static LAYOUTS: Array<GoLayout> = Array::with_max_entries(MAX_BINARIES, 0);
 /// Stacks that userspace has been sent, by id. One that falls out is sent again.
 #[map]
 pub static STACKS: LruHashMap<u64, u8> = LruHashMap::with_max_entries(65_536, 0);
+
+/// The goroutine that each thread runs, by tid (T3). A thread that falls out is unknown until it next begins to run one.
+#[map]
+pub static CURRENT: LruHashMap<u32, CurrentG> = LruHashMap::with_max_entries(65_536, 0);
 
 /// Places to copy pieces of the target's stack to.
 #[map]

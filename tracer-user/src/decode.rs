@@ -3,7 +3,7 @@
 //! Every read is checked: an unknown kind or a short record is a [`DecodeError`] for the caller to count.
 
 use tracer_common::{
-    goroutine::{GoroutineBirth, GoroutineExit, GoroutinePark, GoroutineParkAbort, GoroutineWake},
+    goroutine::{GoroutineBirth, GoroutineExit, GoroutinePark, GoroutineParkAbort, GoroutineTransition, GoroutineWake},
     header::{Header, Kind},
     process::{ARGS_MAX, ProcessExec, ProcessExit, ProcessFork, ProcessImage},
     stack::{MAX_FRAMES, Stack},
@@ -12,7 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
     clock::KtimeNs,
-    event::{Event, What},
+    event::{Event, Transition, What},
     id::{Address, BinaryId, Goid, SiteId, StackId, Tgid, Tid},
 };
 
@@ -74,6 +74,14 @@ fn what(kind: Kind, bytes: &[u8]) -> Result<What, DecodeError> {
             What::GoroutineWake { goid: goid(kind, wake.goid)?, waker: nonzero(wake.waker_goid).map(Goid) }
         }
         Kind::GoroutineExit => What::GoroutineExit { goid: goid(kind, read::<GoroutineExit>(bytes)?.goid)? },
+        Kind::GoroutineTransition => {
+            let record: GoroutineTransition = read(bytes)?;
+            What::GoroutineTransition {
+                goid: goid(kind, record.goid)?,
+                transition: Transition::between(record.from, record.to).ok_or(DecodeError::Malformed { kind })?,
+                stack: nonzero(record.stack_id).map(StackId),
+            }
+        }
         Kind::Stack => stack(&read(bytes)?)?,
         Kind::ProcessImage => What::ProcessImage { ip: Address(read::<ProcessImage>(bytes)?.ip) },
         Kind::ProcessFork => {
@@ -169,6 +177,17 @@ pub fn encode(event: &Event) -> Vec<u8> {
             waker_goid: waker.map_or(0, |goid| goid.0),
         }),
         What::GoroutineExit { goid } => bytes(&GoroutineExit { header: header(Kind::GoroutineExit), goid: goid.0 }),
+        What::GoroutineTransition { goid, transition, stack } => {
+            let (from, to) = transition.states();
+            bytes(&GoroutineTransition {
+                header: header(Kind::GoroutineTransition),
+                goid: goid.0,
+                stack_id: stack.map_or(0, |id| id.0),
+                from,
+                to,
+                _pad: [0; 6],
+            })
+        }
         What::Stack { id, pcs, truncated } => encode_stack(header(Kind::Stack), *id, pcs, *truncated),
         What::ProcessImage { ip } => bytes(&ProcessImage { header: header(Kind::ProcessImage), ip: ip.0 }),
         What::ProcessFork { child, child_start_boottime_ns, parent_start_boottime_ns } => bytes(&ProcessFork {
@@ -230,7 +249,8 @@ mod tests {
     fn every_kind() -> Vec<Event> {
         let goid = Goid(17);
         let (stack, lock) = (Some(StackId(8)), Some(Address(0xc000)));
-        [
+        let transitions = Transition::ALL.map(|transition| What::GoroutineTransition { goid, transition, stack });
+        let others = [
             What::GoroutineBirth { goid, parent: None, gopc: Address(1), startpc: Address(2), stack },
             What::GoroutineBirth { goid, parent: Some(Goid(1)), gopc: Address(1), startpc: Address(2), stack: None },
             What::GoroutinePark { goid, wait_reason: 14, lock, stack },
@@ -244,9 +264,8 @@ mod tests {
             What::ProcessExec { start_boottime_ns: 5, args: vec![], args_truncated: true },
             What::ProcessMet { start_boottime_ns: 5, args: vec!["go".into()], args_truncated: true },
             What::ProcessExit { start_boottime_ns: 5, wait_status: 2 << 8 },
-        ]
-        .map(event)
-        .to_vec()
+        ];
+        transitions.into_iter().chain(others).map(event).collect()
     }
 
     /// Check that every kind of event survives the way to bytes and back.
@@ -276,6 +295,9 @@ mod tests {
         assert_eq!(decode(&bytes), Err(DecodeError::UnknownKind { kind: 99 }));
         let nobody = encode(&event(What::GoroutineExit { goid: Goid(0) }));
         assert_eq!(decode(&nobody), Err(DecodeError::Malformed { kind: Kind::GoroutineExit }));
+        let mut bytes = encode(&event(What::GoroutineTransition { goid: Goid(1), transition: Transition::Run, stack: None }));
+        bytes[49] = 4; // from runnable to waiting
+        assert_eq!(decode(&bytes), Err(DecodeError::Malformed { kind: Kind::GoroutineTransition }));
         let mut bytes = encode(&event(What::Stack { id: StackId(8), pcs: vec![], truncated: false }));
         bytes[40] = 33;
         assert_eq!(decode(&bytes), Err(DecodeError::Malformed { kind: Kind::Stack }));

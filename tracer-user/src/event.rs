@@ -1,5 +1,7 @@
 //! What happened: the typed form of a wire record. Everything after `decode` speaks of these.
 
+use tracer_common::goroutine::status;
+
 use crate::{
     clock::KtimeNs,
     id::{Address, BinaryId, Goid, SiteId, StackId, Tgid, Tid},
@@ -50,6 +52,13 @@ pub enum What {
     GoroutineExit {
         goid: Goid,
     },
+    /// Any other change of state (T3).
+    GoroutineTransition {
+        goid: Goid,
+        transition: Transition,
+        /// Where it stopped running.
+        stack: Option<StackId>,
+    },
     Stack {
         id: StackId,
         /// Return addresses, innermost first.
@@ -81,4 +90,81 @@ pub enum What {
         /// A wait status: `code << 8 | signal`, bit 7 for a core dump.
         wait_status: u32,
     },
+}
+
+/// The changes of state that are no park, wake, birth or exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Transition {
+    /// A runnable goroutine begins to run.
+    Run,
+    /// It yields, or its time is up: it stops running and can run again at once.
+    Yield,
+    /// It is stopped on behalf of one that looks at its stack, which then makes it runnable.
+    Preempt,
+    /// It enters a system call.
+    Syscall,
+    /// It is back from a system call and runs on.
+    SyscallExit,
+    /// It is back from a system call, and its processor is taken: it has to wait for one.
+    SyscallExitQueued,
+    /// It hands its thread to a coroutine and waits to be switched to.
+    CoroutineStop,
+    /// It was waiting in a coroutine switch and runs on the thread of who switched to it.
+    CoroutineRun,
+    /// A C thread takes a goroutine to call into Go with, and is still in C.
+    ThreadAttach,
+    /// A C thread gives its goroutine back.
+    ThreadDetach,
+}
+
+impl Transition {
+    pub const ALL: [Self; 10] = [
+        Self::Run,
+        Self::Yield,
+        Self::Preempt,
+        Self::Syscall,
+        Self::SyscallExit,
+        Self::SyscallExitQueued,
+        Self::CoroutineStop,
+        Self::CoroutineRun,
+        Self::ThreadAttach,
+        Self::ThreadDetach,
+    ];
+
+    /// The states that it leads from and to, in Go's numbers: no two have both in common.
+    pub fn states(self) -> (u8, u8) {
+        match self {
+            Self::Run => (status::RUNNABLE, status::RUNNING),
+            Self::Yield => (status::RUNNING, status::RUNNABLE),
+            Self::Preempt => (status::RUNNING, status::PREEMPTED),
+            Self::Syscall => (status::RUNNING, status::SYSCALL),
+            Self::SyscallExit => (status::SYSCALL, status::RUNNING),
+            Self::SyscallExitQueued => (status::SYSCALL, status::RUNNABLE),
+            Self::CoroutineStop => (status::RUNNING, status::WAITING),
+            Self::CoroutineRun => (status::WAITING, status::RUNNING),
+            Self::ThreadAttach => (status::DEAD, status::SYSCALL),
+            Self::ThreadDetach => (status::SYSCALL, status::DEAD),
+        }
+    }
+
+    /// The one that leads from one state to another.
+    pub fn between(from: u8, to: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|transition| transition.states() == (from, to))
+    }
+
+    /// As `doctor` calls the place where it is seen.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Yield => "yield",
+            Self::Preempt => "preempt",
+            Self::Syscall => "syscall",
+            Self::SyscallExit => "syscall exit",
+            Self::SyscallExitQueued => "queued after syscall",
+            Self::CoroutineStop => "coroutine stop",
+            Self::CoroutineRun => "coroutine run",
+            Self::ThreadAttach => "thread attach",
+            Self::ThreadDetach => "thread detach",
+        }
+    }
 }

@@ -45,9 +45,11 @@ struct Case {
     per_beat: f64,
 }
 
-const CASES: [Case; 2] = [
+const CASES: [Case; 4] = [
     Case { row: "goroutine life, T1", unit: "ns/life", what: "life", tier: "T1", per_beat: 1.0 },
     Case { row: "park and wake, T2", unit: "ns/pair", what: "pingpong", tier: "T2", per_beat: 2.0 },
+    Case { row: "park, wake, run, T3", unit: "ns/turn", what: "pingpong", tier: "T3", per_beat: 2.0 },
+    Case { row: "HTTP request, T3", unit: "ns/request", what: "http", tier: "T3", per_beat: 1.0 },
 ];
 
 /// Measures the rows whose name holds `only`.

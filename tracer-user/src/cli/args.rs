@@ -79,7 +79,7 @@ pub struct RunArgs {
     /// Where to write the recording (mode 0600)
     #[arg(long, short, value_name = "REC", default_value = "lifetrace.rec")]
     pub output: PathBuf,
-    /// How much to follow: 1 births and deaths; 2 parks and wakes too
+    /// How much to follow: 1 births and deaths; 2 parks and wakes too; 3 scheduling and system calls as well
     #[arg(long, value_enum, default_value_t = TierArg::T2, value_name = "TIER")]
     pub tier: TierArg,
     /// Run CMD as this user (default: who called sudo)
@@ -159,6 +159,8 @@ pub enum TierArg {
     T1,
     #[value(name = "T2", aliases = ["t2", "2"])]
     T2,
+    #[value(name = "T3", aliases = ["t3", "3"])]
+    T3,
 }
 
 impl From<TierArg> for Tier {
@@ -166,6 +168,7 @@ impl From<TierArg> for Tier {
         match tier {
             TierArg::T1 => Self::T1,
             TierArg::T2 => Self::T2,
+            TierArg::T3 => Self::T3,
         }
     }
 }
@@ -231,6 +234,8 @@ pub enum FlameBy {
     Blocked,
     /// Time lived, by creation stack
     Lifetime,
+    /// Time waiting for a CPU, by the stack at which it goes on (T3)
+    Runnable,
 }
 
 impl From<FlameBy> for By {
@@ -240,6 +245,7 @@ impl From<FlameBy> for By {
             FlameBy::Alive => Self::Alive,
             FlameBy::Blocked => Self::Blocked,
             FlameBy::Lifetime => Self::Lifetime,
+            FlameBy::Runnable => Self::Runnable,
         }
     }
 }
@@ -328,9 +334,12 @@ mod tests {
             ("timeline a.rec --id seventeen", false),
             ("flame a.rec --by blocked --format pprof", true),
             ("flame a.rec", false),
+            ("flame a.rec --by runnable --format folded", true),
             ("flame a.rec --by oncpu", false),
             ("run -o x.rec --tier T1 -- ./app --its-own-flag", true),
             ("run --tier t2 --user nobody -- ./app", true),
+            ("run --tier T3 -- ./app", true),
+            ("run --tier T4 -- ./app", false),
             ("run --user nobody --as-root -- ./app", false),
             ("run -o x.rec", false),
             ("attach --pid 7 --for 30s", true),

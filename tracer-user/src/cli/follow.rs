@@ -45,18 +45,21 @@ pub struct Analysed {
 pub fn analyse(file: &File, asked: Tier) -> Result<Analysed> {
     let key = FileKey::of(file)?;
     let code = GoBinary::open(file)?;
-    let layout = code.layout()?;
+    let mut layout = code.layout()?;
     let mut tier = asked;
     let mut plan = code.plan(tier);
-    if !plan.complete() && asked > Tier::T1 {
-        let path = path_of(file);
-        tracing::warn!("{}: T1 instead of {asked:?}: {}", path.display(), missing(&plan));
-        tier = Tier::T1;
+    for lower in [Tier::T2, Tier::T1].into_iter().filter(|lower| *lower < asked) {
+        if plan.complete() {
+            break;
+        }
+        tracing::warn!("{}: {lower:?} instead of {tier:?}: {}", path_of(file).display(), missing(&plan));
+        tier = lower;
         plan = code.plan(tier);
     }
     if !plan.complete() {
         bail!("{} lacks hooks that even T1 needs: {}", code.version(), missing(&plan));
     }
+    layout.scheduling = u32::from(tier >= Tier::T3);
     Ok(Analysed { key, code, tier, plan, layout, path: path_of(file) })
 }
 
@@ -353,7 +356,7 @@ impl Follower {
         let code = Arc::new(code);
         // Told first: the recording must know the binary before its first record.
         self.trials.open(id, &code);
-        self.capture.send(Message::Binary(Box::new((describe(id, &path, &code, &sites), Arc::clone(&code)))));
+        self.capture.send(Message::Binary(Box::new((describe(id, &path, &code, tier, &sites), Arc::clone(&code)))));
         self.next_binary = self.next_binary.checked_add(1).context("too many binaries")?;
         let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
         let empty = self.how.empty_probes;
@@ -421,7 +424,7 @@ fn missing(plan: &Plan) -> String {
     missing.join("; ")
 }
 
-fn describe(id: BinaryId, path: &std::path::Path, code: &GoBinary, sites: &[(SiteId, HookSite)]) -> Binary {
+fn describe(id: BinaryId, path: &std::path::Path, code: &GoBinary, tier: Tier, sites: &[(SiteId, HookSite)]) -> Binary {
     Binary {
         id,
         path: path.display().to_string(),
@@ -439,6 +442,7 @@ fn describe(id: BinaryId, path: &std::path::Path, code: &GoBinary, sites: &[(Sit
         wait_reasons: code.wait_reasons().iter().map(|reason| (*reason).to_owned()).collect(),
         hchan_lock: code.hchan_lock(),
         offsets: code.offsets_source().ok().cloned(),
+        scheduling: tier >= Tier::T3,
     }
 }
 

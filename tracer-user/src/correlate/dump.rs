@@ -5,8 +5,8 @@
 //! decides what it meant ([`Goroutine::found`]).
 
 use super::{
-    Engine, Sink,
-    goroutine::{Goroutine, Origin, Park, Who},
+    Engine, Sink, SpanState,
+    goroutine::{Goroutine, Origin, Park, Seen, Who},
 };
 use crate::recording::contract::{DumpedGoroutine, GoroutineDump, Joined, Tier};
 
@@ -25,7 +25,7 @@ impl Engine {
         let Some(image) = self.processes.running(dump.tgid, dump.from) else { return };
         let since = self.processes.image(image).since;
         for found in &dump.goroutines {
-            let waits = self.park_of(found).filter(|_| dump.tier >= Tier::T2);
+            let seen = self.seen(found, dump.tier);
             let origin = Origin { parent: found.parent, gopc: found.gopc, startpc: found.startpc, stack: None };
             let population = self.populations.entry(image).or_default();
             if population.dead.contains(found.goid) {
@@ -34,22 +34,35 @@ impl Engine {
             match population.live.get_mut(&found.goid) {
                 Some(known) => known.identify(origin),
                 None => {
-                    let who = Who { image, goid: found.goid, born_at: None, origin: Some(origin), since };
-                    population.live.insert(found.goid, Goroutine::found(who, dump.from, dump.to, waits));
+                    let parent = found.parent.and_then(|parent| population.live.get(&parent));
+                    let depth = parent.map_or(0, |parent| parent.who.depth.saturating_add(1));
+                    let who = Who { image, goid: found.goid, born_at: None, origin: Some(origin), since, depth };
+                    let fresh = Goroutine::found(who, (dump.from, dump.to), seen, dump.tier >= Tier::T3);
+                    population.live.insert(found.goid, fresh);
                 }
             }
         }
     }
 
-    /// How a goroutine waits; `None` if it does not, or only seems to.
-    fn park_of(&mut self, found: &DumpedGoroutine) -> Option<Park> {
-        if !matches!(found.state.as_deref(), Some("waiting" | "leaked")) {
-            return None;
+    /// What a goroutine did, as far as events of the tier will keep that up.
+    fn seen(&mut self, found: &DumpedGoroutine, tier: Tier) -> Seen {
+        if tier < Tier::T2 {
+            return Seen::Open(SpanState::Awake);
         }
-        let reason = match &found.wait_reason {
-            Some(name) => Some(self.intern(name)?),
-            None => None,
-        };
-        Some(Park { reason, stack: found.stack, object: None, tid: None })
+        let scheduled = |state| if tier >= Tier::T3 { state } else { SpanState::Awake };
+        match found.state.as_deref() {
+            Some("waiting" | "leaked") => {
+                let reason = found.wait_reason.as_ref().map(|name| self.intern(name));
+                match reason {
+                    // It only seems to wait.
+                    Some(None) => Seen::Open(scheduled(SpanState::Running)),
+                    reason => Seen::Blocked(Park { reason: reason.flatten(), stack: found.stack, object: None, tid: None }),
+                }
+            }
+            Some("runnable" | "preempted") => Seen::Open(scheduled(SpanState::Runnable)),
+            Some("running" | "copystack") => Seen::Open(scheduled(SpanState::Running)),
+            Some("syscall") => Seen::Open(scheduled(SpanState::Syscall)),
+            _ => Seen::Open(SpanState::Unknown),
+        }
     }
 }

@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 
 use crate::{
     clock::KtimeNs,
-    event::{Event, What},
+    event::{Event, Transition, What},
     id::{Address, BinaryId, Goid, StackId, Tid},
     recording::contract::Binary,
 };
@@ -24,7 +24,7 @@ pub mod process;
 pub mod replay;
 pub mod wake;
 
-use goroutine::{Goroutine, Origin, Park, Who, Woken};
+use goroutine::{First, Goroutine, Origin, Park, Repair, Step, Who};
 use process::{Change, ImageId, Processes};
 pub use wake::WokenBy;
 
@@ -32,11 +32,16 @@ pub use wake::WokenBy;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReasonId(pub u16);
 
-/// What a goroutine did during a span, as far as parks and wakes can tell.
+/// What a goroutine did during a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SpanState {
-    /// Not blocked: running, runnable or in a syscall.
+    /// Not blocked: running, runnable or in a syscall. Only where parks and wakes are all that is seen (T2).
     Awake,
+    /// Waiting for a CPU; so is one that was preempted.
+    Runnable,
+    Running,
+    /// In a system call, or in C code.
+    Syscall,
     Blocked,
     Unknown,
 }
@@ -50,7 +55,8 @@ pub struct Span {
     pub end: KtimeNs,
     /// Why it blocked. On an unknown span: why it had blocked when sight of it was lost.
     pub reason: Option<ReasonId>,
-    /// Where it blocked.
+    /// Where it blocked, where it stopped before it waited for a CPU (`None`: it has not run yet), or where it entered the
+    /// system call.
     pub stack: Option<StackId>,
     /// The channel it blocked on, else the lock that gopark was given.
     pub object: Option<Address>,
@@ -126,6 +132,9 @@ struct Program {
     /// By number: the reason, or `None` for a pseudo-wait.
     reasons: Vec<Option<ReasonId>>,
     hchan_lock: Option<u64>,
+    scheduling: bool,
+    /// What a goroutine waits for that hands its thread to a coroutine.
+    coroutine: Option<ReasonId>,
 }
 
 /// The live goroutines of one image.
@@ -133,6 +142,8 @@ struct Program {
 struct Population {
     live: FxHashMap<Goid, Goroutine>,
     dead: GoidSet,
+    /// Who left a thread last by a coroutine switch or an exit, until another begins to run there: who a coroutine owes the thread to.
+    left: FxHashMap<Tid, Goid>,
 }
 
 /// Correlates events that come in order of time.
@@ -151,7 +162,9 @@ impl Engine {
     pub fn binary(&mut self, binary: &Binary) {
         let sites = binary.sites.iter().map(|site| (site.id.0, (site.function.clone(), site.address))).collect();
         let reasons = binary.wait_reasons.iter().map(|name| self.intern(name)).collect();
-        self.programs.insert(binary.id, Program { sites, reasons, hchan_lock: binary.hchan_lock });
+        let (hchan_lock, scheduling) = (binary.hchan_lock, binary.scheduling);
+        let coroutine = self.intern("coroutine").filter(|_| scheduling);
+        self.programs.insert(binary.id, Program { sites, reasons, hchan_lock, scheduling, coroutine });
     }
 
     pub fn processes(&self) -> &Processes {
@@ -265,6 +278,7 @@ impl Engine {
         let Some(image) = self.image_of(event, sink) else { return };
         let program = event.binary.and_then(|binary| self.programs.get(&binary));
         let site = program.and_then(|program| program.sites.get(&event.site.0));
+        let (scheduling, coroutine) = program.map_or((false, None), |program| (program.scheduling, program.coroutine));
         match event.what {
             What::ProcessImage { ip } => {
                 // Without the site's address the bias stays unknown, and addresses of this image without names.
@@ -276,7 +290,14 @@ impl Engine {
                 }
             }
             What::GoroutineBirth { goid, parent, gopc, startpc, stack } => {
-                self.birth(image, goid, event.at, Origin { parent, gopc, startpc, stack }, sink);
+                let first = match (scheduling, site) {
+                    (false, _) => First::Awake,
+                    (true, Some((function, _))) if function.starts_with("runtime.newcoro") => {
+                        First::Waiting(Park { reason: coroutine, stack: None, object: None, tid: event.tid })
+                    }
+                    (true, _) => First::Runnable,
+                };
+                self.birth(image, goid, event.at, Origin { parent, gopc, startpc, stack }, first, sink);
             }
             What::GoroutinePark { goid, wait_reason, lock, stack } => {
                 let reason = program.and_then(|program| program.reasons.get(wait_reason as usize).copied());
@@ -288,28 +309,35 @@ impl Engine {
                 let hchan_lock = program.and_then(|program| program.hchan_lock).filter(|_| on_channel);
                 let object = lock.map(|lock| Address(lock.0.wrapping_sub(hchan_lock.unwrap_or(0))));
                 let park = Park { reason, stack, object, tid: Some(event.tid) };
-                if let Some(goroutine) = self.goroutine(image, goid)
-                    && goroutine.park(event.at, park, &mut |who, span| sink.span(who, &span))
-                {
-                    self.repairs.count("lost_wake");
-                }
+                self.with(image, goid, scheduling, |goroutine| {
+                    goroutine.park(event.at, park, &mut |who, span| sink.span(who, &span))
+                });
             }
             What::GoroutineParkAbort { goid } => {
-                if let Some(goroutine) = self.goroutine(image, goid) {
+                self.with(image, goid, scheduling, |goroutine| {
                     goroutine.park_abort(event.at, &mut |who, span| sink.span(who, &span));
-                }
+                    None
+                });
             }
             What::GoroutineWake { goid, waker } => {
                 let function = site.map(|(function, _)| wake::Waker::of_site(function));
-                let Some(goroutine) = self.goroutine(image, goid) else { return };
+                let Some(goroutine) = self.goroutine(image, goid, scheduling) else { return };
                 let blocked_on = goroutine.blocked_on();
                 let reason = blocked_on.map_or("", |id| self.reasons[id.0 as usize].as_str());
                 let by = wake::attribute(waker, function, reason);
-                if let Some(goroutine) = self.populations.get_mut(&image).and_then(|all| all.live.get_mut(&goid)) {
-                    let _: Woken = goroutine.wake(event.at, by, &mut |who, span| sink.span(who, &span));
-                }
+                self.with(image, goid, scheduling, |goroutine| {
+                    goroutine.wake(event.at, by, &mut |who, span| sink.span(who, &span))
+                });
             }
-            What::GoroutineExit { goid } => self.exit(image, goid, event, sink),
+            What::GoroutineExit { goid } => self.exit(image, goid, scheduling, event, sink),
+            What::GoroutineTransition { goid, transition, stack } => {
+                let by = self.thread_changes(image, event.tid, goid, transition);
+                let park = Park { reason: coroutine, stack, object: None, tid: Some(event.tid) };
+                let step = Step { transition, park, by };
+                self.with(image, goid, scheduling, |goroutine| {
+                    goroutine.transition(event.at, step, &mut |who, span| sink.span(who, &span))
+                });
+            }
             What::Stack { .. }
             | What::ProcessFork { .. }
             | What::ProcessExec { .. }
@@ -318,47 +346,77 @@ impl Engine {
         }
     }
 
-    fn birth(&mut self, image: ImageId, goid: Goid, at: KtimeNs, origin: Origin, sink: &mut impl Sink) {
+    /// Notes who leaves a thread to a coroutine, and says to whom a coroutine that begins to run owes it.
+    fn thread_changes(&mut self, image: ImageId, tid: Tid, goid: Goid, transition: Transition) -> Option<WokenBy> {
+        let left = &mut self.populations.entry(image).or_default().left;
+        match transition {
+            Transition::CoroutineStop => {
+                left.insert(tid, goid);
+                None
+            }
+            Transition::CoroutineRun => Some(left.remove(&tid).map_or(WokenBy::Unknown, WokenBy::Goroutine)),
+            Transition::Run => {
+                left.remove(&tid);
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// Applies an event to the goroutine it is about, and counts what that shows to be lost.
+    fn with(&mut self, image: ImageId, goid: Goid, scheduling: bool, apply: impl FnOnce(&mut Goroutine) -> Option<Repair>) {
+        if let Some(repair) = self.goroutine(image, goid, scheduling).and_then(apply) {
+            self.repairs.count(repair.name());
+        }
+    }
+
+    fn birth(&mut self, image: ImageId, goid: Goid, at: KtimeNs, origin: Origin, first: First, sink: &mut impl Sink) {
         let population = self.populations.entry(image).or_default();
         if population.dead.contains(goid) {
             // Goids are never used twice: the birth is late, and the life it begins has been told.
             self.repairs.count("event_after_exit");
             return;
         }
-        let fresh = Goroutine::born(image, goid, at, origin);
-        if let Some(old) = population.live.insert(goid, fresh).filter(|old| !old.is_only_found()) {
+        // A parent makes its children while it lives.
+        let parent = origin.parent.and_then(|parent| population.live.get(&parent));
+        let depth = parent.map_or(0, |parent| parent.who.depth.saturating_add(1));
+        let who = Who { image, goid, born_at: Some(at), origin: Some(origin), since: at, depth };
+        let old = population.live.insert(goid, Goroutine::born(who, first));
+        if let Some(old) = old.filter(|old| !old.is_only_found()) {
             let (who, ended_at) = old.gone(at, &mut |who, span| sink.span(who, &span));
             sink.life(&who, &Life { ended_at, end: LifeEnd::Gone });
             self.repairs.count("lost_exit");
         }
     }
 
-    fn exit(&mut self, image: ImageId, goid: Goid, event: &Event, sink: &mut impl Sink) {
-        if self.goroutine(image, goid).is_none() {
+    fn exit(&mut self, image: ImageId, goid: Goid, scheduling: bool, event: &Event, sink: &mut impl Sink) {
+        if self.goroutine(image, goid, scheduling).is_none() {
             return;
         }
         let population = self.populations.entry(image).or_default();
         population.dead.insert(goid);
+        if scheduling {
+            population.left.insert(event.tid, goid);
+        }
         if let Some(goroutine) = population.live.remove(&goid) {
-            let blocked = goroutine.blocked_on().is_some();
-            let (who, ended_at) = goroutine.exit(event.at, event.tid, &mut |who, span| sink.span(who, &span));
+            let (who, ended_at, lost) = goroutine.exit(event.at, event.tid, &mut |who, span| sink.span(who, &span));
             sink.life(&who, &Life { ended_at, end: LifeEnd::Exit });
-            if blocked {
-                self.repairs.count("lost_wake");
+            if let Some(repair) = lost {
+                self.repairs.count(repair.name());
             }
         }
     }
 
     /// The goroutine that an event is about; one that is met for the first time begins as unknown since its image did.
     /// `None` if it has exited: the event is late.
-    fn goroutine(&mut self, image: ImageId, goid: Goid) -> Option<&mut Goroutine> {
+    fn goroutine(&mut self, image: ImageId, goid: Goid, scheduling: bool) -> Option<&mut Goroutine> {
         let population = self.populations.entry(image).or_default();
         if population.dead.contains(goid) {
             self.repairs.count("event_after_exit");
             return None;
         }
         let since = self.processes.image(image).since;
-        Some(population.live.entry(goid).or_insert_with(|| Goroutine::met(image, goid, since)))
+        Some(population.live.entry(goid).or_insert_with(|| Goroutine::met(image, goid, since, scheduling)))
     }
 }
 

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    event::Event,
+    event::{Event, Transition},
     id::{SiteId, Tgid},
     recording::contract::{DumpedGoroutine, GoroutineDump, Joined, Site, Tier},
 };
@@ -41,6 +41,7 @@ fn program() -> Binary {
         wait_reasons: vec!["".into(), "chan receive".into(), "sleep".into(), "stopping the world".into()],
         hchan_lock: Some(0x58),
         offsets: None,
+        scheduling: false,
     }
 }
 
@@ -70,8 +71,12 @@ fn process_exit(at: u64) -> Event {
 }
 
 fn run(events: &[Event], end: u64) -> (Told, Engine) {
+    run_binary(&program(), events, end)
+}
+
+fn run_binary(binary: &Binary, events: &[Event], end: u64) -> (Told, Engine) {
     let (mut told, mut engine) = (Told::default(), Engine::default());
-    engine.binary(&program());
+    engine.binary(binary);
     for event in events {
         engine.event(event, &mut told);
     }
@@ -213,6 +218,42 @@ fn no_ghosts() {
     assert_eq!(engine.repairs().by_kind.get("event_after_exit"), Some(&2));
 }
 
+/// Check that a coroutine's wait is ended by who switched to it, from its birth on, and that depths count from main.
+#[test]
+fn coroutines_and_depths() {
+    let scheduled = Binary { scheduling: true, sites: coroutine_sites(), ..program() };
+    let step = |at, goid, transition| event(at, 1, What::GoroutineTransition { goid: Goid(goid), transition, stack: None });
+    let main = Event {
+        what: What::GoroutineBirth { goid: Goid(1), parent: None, gopc: Address(1), startpc: Address(2), stack: None },
+        ..birth(5, 1)
+    };
+    let events = [
+        main,
+        step(6, 1, Transition::Run),
+        Event { site: SiteId(2), ..birth(10, 17) },
+        step(20, 1, Transition::CoroutineStop),
+        step(21, 17, Transition::CoroutineRun),
+        exit(30, 17),
+        step(31, 1, Transition::CoroutineRun),
+    ];
+    let (told, engine) = run_binary(&scheduled, &events, 50);
+    let waits: Vec<_> = told
+        .spans
+        .iter()
+        .filter(|(_, span)| span.state == SpanState::Blocked)
+        .map(|(who, span)| (who.goid.0, who.depth, span.start.0, span.end.0, span.woken_by.unwrap().to_string()))
+        .collect();
+    assert_eq!(waits, [(17, 1, 10, 21, "go:1".to_owned()), (1, 0, 20, 31, "go:17".to_owned())]);
+    assert_eq!(engine.repairs(), &Repairs::default());
+}
+
+fn coroutine_sites() -> Vec<Site> {
+    let mut sites = program().sites;
+    let newcoro = Site { id: SiteId(2), function: "runtime.newcoro.func1".into(), ..sites[1].clone() };
+    sites.push(newcoro);
+    sites
+}
+
 /// Check that goids count anew after an exec.
 #[test]
 fn exec_begins_anew() {
@@ -266,6 +307,27 @@ proptest! {
             }
         }).collect();
         let (told, _) = run(&events, 1000);
+        check(&told)?;
+    }
+
+    /// Check the same where every change of state is told.
+    #[test]
+    fn any_loss_of_scheduling_is_harmless(picks in proptest::collection::vec((0u8..15, 1u64..6, 0u8..4, any::<bool>()), 0..120)) {
+        let events: Vec<Event> = picks.iter().enumerate().filter(|(_, pick)| pick.3).map(|(index, &(kind, goid, reason, _))| {
+            let at = 10 + index as u64;
+            match kind {
+                0 => birth(at, goid),
+                1 => park(at, goid, reason),
+                2 => event(at, 0, What::GoroutineParkAbort { goid: Goid(goid) }),
+                3 => wake(at, goid, (reason > 1).then_some(1)),
+                4 => exit(at, goid),
+                kind => {
+                    let transition = Transition::ALL[usize::from(kind - 5)];
+                    event(at, 1, What::GoroutineTransition { goid: Goid(goid), transition, stack: None })
+                }
+            }
+        }).collect();
+        let (told, _) = run_binary(&Binary { scheduling: true, sites: coroutine_sites(), ..program() }, &events, 1000);
         check(&told)?;
     }
 

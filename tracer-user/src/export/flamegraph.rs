@@ -31,6 +31,8 @@ pub enum By {
     Blocked,
     /// Time lived, by creation stack.
     Lifetime,
+    /// Time waiting for a CPU, by the stack at which it goes on: where it blocked or stopped last, else its creation stack.
+    Runnable,
 }
 
 impl By {
@@ -40,12 +42,13 @@ impl By {
             Self::Alive => "Goroutines alive at the end",
             Self::Blocked => "Time blocked",
             Self::Lifetime => "Time lived",
+            Self::Runnable => "Time waiting for a CPU",
         }
     }
 
     /// Whether the width is a time; else it is a count.
     pub fn is_time(self) -> bool {
-        matches!(self, Self::Blocked | Self::Lifetime)
+        matches!(self, Self::Blocked | Self::Lifetime | Self::Runnable)
     }
 
     fn width(self, weight: Weight) -> u64 {
@@ -78,6 +81,14 @@ struct Key {
     reason: Option<ReasonId>,
 }
 
+impl Key {
+    /// By creation stack.
+    fn of(who: &Who) -> Self {
+        let (gopc, startpc) = who.origin.map(|origin| (origin.gopc, origin.startpc)).unzip();
+        Self { image: who.image, gopc, startpc, stack: who.origin.and_then(|origin| origin.stack), reason: None }
+    }
+}
+
 /// The sink.
 pub struct Tally {
     by: By,
@@ -92,9 +103,17 @@ impl Tally {
 
 impl Sink for Tally {
     fn span(&mut self, who: &Who, span: &Span) {
-        if self.by == By::Blocked && span.state == SpanState::Blocked {
-            let startpc = who.origin.map(|origin| origin.startpc);
-            let key = Key { image: who.image, gopc: None, startpc, stack: span.stack, reason: span.reason };
+        let counted = match self.by {
+            By::Blocked => span.state == SpanState::Blocked,
+            By::Runnable => span.state == SpanState::Runnable,
+            By::Created | By::Alive | By::Lifetime => false,
+        };
+        if counted {
+            let mut key = Key::of(who);
+            // One that has stopped before is told by where it goes on; its creation stack would only split that.
+            if self.by == By::Blocked || span.stack.is_some() {
+                key = Key { gopc: None, stack: span.stack, reason: span.reason, ..key };
+            }
             self.weights.entry(key).or_default().add(1, span.end.since(span.start));
         }
     }
@@ -104,13 +123,10 @@ impl Sink for Tally {
             By::Created => who.born_at.is_some(),
             By::Alive => life.alive_at_end(),
             By::Lifetime => true,
-            By::Blocked => false,
+            By::Blocked | By::Runnable => false,
         };
         if counted {
-            let (gopc, startpc) = who.origin.map(|origin| (origin.gopc, origin.startpc)).unzip();
-            let stack = who.origin.and_then(|origin| origin.stack);
-            let key = Key { image: who.image, gopc, startpc, stack, reason: None };
-            self.weights.entry(key).or_default().add(1, life.ended_at.since(who.since));
+            self.weights.entry(Key::of(who)).or_default().add(1, life.ended_at.since(who.since));
         }
     }
 }
@@ -129,15 +145,22 @@ pub struct Graph {
 
 /// The recording cannot answer the question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the recording holds no block times: it was made at tier {0:?}, and --by blocked needs T2")]
-pub struct NoBlockTimes(pub Tier);
+pub enum Unanswerable {
+    #[error("the recording holds no block times: it was made at tier {0:?}, and --by blocked needs T2")]
+    NoBlockTimes(Tier),
+    #[error("the recording holds no scheduling delays: it was made at tier {0:?}, and --by runnable needs T3")]
+    NoDelays(Tier),
+}
 
 /// Names what was tallied.
-pub fn graph(replayed: &Replayed, tally: &Tally) -> Result<Graph, NoBlockTimes> {
+pub fn graph(replayed: &Replayed, tally: &Tally) -> Result<Graph, Unanswerable> {
     let best = replayed.engine.processes().images().filter_map(|(id, _)| replayed.tier(id)).max();
     let best = best.unwrap_or(replayed.meta.tier);
     if tally.by == By::Blocked && best < Tier::T2 {
-        return Err(NoBlockTimes(best));
+        return Err(Unanswerable::NoBlockTimes(best));
+    }
+    if tally.by == By::Runnable && best < Tier::T3 {
+        return Err(Unanswerable::NoDelays(best));
     }
     let namer = Namer::new(replayed, tally);
     let mut stacks: BTreeMap<Vec<Frame>, Weight> = BTreeMap::new();
@@ -178,15 +201,18 @@ impl<'a> Namer<'a> {
         if start.as_ref().is_some_and(|start| is_system(&start.function)) {
             frames.push(ours("[runtime]".into()));
         }
-        if by == By::Blocked {
+        let stopped = by == By::Runnable && key.gopc.is_none() && key.stack.is_some();
+        if by == By::Blocked || stopped {
             let stack = key.stack.map(|id| self.symbols.stack(key.image, id));
             match stack {
                 Some(Some(stack)) => self.push_stack(&stack, &mut frames),
                 Some(None) => frames.push(ours("[stack lost]".into())),
                 None => frames.push(ours("[no stack]".into())),
             }
-            let reason = key.reason.map_or("unknown", |reason| self.replayed.engine.reason(reason));
-            frames.push(ours(format!("[{reason}]")));
+            if by == By::Blocked {
+                let reason = key.reason.map_or("unknown", |reason| self.replayed.engine.reason(reason));
+                frames.push(ours(format!("[{reason}]")));
+            }
             return frames;
         }
         match (key.gopc, key.startpc, start) {

@@ -46,6 +46,7 @@ fn profile(graph: &Graph) -> Profile {
     let (count, time) = match graph.by {
         By::Blocked => ("waits", Some("blocked")),
         By::Lifetime => ("goroutines", Some("lifetime")),
+        By::Runnable => ("delays", Some("runnable")),
         By::Created => ("created", None),
         By::Alive => ("alive", None),
     };

@@ -19,7 +19,7 @@ use crate::{
     timeline::human,
 };
 
-use super::tally::{Population, SiteKey, SiteTally, Tally, Waits};
+use super::tally::{DepthTally, Population, SiteKey, SiteTally, Tally, Waits};
 
 #[derive(Serialize)]
 pub struct Report {
@@ -35,6 +35,8 @@ pub struct Report {
     pub sites: Vec<SiteOut>,
     /// The same for the runtime's own goroutines.
     pub system_sites: Vec<SiteOut>,
+    /// The program's own goroutines by their depth in the tree of creation.
+    pub depths: Vec<DepthOut>,
     pub findings: Vec<serde_json::Value>,
     /// The loss and coverage in a line.
     #[serde(skip)]
@@ -136,11 +138,25 @@ pub struct SiteOut {
     pub blocked_ns: Option<u64>,
     pub runnable_ns: Option<u64>,
     pub running_ns: Option<u64>,
+    pub syscall_ns: Option<u64>,
     pub runnable: Option<Quantiles>,
     pub waits: Option<BTreeMap<String, WaitOut>>,
 }
 
+/// Goroutines of one process at one depth: 0 is main, and whose parent is not known; the last is that and deeper.
 #[derive(Serialize)]
+pub struct DepthOut {
+    pub tgid: u32,
+    pub depth: u32,
+    pub born: u64,
+    pub blocked_ns: Option<u64>,
+    pub runnable_ns: Option<u64>,
+    pub running_ns: Option<u64>,
+    pub runnable: Option<Quantiles>,
+    pub blocked: Option<Quantiles>,
+}
+
+#[derive(Default, Serialize)]
 pub struct Quantiles {
     pub p50_ns: u64,
     pub p95_ns: u64,
@@ -157,14 +173,14 @@ pub struct WaitOut {
 }
 
 /// Sites that read alike: same process, `go` statement and start function.
-type Merged = BTreeMap<(ProcessId, Option<Frame>, Option<String>), (SiteTally, bool)>;
+type Merged = BTreeMap<(ProcessId, Option<Frame>, Option<String>), (SiteTally, Option<Tier>)>;
 
 /// Names what was tallied.
 pub fn report(replayed: &Replayed, tally: &Tally) -> Report {
     let merged = merge(replayed, tally);
     let mut by_process: BTreeMap<ProcessId, Totals> = BTreeMap::new();
     let (mut sites, mut system_sites) = (Vec::new(), Vec::new());
-    for ((process, created_by, start_function), (site, traced)) in &merged {
+    for ((process, created_by, start_function), (site, tier)) in &merged {
         let totals = by_process.entry(*process).or_default();
         let system = start_function.as_deref().is_some_and(is_system);
         if system {
@@ -172,7 +188,7 @@ pub fn report(replayed: &Replayed, tally: &Tally) -> Report {
         } else {
             totals.own.add(&site.population);
         }
-        let out = site_out(replayed, *process, (created_by.clone(), start_function.clone()), site, *traced);
+        let out = site_out(replayed, *process, (created_by.clone(), start_function.clone()), site, *tier);
         if system { system_sites.push(out) } else { sites.push(out) }
     }
     let order = |site: &SiteOut| std::cmp::Reverse((site.population.alive, site.blocked_ns, site.population.seen()));
@@ -196,6 +212,7 @@ pub fn report(replayed: &Replayed, tally: &Tally) -> Report {
         processes: processes(replayed, &by_process),
         sites,
         system_sites,
+        depths: depths(replayed, tally),
         findings: Vec::new(),
         trust: replayed.trust(),
         recorded: human::wall(replayed.meta.clock.wall_ns),
@@ -212,10 +229,13 @@ fn merge(replayed: &Replayed, tally: &Tally) -> Merged {
         let process = replayed.engine.processes().image(key.image).process;
         let created_by = key.gopc.map(|gopc| symbols.go_statement(key.image, gopc));
         let start_function = key.startpc.map(|pc| crate::symbolize::label(&symbols.entry(key.image, pc)));
-        let (into, traced) = merged.entry((process, created_by, start_function)).or_default();
-        *traced |= replayed.tier(key.image) >= Some(Tier::T2);
+        let (into, tier) = merged.entry((process, created_by, start_function)).or_default();
+        *tier = replayed.tier(key.image).max(*tier);
         into.population.add(&site.population);
         into.blocked_ns += site.blocked_ns;
+        into.running_ns += site.running_ns;
+        into.syscall_ns += site.syscall_ns;
+        into.runnable.add(&site.runnable);
         for (reason, waits) in &site.waits {
             into.waits.entry(*reason).or_default().add(waits);
         }
@@ -228,8 +248,9 @@ fn site_out(
     process: ProcessId,
     (created_by, start_function): (Option<Frame>, Option<String>),
     site: &SiteTally,
-    traced: bool,
+    tier: Option<Tier>,
 ) -> SiteOut {
+    let (traced, scheduling) = (tier >= Some(Tier::T2), tier >= Some(Tier::T3));
     let name = |reason| Option::map_or(reason, "unknown", |reason| replayed.engine.reason(reason)).to_owned();
     SiteOut {
         tgid: replayed.engine.processes().process(process).tgid.0,
@@ -237,21 +258,55 @@ fn site_out(
         start_function,
         population: site.population,
         blocked_ns: traced.then_some(site.blocked_ns),
-        runnable_ns: None,
-        running_ns: None,
-        runnable: None,
+        runnable_ns: scheduling.then_some(site.runnable.total_ns),
+        running_ns: scheduling.then_some(site.running_ns),
+        syscall_ns: scheduling.then_some(site.syscall_ns),
+        runnable: scheduling.then(|| quantiles(&site.runnable)).flatten(),
         waits: traced.then(|| site.waits.iter().map(|(reason, waits)| (name(*reason), wait_out(waits))).collect()),
     }
 }
 
 fn wait_out(waits: &Waits) -> WaitOut {
-    let quantiles = Quantiles {
+    let quantiles = quantiles(waits).unwrap_or_default();
+    WaitOut { count: waits.count, blocked_ns: waits.total_ns, quantiles }
+}
+
+/// `None` where there was none to measure.
+fn quantiles(waits: &Waits) -> Option<Quantiles> {
+    (waits.count > 0).then(|| Quantiles {
         p50_ns: waits.quantile_ns(0.5),
         p95_ns: waits.quantile_ns(0.95),
         p99_ns: waits.quantile_ns(0.99),
         max_ns: waits.max_ns,
-    };
-    WaitOut { count: waits.count, blocked_ns: waits.blocked_ns, quantiles }
+    })
+}
+
+fn depths(replayed: &Replayed, tally: &Tally) -> Vec<DepthOut> {
+    let symbols = Symbolizer::new(replayed);
+    let mut merged: BTreeMap<(ProcessId, u32), (DepthTally, Option<Tier>)> = BTreeMap::new();
+    for (key, depth) in &tally.depths {
+        if key.startpc.is_some_and(|pc| is_system(&symbols.entry(key.image, pc).function)) {
+            continue;
+        }
+        let process = replayed.engine.processes().image(key.image).process;
+        let (into, tier) = merged.entry((process, key.depth)).or_default();
+        into.add(depth);
+        *tier = replayed.tier(key.image).max(*tier);
+    }
+    let out = merged.into_iter().map(|((process, depth), (tally, tier))| {
+        let (traced, scheduling) = (tier >= Some(Tier::T2), tier >= Some(Tier::T3));
+        DepthOut {
+            tgid: replayed.engine.processes().process(process).tgid.0,
+            depth,
+            born: tally.born,
+            blocked_ns: traced.then_some(tally.blocked.total_ns),
+            runnable_ns: scheduling.then_some(tally.runnable.total_ns),
+            running_ns: scheduling.then_some(tally.running_ns),
+            runnable: scheduling.then(|| quantiles(&tally.runnable)).flatten(),
+            blocked: traced.then(|| quantiles(&tally.blocked)).flatten(),
+        }
+    });
+    out.collect()
 }
 
 fn meta(replayed: &Replayed) -> MetaOut {
@@ -295,7 +350,14 @@ fn price(replayed: &Replayed) -> Price {
 }
 
 fn probe_hits(counters: &Counters) -> u64 {
-    let uprobes = [Kind::GoroutineBirth, Kind::GoroutinePark, Kind::GoroutineParkAbort, Kind::GoroutineWake, Kind::GoroutineExit];
+    let uprobes = [
+        Kind::GoroutineBirth,
+        Kind::GoroutinePark,
+        Kind::GoroutineParkAbort,
+        Kind::GoroutineWake,
+        Kind::GoroutineExit,
+        Kind::GoroutineTransition,
+    ];
     let hits = counters.hits.iter().filter(|hits| uprobes.iter().any(|kind| *kind as u8 == hits.kind));
     hits.map(|hits| hits.count).sum::<u64>() + counters.foreign_hits + counters.duplicate_hits
 }

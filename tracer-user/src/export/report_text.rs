@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use crate::timeline::human::{count, duration, plain};
 
-use super::report::{ProcessOut, Report, SiteOut, Totals};
+use super::report::{DepthOut, ProcessOut, Quantiles, Report, SiteOut, Totals};
 
 /// Sites shown; the rest is counted.
 const MAX_SITES: usize = 40;
@@ -48,6 +48,11 @@ pub fn write(report: &Report, color: bool, out: &mut impl Write) -> io::Result<(
     if !report.system_sites.is_empty() {
         writeln!(out, "\n{}", heading("goroutines of the Go runtime"))?;
         sites(&report.system_sites, many, out)?;
+    }
+    // At lower tiers the tree's depth says nothing that the sites do not say.
+    if report.depths.iter().any(|depth| depth.runnable_ns.is_some()) {
+        writeln!(out, "\n{}", heading("goroutines by depth in the tree of creation"))?;
+        depths(&report.depths, many, out)?;
     }
     Ok(())
 }
@@ -106,8 +111,12 @@ fn processes(processes: &[ProcessOut], out: &mut impl Write) -> io::Result<()> {
 
 fn sites(sites: &[SiteOut], many: bool, out: &mut impl Write) -> io::Result<()> {
     let tgid = |text: String| if many { text } else { String::new() };
-    let header = ["BORN", "EXITED", "ALIVE", "BLOCKED", "CREATED BY -> START"].map(str::to_owned);
-    let mut rows: Vec<[String; 6]> = vec![with(tgid("TGID".into()), header)];
+    // Columns that only T3 can fill are left out where it was nowhere.
+    let scheduled = sites.iter().any(|site| site.runnable_ns.is_some());
+    let (runnable, running) = if scheduled { ("RUNNABLE", "RUNNING") } else { ("", "") };
+    let time = |ns: Option<u64>| ns.map_or_else(|| if scheduled { "-".into() } else { String::new() }, duration);
+    let header = ["BORN", "EXITED", "ALIVE", "BLOCKED", runnable, running, "CREATED BY -> START"].map(str::to_owned);
+    let mut rows: Vec<[String; 8]> = vec![with(tgid("TGID".into()), header)];
     for site in sites.iter().take(MAX_SITES) {
         let born = &site.population;
         let before = if born.preexisting > 0 { format!("+{}", count(born.preexisting)) } else { String::new() };
@@ -116,21 +125,23 @@ fn sites(sites: &[SiteOut], many: bool, out: &mut impl Write) -> io::Result<()> 
             count(born.exited),
             count(born.alive),
             site.blocked_ns.map_or_else(|| "-".into(), duration),
+            time(site.runnable_ns),
+            time(site.running_ns),
             plain(&origin(site)),
         ];
         rows.push(with(tgid(site.tgid.to_string()), line));
-        rows.extend(waits(site).into_iter().map(|text| with(String::new(), ["", "", "", "", &text].map(str::to_owned))));
+        rows.extend(waits(site).into_iter().map(|text| with(String::new(), ["", "", "", "", "", "", &text].map(str::to_owned))));
     }
-    table(&rows, &[true, true, true, true, true, false], out)?;
+    table(&rows, &[true, true, true, true, true, true, true, false], out)?;
     if sites.len() > MAX_SITES {
         writeln!(out, "  and {} more sites (--format json has all)", count((sites.len() - MAX_SITES) as u64))?;
     }
     Ok(())
 }
 
-fn with(first: String, rest: [String; 5]) -> [String; 6] {
-    let [a, b, c, d, e] = rest;
-    [first, a, b, c, d, e]
+fn with(first: String, rest: [String; 7]) -> [String; 8] {
+    let [a, b, c, d, e, f, g] = rest;
+    [first, a, b, c, d, e, f, g]
 }
 
 fn origin(site: &SiteOut) -> String {
@@ -140,8 +151,50 @@ fn origin(site: &SiteOut) -> String {
     format!("{}{at} -> {start}", crate::symbolize::label(by))
 }
 
-/// The waits that took longest, a line each.
+fn depths(depths: &[DepthOut], many: bool, out: &mut impl Write) -> io::Result<()> {
+    let tgid = |text: String| if many { text } else { String::new() };
+    let header = ["DEPTH", "BORN", "RUNNING", "RUNNABLE", "MEDIAN", "P99", "BLOCKED", "MEDIAN", "P99"].map(str::to_owned);
+    let line = |first: String, rest: [String; 9]| -> [String; 10] {
+        let [a, b, c, d, e, f, g, h, i] = rest;
+        [first, a, b, c, d, e, f, g, h, i]
+    };
+    let mut rows = vec![line(tgid("TGID".into()), header)];
+    let time = |ns: Option<u64>| ns.map_or_else(|| "-".into(), duration);
+    let pair = |quantiles: &Option<Quantiles>| {
+        let quantiles = quantiles.as_ref();
+        (time(quantiles.map(|all| all.p50_ns)), time(quantiles.map(|all| all.p99_ns)))
+    };
+    for depth in depths {
+        let ((run50, run99), (wait50, wait99)) = (pair(&depth.runnable), pair(&depth.blocked));
+        let deeper = if depth.depth == super::tally::MAX_DEPTH { "+" } else { "" };
+        rows.push(line(
+            tgid(depth.tgid.to_string()),
+            [
+                format!("{}{deeper}", depth.depth),
+                count(depth.born),
+                time(depth.running_ns),
+                time(depth.runnable_ns),
+                run50,
+                run99,
+                time(depth.blocked_ns),
+                wait50,
+                wait99,
+            ],
+        ));
+    }
+    table(&rows, &[true; 10], out)
+}
+
+/// The scheduling delays, and the waits that took longest, a line each.
 fn waits(site: &SiteOut) -> Vec<String> {
+    let delays = site.runnable.as_ref().map(|delays| {
+        format!(
+            "  waiting for a CPU: median {}, p99 {}, max {}",
+            duration(delays.p50_ns),
+            duration(delays.p99_ns),
+            duration(delays.max_ns)
+        )
+    });
     let mut waits: Vec<_> = site.waits.iter().flatten().collect();
     waits.sort_by_key(|(name, wait)| (std::cmp::Reverse(wait.blocked_ns), name.as_str()));
     let line = |(name, wait): &(&String, &super::report::WaitOut)| {
@@ -156,7 +209,7 @@ fn waits(site: &SiteOut) -> Vec<String> {
             duration(quantiles.max_ns)
         )
     };
-    waits.iter().take(MAX_WAITS).map(line).collect()
+    delays.into_iter().chain(waits.iter().take(MAX_WAITS).map(line)).collect()
 }
 
 fn shorten(text: &str, max: usize) -> String {

@@ -1,4 +1,5 @@
-//! Counts goroutines and their waits by creation site while a recording is replayed.
+//! Counts goroutines, their waits and their delays by creation site and by depth in the tree of creation, while a recording
+//! is replayed.
 
 use hdrhistogram::Histogram;
 use rustc_hash::FxHashMap;
@@ -29,7 +30,48 @@ impl SiteKey {
 pub struct SiteTally {
     pub population: Population,
     pub blocked_ns: u64,
+    pub running_ns: u64,
+    pub syscall_ns: u64,
+    /// Delays between being able to run and running.
+    pub runnable: Waits,
     pub waits: FxHashMap<Option<ReasonId>, Waits>,
+}
+
+/// Deeper goroutines are counted as of this depth: a chain in which each makes the next must not make a table of its own.
+pub const MAX_DEPTH: u32 = 64;
+
+/// Goroutines of one depth in the tree of creation that run the same function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DepthKey {
+    pub image: ImageId,
+    pub depth: u32,
+    /// Tells the runtime's own goroutines from others; `None` where the birth was not seen.
+    pub startpc: Option<Address>,
+}
+
+impl DepthKey {
+    fn of(who: &Who) -> Self {
+        let startpc = who.origin.map(|origin| origin.startpc);
+        Self { image: who.image, depth: who.depth.min(MAX_DEPTH), startpc }
+    }
+}
+
+/// Goroutines of one depth.
+#[derive(Clone, Debug, Default)]
+pub struct DepthTally {
+    pub born: u64,
+    pub running_ns: u64,
+    pub runnable: Waits,
+    pub blocked: Waits,
+}
+
+impl DepthTally {
+    pub fn add(&mut self, other: &Self) {
+        self.born += other.born;
+        self.running_ns += other.running_ns;
+        self.runnable.add(&other.runnable);
+        self.blocked.add(&other.blocked);
+    }
 }
 
 /// How many there were. `born + preexisting = exited + alive` plus those whose exit was lost.
@@ -63,11 +105,11 @@ impl Population {
     }
 }
 
-/// Block times of one reason. Waits that were still going on at the end count with the time they had.
+/// Times of one kind of wait: block times of a reason, or delays in the queue. Waits that were still going on at the end count with the time they had.
 #[derive(Clone, Debug)]
 pub struct Waits {
     pub count: u64,
-    pub blocked_ns: u64,
+    pub total_ns: u64,
     pub max_ns: u64,
     /// Two significant digits: quantiles are within a hundredth.
     histogram: Histogram<u32>,
@@ -76,14 +118,14 @@ pub struct Waits {
 impl Default for Waits {
     fn default() -> Self {
         let histogram = Histogram::new(2).expect("two digits are within the limits");
-        Self { count: 0, blocked_ns: 0, max_ns: 0, histogram }
+        Self { count: 0, total_ns: 0, max_ns: 0, histogram }
     }
 }
 
 impl Waits {
     fn record(&mut self, ns: u64) {
         self.count += 1;
-        self.blocked_ns += ns;
+        self.total_ns += ns;
         self.max_ns = self.max_ns.max(ns);
         // It resizes itself; a value beyond all limits (centuries) is left out of the quantiles alone.
         let _ = self.histogram.record(ns);
@@ -91,12 +133,12 @@ impl Waits {
 
     pub fn add(&mut self, other: &Self) {
         self.count += other.count;
-        self.blocked_ns += other.blocked_ns;
+        self.total_ns += other.total_ns;
         self.max_ns = self.max_ns.max(other.max_ns);
         let _ = self.histogram.add(&other.histogram);
     }
 
-    /// The block time that the share `quantile` of the waits does not exceed.
+    /// The time that the share `quantile` of the waits does not exceed.
     pub fn quantile_ns(&self, quantile: f64) -> u64 {
         self.histogram.value_at_quantile(quantile).min(self.max_ns)
     }
@@ -106,21 +148,39 @@ impl Waits {
 #[derive(Default)]
 pub struct Tally {
     pub sites: FxHashMap<SiteKey, SiteTally>,
+    pub depths: FxHashMap<DepthKey, DepthTally>,
 }
 
 impl Sink for Tally {
     fn span(&mut self, who: &Who, span: &Span) {
-        if span.state != SpanState::Blocked {
+        let ns = span.end.since(span.start);
+        if matches!(span.state, SpanState::Awake | SpanState::Unknown) {
             return;
         }
         let site = self.sites.entry(SiteKey::of(who)).or_default();
-        let ns = span.end.since(span.start);
-        site.blocked_ns += ns;
-        site.waits.entry(span.reason).or_default().record(ns);
+        let depth = self.depths.entry(DepthKey::of(who)).or_default();
+        match span.state {
+            SpanState::Blocked => {
+                site.blocked_ns += ns;
+                site.waits.entry(span.reason).or_default().record(ns);
+                depth.blocked.record(ns);
+            }
+            SpanState::Runnable => {
+                site.runnable.record(ns);
+                depth.runnable.record(ns);
+            }
+            SpanState::Running => {
+                site.running_ns += ns;
+                depth.running_ns += ns;
+            }
+            SpanState::Syscall => site.syscall_ns += ns,
+            SpanState::Awake | SpanState::Unknown => {}
+        }
     }
 
     fn life(&mut self, who: &Who, life: &Life) {
         self.sites.entry(SiteKey::of(who)).or_default().population.add_life(who, life);
+        self.depths.entry(DepthKey::of(who)).or_default().born += u64::from(who.born_at.is_some());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::recording::contract::Tier;
+use crate::{event::Transition, recording::contract::Tier};
 
 /// An event of a goroutine's life that a probe can see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,10 +17,15 @@ pub enum Hook {
     ParkAbort,
     /// A waiting goroutine becomes runnable.
     Wake,
+    /// Any other change of state.
+    Transition(Transition),
 }
 
 impl Hook {
-    pub const ALL: [Self; 5] = [Self::Birth, Self::Exit, Self::Park, Self::ParkAbort, Self::Wake];
+    pub fn all() -> impl Iterator<Item = Self> {
+        let lives = [Self::Birth, Self::Exit, Self::Park, Self::ParkAbort, Self::Wake];
+        lives.into_iter().chain(Transition::ALL.map(Self::Transition))
+    }
 
     pub fn name(self) -> &'static str {
         match self {
@@ -29,6 +34,7 @@ impl Hook {
             Self::Park => "park",
             Self::ParkAbort => "park abort",
             Self::Wake => "wake",
+            Self::Transition(transition) => transition.name(),
         }
     }
 
@@ -37,6 +43,17 @@ impl Hook {
         match self {
             Self::Birth | Self::Exit => Tier::T1,
             Self::Park | Self::ParkAbort | Self::Wake => Tier::T2,
+            Self::Transition(_) => Tier::T3,
+        }
+    }
+
+    /// Whether every Go program has a site for it. Coroutines are linked where they are used; which way leads back from a
+    /// system call without a processor depends on the version; goroutines of C threads are rare.
+    pub fn is_everywhere(self) -> bool {
+        use Transition::{Preempt, Run, Syscall, SyscallExit, Yield};
+        match self {
+            Self::Birth | Self::Exit | Self::Park | Self::ParkAbort | Self::Wake => true,
+            Self::Transition(transition) => matches!(transition, Run | Yield | Preempt | Syscall | SyscallExit),
         }
     }
 }
@@ -87,8 +104,9 @@ pub struct Plan {
 impl Plan {
     /// A plan without a single site, for one reason.
     pub(super) fn nothing(reason: &str) -> Self {
-        let missing = Hook::ALL.map(|hook| MissingHook { hook, reason: reason.to_owned() });
-        Self { sites: Vec::new(), missing: missing.into() }
+        let missing = Hook::all().filter(|hook| hook.is_everywhere());
+        let missing = missing.map(|hook| MissingHook { hook, reason: reason.to_owned() }).collect();
+        Self { sites: Vec::new(), missing }
     }
 
     /// Every hook of the tier was found, and nothing was left unexplained.

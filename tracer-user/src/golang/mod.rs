@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! elf → buildinfo, pclntab → moduledata → symbol (inline)
-//!                          ↘ flow → sites (hook) ← offsets ← debug_info
+//!                          ↘ flow → sites (hook, transition) ← offsets ← debug_info
 //!                               → allgs             ↘ snapshot_layout
 //! ```
 
@@ -28,6 +28,7 @@ mod snapshot_layout;
 mod symbol;
 #[cfg(test)]
 mod toolchain_tests;
+mod transition;
 mod version;
 
 use std::{

@@ -5,8 +5,10 @@
 //! function into its caller, the jump behind the copy's compare-and-swap is. Births are taken where `runtime.newproc1` has
 //! returned: the newborn is complete there in every version.
 //!
-//! Not seen: coroutine switches (`coroswitch_m`), which hand a thread from one goroutine to the other without a park; calls
-//! injected by debuggers; and Go before 1.21 as far as its prologues differ.
+//! A few functions try the compare-and-swap themselves and call casgstatus where it fails (system calls from Go 1.26 on,
+//! coroutine switches): both are sites, and a change passes exactly one of them. What a change means: [`super::transition`].
+//!
+//! Not seen: calls injected by debuggers; and Go before 1.21 as far as its prologues differ.
 
 use std::ops::Range;
 
@@ -19,14 +21,9 @@ use super::{
     offsets::Runtime,
     pclntab::{Function, Pclntab},
     symbol,
+    transition::{self, COROUTINE_SWITCH, DEAD, Meaning},
 };
-use crate::recording::contract::Tier;
-
-/// Goroutine states (`runtime/runtime2.go`).
-const RUNNABLE: u32 = 1;
-const RUNNING: u32 = 2;
-const WAITING: u32 = 4;
-const DEAD: u32 = 6;
+use crate::{event::Transition, recording::contract::Tier};
 
 const RAX: u8 = 0;
 const RCX: usize = 1;
@@ -61,8 +58,11 @@ const OTHER_SWAPS: [&str; 5] = [
     "runtime.casGToPreemptScan",
     "runtime.allGsSnapshotSortedForGC",
 ];
-/// Makes a goroutine runnable only to run it at once, in the same breath as the one that switched to it.
-const COROUTINE_SWITCH: &str = "runtime.coroswitch_m";
+/// Functions that change the state of the current goroutine by a compare-and-swap of their own: R14 is theirs throughout.
+const SYSTEM_CALLS: [&str; 3] = ["runtime.reentersyscall", "runtime.entersyscallblock", "runtime.exitsyscall"];
+/// The compare-and-swap of a build without inlining (`runtime/internal/atomic` up to Go 1.22).
+const SWAP_FUNCTION: &str = "runtime/internal/atomic.(*Uint32).CompareAndSwap";
+const SWAP_FUNCTION_123: &str = "internal/runtime/atomic.(*Uint32).CompareAndSwap";
 /// Runs for every go statement, on the system stack.
 const GO_STATEMENT: &str = "runtime.newproc.func1";
 const DEBUGGER: &str = "runtime.debugCall";
@@ -87,7 +87,7 @@ struct Named {
 struct Search<'a> {
     program: &'a Program<'a>,
     functions: Vec<Named>,
-    /// Entries of `casgstatus` and of `newproc1`.
+    /// Entries of `casgstatus` (and of its like for preemption, with the same arguments) and of `newproc1`.
     casgstatus: Vec<u64>,
     newproc1: Vec<u64>,
     plan: Plan,
@@ -101,8 +101,10 @@ pub fn plan(program: &Program<'_>, tier: Tier) -> Plan {
         return Plan::default();
     }
     let functions = runtime_functions(program);
-    let entries = |name: &str| functions.iter().filter(|f| f.name == name).map(|f| f.function.start).take(MAX_ENTRIES).collect();
-    let (casgstatus, newproc1) = (entries("runtime.casgstatus"), entries("runtime.newproc1"));
+    let entries =
+        |name: &str| functions.iter().filter(|f| f.name == name).map(|f| f.function.start).take(MAX_ENTRIES).collect::<Vec<_>>();
+    let (mut casgstatus, newproc1) = (entries("runtime.casgstatus"), entries("runtime.newproc1"));
+    casgstatus.extend(entries("runtime.casGToPreemptScan"));
     let mut search = Search { program, functions, casgstatus, newproc1, plan: Plan::default(), decoded: 0, unknown: 0 };
     search.park();
     search.calls_and_swaps();
@@ -133,7 +135,7 @@ fn runtime_functions(program: &Program<'_>) -> Vec<Named> {
 impl Search<'_> {
     fn finish(mut self, tier: Tier) -> Plan {
         let plan = &mut self.plan;
-        for hook in Hook::ALL {
+        for hook in Hook::all().filter(|hook| hook.is_everywhere()) {
             if plan.count(hook) == 0 && !plan.missing.iter().any(|m| m.hook == hook) {
                 plan.missing.push(MissingHook { hook, reason: "no site was found".to_owned() });
             }
@@ -229,7 +231,14 @@ impl Search<'_> {
         let (mut late_birth, mut births) = (None, 0);
         for index in 0..code.instructions.len() {
             if let Some(target) = code.call_target(index) {
-                if self.newproc1.contains(&target) {
+                if swaps_states(&named.name) && self.is_swap_function(target) {
+                    // The word swapped may be another one: then its values are none of these.
+                    if let (Some(old), Some(new)) = (constant(index, RBX), constant(index, RCX))
+                        && !matches!(transition::meaning(&named.name, old, new), Meaning::Unknown)
+                    {
+                        self.transition(named, code, index, Some(old), Some(new), &Found::SwapCall);
+                    }
+                } else if self.newproc1.contains(&target) {
                     births += 1;
                     match births {
                         ..=MAX_BIRTHS => self.birth(named, code, index),
@@ -257,33 +266,58 @@ impl Search<'_> {
         }
     }
 
-    /// A call of casgstatus, or a copy of it, with what is known of its states.
+    /// A call of casgstatus, or a compare-and-swap of the state, with what is known of the states.
     fn transition(&mut self, named: &Named, code: &Code, index: usize, old: Option<u32>, new: Option<u32>, found: &Found) {
-        let may_be = |from, to| old.is_none_or(|old| old == from) && new.is_none_or(|new| new == to);
-        let hook = if may_be(WAITING, RUNNABLE) && named.name == "runtime.park_m" {
-            Hook::ParkAbort
-        } else if may_be(WAITING, RUNNABLE) && named.name != COROUTINE_SWITCH {
-            Hook::Wake
-        } else if may_be(RUNNING, DEAD) {
-            Hook::Exit
-        } else {
-            return;
+        let address = code.instructions.get(index).map_or(0, iced_x86::Instruction::ip);
+        let (Some(old), Some(new)) = (old, new) else {
+            return self.unresolved(named, address, transition::possible(&named.name, old, new), found);
         };
-        if old.is_none() || new.is_none() {
-            // A swap that is no copy of casgstatus has its own states, none of them ours (`runtime/proc.go`, `coro.go`).
-            let address = code.instructions.get(index).map_or(0, iced_x86::Instruction::ip);
-            self.unknown += 1;
-            if matches!(found, Found::Call) || self.unknown > MAX_UNKNOWN || self.is_casgstatus_copy(address) {
+        let hook = match transition::meaning(&named.name, old, new) {
+            Meaning::Hook(hook) => hook,
+            Meaning::Nothing => return,
+            Meaning::Unknown => {
+                let reason = format!("{} changes a state from {old} to {new}, which is not known", named.name);
+                return self.miss(Hook::Transition(Transition::Run), &reason);
+            }
+        };
+        let site = match found {
+            Found::Call => Some((index, RAX, None, "")),
+            Found::Swap { base } => {
+                let note =
+                    if self.is_casgstatus_copy(address) { "behind an inlined casgstatus" } else { "behind a compare-and-swap" };
+                after_swap(code, index, *base).map(|(at, zf)| (at, *base, Some(zf), note))
+            }
+            Found::SwapCall => {
+                let own = SYSTEM_CALLS.contains(&named.name.as_str());
+                let jump = after_swap_call(code, index).filter(|_| own);
+                jump.map(|at| (at, R14, Some(false), "behind a compare-and-swap that is not inlined"))
+            }
+        };
+        match site {
+            Some((at, register, zf, note)) => self.add(hook, named, code, at, register, zf, note),
+            None => {
+                let reason =
+                    format!("the compare-and-swap in {} has no cheap instruction behind it that has the goroutine", named.name);
+                self.miss(hook, &reason);
+            }
+        }
+    }
+
+    /// A change whose states are not constants may be any of `hooks`.
+    fn unresolved(&mut self, named: &Named, address: u64, hooks: Vec<Hook>, found: &Found) {
+        // A swap that is no copy of casgstatus, and a call that may be of another word, have states of their own. Those of the
+        // functions that change states themselves were read.
+        self.unknown += 1;
+        let other = match found {
+            Found::Call => false,
+            // Too many to look each up: a binary that is not what it seems.
+            Found::Swap { .. } => self.unknown <= MAX_UNKNOWN && !self.is_casgstatus_copy(address),
+            Found::SwapCall => true,
+        };
+        for hook in hooks {
+            if !other || (hook.tier() > Tier::T2 && swaps_states(&named.name)) {
                 self.miss(hook, &format!("{} changes a state at {address:#x} that is not a constant", named.name));
             }
-            return;
-        }
-        match found {
-            Found::Call => self.add(hook, named, code, index, RAX, None, ""),
-            Found::Swap { base } => match after_swap(code, index, *base) {
-                Some((at, zf)) => self.add(hook, named, code, at, *base, Some(zf), "behind an inlined casgstatus"),
-                None => self.miss(hook, &format!("the inlined casgstatus in {} has no cheap instruction behind it", named.name)),
-            },
         }
     }
 
@@ -351,6 +385,12 @@ impl Search<'_> {
             .then(|| Some((number(instruction.memory_base())?, number(instruction.op1_register())?)))?
     }
 
+    fn is_swap_function(&self, target: u64) -> bool {
+        let function = self.program.table.lookup(target);
+        function
+            .is_some_and(|f| self.program.table.is_named(f, SWAP_FUNCTION_123) || self.program.table.is_named(f, SWAP_FUNCTION))
+    }
+
     fn is_casgstatus_copy(&self, address: u64) -> bool {
         let frames = symbol::frames(self.program.elf, self.program.table, self.program.gofunc, address);
         frames.iter().any(|frame| frame.function == "runtime.casgstatus")
@@ -416,10 +456,30 @@ fn never_returns(name: &[u8]) -> bool {
     name == b"runtime.throw" || panics.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
 }
 
+/// Functions that change states by a compare-and-swap of their own.
+fn swaps_states(name: &str) -> bool {
+    name == COROUTINE_SWITCH || SYSTEM_CALLS.contains(&name)
+}
+
 /// In which form a transition was met.
 enum Found {
+    /// A call of casgstatus: the goroutine is in RAX.
     Call,
-    Swap { base: u8 },
+    Swap {
+        base: u8,
+    },
+    /// A call of a compare-and-swap that was not inlined.
+    SwapCall,
+}
+
+/// The jump behind the call of a compare-and-swap: `test al, al; jcc`. ZF is clear where it succeeded.
+fn after_swap_call(code: &Code, call: usize) -> Option<usize> {
+    let test = (call + 1..call + 4).find(|index| code.instructions.get(*index).is_some_and(|i| i.mnemonic() != Mnemonic::Nop))?;
+    let instruction = code.instructions.get(test)?;
+    let tests = instruction.mnemonic() == Mnemonic::Test
+        && instruction.op0_register() == Register::AL
+        && instruction.op1_register() == Register::AL;
+    (tests && code.is_emulated(test + 1)).then_some(test + 1)
 }
 
 /// The first cheap instruction behind a compare-and-swap at which ZF still tells success and `base` still holds the

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::*;
+use crate::event::Transition;
 
 /// `inner` is inlined into `outer`, and `outer` into `main`: the call to `keep` is then three frames deep.
 const PROGRAM: &str = r#"package main
@@ -108,23 +109,26 @@ fn build_program(go: &Path, folder: &Path, flags: &[&str], program: &str, langua
 const MODES: [&[&str]; 4] = [&[], &["-ldflags=-s -w"], &["-buildmode=pie"], &["-buildmode=pie", "-ldflags=-s -w"]];
 
 fn check_plan(binary: &GoBinary, label: &str) {
-    let plan = binary.plan(Tier::T2);
-    let counts: Vec<_> = Hook::ALL.iter().map(|&hook| format!("{hook} {}", plan.count(hook))).collect();
+    let whole = binary.plan(Tier::T3);
+    let counts: Vec<_> = Hook::all().map(|hook| format!("{hook} {}", whole.count(hook))).collect();
     println!("{label}: {}", counts.join(", "));
-    assert!(plan.complete(), "{label}: {:?}", plan.missing);
-    for hook in Hook::ALL {
-        assert!(plan.count(hook) > 0, "{label}: {hook}");
+    assert!(whole.complete(), "{label}: {:?}", whole.missing);
+    for hook in Hook::all().filter(|hook| hook.is_everywhere()) {
+        assert!(whole.count(hook) > 0, "{label}: {hook}");
     }
-    for site in &plan.sites {
+    for site in &whole.sites {
         println!("  {:#x} {} {} in {}, register {}", site.address, site.hook, site.instruction, site.function, site.register);
         assert!(site.emulated, "{label}: {site:?}");
         assert_eq!(binary.elf.file_offset(site.address), Some(site.file_offset));
     }
-    let mut keys: Vec<_> = plan.sites.iter().map(|site| (site.address, site.hook)).collect();
+    let mut keys: Vec<_> = whole.sites.iter().map(|site| (site.address, site.hook)).collect();
     keys.dedup();
-    assert_eq!(keys.len(), plan.sites.len());
-    let births = binary.plan(Tier::T1);
-    assert!(births.complete() && births.sites.iter().all(|site| matches!(site.hook, Hook::Birth | Hook::Exit)), "{label}");
+    assert_eq!(keys.len(), whole.sites.len());
+    for tier in [Tier::T1, Tier::T2] {
+        let plan = binary.plan(tier);
+        let part: Vec<_> = whole.sites.iter().filter(|site| site.hook.tier() <= tier).cloned().collect();
+        assert!(plan.complete() && plan.sites == part, "{label} {tier:?}");
+    }
     assert_eq!(binary.plan(Tier::T0), Plan::default());
 }
 
@@ -199,14 +203,18 @@ fn coroutines_and_profile_guided_builds() {
         let plain = build_program(&go, folder.path(), &[], COROUTINES, "1.23");
         let plain = GoBinary::from_bytes(plain).unwrap();
         check_plan(&plain, &format!("{version} coroutines"));
+        for transition in [Transition::CoroutineStop, Transition::CoroutineRun] {
+            assert_eq!(plain.plan(Tier::T3).count(Hook::Transition(transition)), 2, "{version}: {transition:?}");
+        }
         assert_eq!(plain.plan(Tier::T1).count(Hook::Birth), 2, "{version}");
         assert!(plain.plan(Tier::T2).sites.iter().all(|site| site.needs_zf.is_none()), "{version}");
         let profile = Command::new(folder.path().join("traced")).output().unwrap().stdout;
         fs::write(folder.path().join("cpu.pprof"), profile).unwrap();
         let guided = GoBinary::from_bytes(build_program(&go, folder.path(), &["-pgo=cpu.pprof"], COROUTINES, "1.23")).unwrap();
         check_plan(&guided, &format!("{version} profile-guided"));
-        for site in guided.plan(Tier::T2).sites {
-            assert_eq!(site.needs_zf.is_some(), site.note.contains("casgstatus"), "{version}: {site:?}");
+        for site in guided.plan(Tier::T3).sites {
+            let behind = site.note.contains("casgstatus") || site.note.contains("compare-and-swap");
+            assert_eq!(site.needs_zf.is_some(), behind, "{version}: {site:?}");
         }
     }
 }

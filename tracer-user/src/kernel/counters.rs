@@ -46,7 +46,7 @@ pub fn read(
 fn is_hit(kind: Kind) -> bool {
     use Kind::*;
     match kind {
-        GoroutineBirth | GoroutinePark | GoroutineParkAbort | GoroutineWake | GoroutineExit => true,
+        GoroutineBirth | GoroutinePark | GoroutineParkAbort | GoroutineWake | GoroutineExit | GoroutineTransition => true,
         Stack | ProcessImage | ProcessFork | ProcessExec | ProcessExit | ProcessMet => false,
     }
 }

@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     clock::ktime_now,
+    event::Transition,
     golang::{Hook, HookSite},
     id::{BinaryId, SiteId, Tgid, Tid},
     recording::contract::Counters,
@@ -36,7 +37,8 @@ use crate::{
 static OBJECT: &[u8] = include_bytes_aligned!("../../../tracer-ebpf/prebuilt/lifetrace.bpf.o");
 
 const TRACEPOINTS: [&str; 3] = ["sched_process_fork", "sched_process_exec", "sched_process_exit"];
-const PROBES: [&str; 6] = ["go_newproc1", "go_gopark", "go_park_m", "go_ready", "go_gdestroy", "empty"];
+const PROBES: [&str; 9] =
+    ["go_newproc1", "go_gopark", "go_park_m", "go_ready", "go_gdestroy", "go_execute", "go_entersyscall", "go_gosched", "empty"];
 
 /// `BPF_NOEXIST` of `linux/bpf.h`: only if there is no such entry.
 const BPF_NOEXIST: u64 = 1;
@@ -296,6 +298,10 @@ fn cookie(target: &Target<'_>, site_id: SiteId, site: &HookSite) -> Cookie {
         Some(false) => 1,
         Some(true) => 2,
     };
+    let (from, to) = match site.hook {
+        Hook::Transition(transition) => transition.states(),
+        _ => (0, 0),
+    };
     Cookie {
         binary: target.id.0,
         site: site_id.0,
@@ -303,16 +309,24 @@ fn cookie(target: &Target<'_>, site_id: SiteId, site: &HookSite) -> Cookie {
         adopt: target.adopt,
         zero_flag,
         framed: site.framed,
+        from,
+        to,
     }
 }
 
 /// The program that serves a hook.
 fn program_of(hook: Hook) -> &'static str {
+    use Transition::*;
     match hook {
         Hook::Birth => "go_newproc1",
         Hook::Exit => "go_gdestroy",
         Hook::Park => "go_gopark",
         Hook::ParkAbort => "go_park_m",
         Hook::Wake => "go_ready",
+        Hook::Transition(transition) => match transition {
+            Run | SyscallExit | SyscallExitQueued | CoroutineRun | ThreadAttach | ThreadDetach => "go_execute",
+            Syscall => "go_entersyscall",
+            Yield | Preempt | CoroutineStop => "go_gosched",
+        },
     }
 }

@@ -53,6 +53,9 @@ pub struct Binary {
     /// Where the offsets into its runtime come from; recordings before that was written have none.
     #[serde(default)]
     pub offsets: Option<OffsetsSource>,
+    /// Every change of a goroutine's state is recorded (T3), not its parks and wakes alone.
+    #[serde(default)]
+    pub scheduling: bool,
 }
 
 /// Where the offsets into a Go runtime's structures come from, best first.

@@ -137,6 +137,10 @@ pub enum State {
     Alive,
     /// Not blocked.
     Awake,
+    Running,
+    /// It waits for a CPU.
+    Runnable,
+    Syscall,
     Blocked,
     Unknown,
     /// Events are missing here, on some CPU: what is said of this time may be wrong.
@@ -149,6 +153,9 @@ impl State {
         match self {
             Self::Alive => "alive",
             Self::Awake => "awake",
+            Self::Running => "running",
+            Self::Runnable => "runnable",
+            Self::Syscall => "syscall",
             Self::Blocked => "blocked",
             Self::Unknown => "unknown",
             Self::Lost => "lost",
@@ -214,6 +221,9 @@ impl<'a> Timeline<'a> {
             state: match span.state {
                 SpanState::Awake if tier_at(span.start) < Tier::T2 => State::Alive,
                 SpanState::Awake => State::Awake,
+                SpanState::Running => State::Running,
+                SpanState::Runnable => State::Runnable,
+                SpanState::Syscall => State::Syscall,
                 SpanState::Blocked => State::Blocked,
                 SpanState::Unknown => State::Unknown,
             },

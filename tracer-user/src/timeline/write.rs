@@ -142,10 +142,11 @@ impl<'a> Writer<'a> {
         let times: Vec<(String, String)> =
             rows.iter().map(|row| (at(row.start), human::duration(row.end.since(row.start)))).collect();
         let wide = times.iter().map(|(start, _)| start.chars().count()).max().unwrap_or(0);
+        let state_wide = rows.iter().map(|row| row.state.name().len()).max().unwrap_or(0).max("blocked".len());
         for (row, (start, lasted)) in rows.iter().zip(&times) {
             let lasted = if row.death.is_some() { "" } else { lasted };
             let what = self.what(image, row);
-            let text = format!("  {start:>wide$}  {lasted:>11}  {:<7}  {what}", row.state.name());
+            let text = format!("  {start:>wide$}  {lasted:>11}  {:<state_wide$}  {what}", row.state.name());
             writeln!(out, "{}", text.trim_end())?;
         }
         Ok(())
@@ -163,7 +164,8 @@ impl<'a> Writer<'a> {
         if let Some((image, stack)) = image.zip(span.stack)
             && let Some(frame) = self.stack(image, stack).and_then(own_frame)
         {
-            what += &format!(" at {}", place(frame));
+            let blank = if what.is_empty() { "" } else { " " };
+            what += &format!("{blank}at {}", place(frame));
         }
         if let Some(by) = span.woken_by {
             what += &format!(", woken by {by}");

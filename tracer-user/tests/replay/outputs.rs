@@ -25,6 +25,38 @@ fn report_contract() {
           "to_ns": 10000000
         }
       ],
+      "depths": [
+        {
+          "blocked": {
+            "max_ns": 2000000,
+            "p50_ns": 2000000,
+            "p95_ns": 2000000,
+            "p99_ns": 2000000
+          },
+          "blocked_ns": 2000000,
+          "born": 1,
+          "depth": 0,
+          "runnable": null,
+          "runnable_ns": null,
+          "running_ns": null,
+          "tgid": 1000
+        },
+        {
+          "blocked": {
+            "max_ns": 7600000,
+            "p50_ns": 3014655,
+            "p95_ns": 7600000,
+            "p99_ns": 7600000
+          },
+          "blocked_ns": 10600000,
+          "born": 2,
+          "depth": 1,
+          "runnable": null,
+          "runnable_ns": null,
+          "running_ns": null,
+          "tgid": 1000
+        }
+      ],
       "duration_ns": 20000000,
       "findings": [],
       "goroutines": {
@@ -116,6 +148,7 @@ fn report_contract() {
           "runnable_ns": null,
           "running_ns": null,
           "start_function": "main.worker",
+          "syscall_ns": null,
           "tgid": 1000,
           "waits": {
             "chan receive": {
@@ -143,6 +176,7 @@ fn report_contract() {
           "runnable_ns": null,
           "running_ns": null,
           "start_function": "runtime.main",
+          "syscall_ns": null,
           "tgid": 1000,
           "waits": {
             "sleep": {
@@ -172,6 +206,7 @@ fn report_contract() {
           "runnable_ns": null,
           "running_ns": null,
           "start_function": "runtime.bgsweep",
+          "syscall_ns": null,
           "tgid": 1000,
           "waits": {
             "GC sweep wait": {

@@ -52,6 +52,7 @@ fn exit_codes() {
         ("flame shop.rec --by oncpu", 2, "possible values"),
         ("flame t1.rec --by blocked", 2, "made at tier T1, and --by blocked needs T2"),
         ("flame t1.rec --by created", 0, ""),
+        ("flame shop.rec --by runnable", 2, "made at tier T2, and --by runnable needs T3"),
         ("report shop.rec -o no/such/dir/out.txt", 2, "cannot write no/such/dir/out.txt"),
         ("run --bogus", 125, "unexpected argument"),
     ] {

@@ -5,7 +5,7 @@ use std::path::Path;
 use tracer_user::{
     clock::{ClockTie, KtimeNs, WallTime},
     decode::encode,
-    event::{Event, What},
+    event::{Event, Transition, What},
     id::{Address, BinaryId, Goid, SiteId, StackId, Tgid, Tid},
     recording::{
         contract::{Binary, Code, CodeEntry, CodeUse, Counters, End, Frame, KindCount, Lost, Meta, Note, Site, Tier},
@@ -21,6 +21,7 @@ const MS: u64 = 1_000_000;
 /// Link addresses.
 const GOPARK: u64 = 0x1000;
 const READY: u64 = 0x2000;
+const NEWCORO: u64 = 0x2010;
 const GO_WORKER: u64 = 0x3010;
 const GO_MAIN: u64 = 0x3020;
 const GO_SWEEP: u64 = 0x3030;
@@ -83,6 +84,14 @@ impl Scene {
         self.event(at_us, 1, tgid, Some(1), What::GoroutineWake { goid: Goid(goid), waker })
     }
 
+    /// Another change of state, on a thread of `cpu`.
+    pub fn step(&mut self, at_us: u64, cpu: u16, tgid: u32, goid: u64, transition: Transition) -> &mut Self {
+        use Transition::{CoroutineStop, Preempt, Syscall, Yield};
+        let stops = matches!(transition, Yield | Preempt | Syscall | CoroutineStop);
+        let what = What::GoroutineTransition { goid: Goid(goid), transition, stack: stops.then_some(StackId(9)) };
+        self.event(at_us, cpu, tgid, Some(1), what)
+    }
+
     pub fn exit(&mut self, at_us: u64, tgid: u32, goid: u64) -> &mut Self {
         self.event(at_us, 1, tgid, Some(1), What::GoroutineExit { goid: Goid(goid) })
     }
@@ -134,6 +143,56 @@ impl Scene {
             .stop(10_000, tgid, 3 << 8)
     }
 
+    /// The same with every change of state: main makes a worker and yields to it; the worker enters a system call and loses its
+    /// processor, then waits to be woken, is preempted, and switches to a coroutine, which ends.
+    pub fn scheduled_shop(&mut self, tgid: u32) -> &mut Self {
+        use Transition::{CoroutineRun, CoroutineStop, Preempt, Run, Syscall, SyscallExit, SyscallExitQueued, Yield};
+        let pcs = |pcs: &[u64]| pcs.iter().map(|pc| Address(BIAS + pc)).collect();
+        self.tier = Some(Tier::T3);
+        self.start(1_000, tgid, &["./shop", "--workers", "1"])
+            .event(
+                1_201,
+                0,
+                tgid,
+                Some(0),
+                What::Stack { id: StackId(8), pcs: pcs(&[NEWPROC, GO_WORKER, IN_MAIN]), truncated: false },
+            )
+            .event(1_202, 0, tgid, Some(0), What::Stack { id: StackId(9), pcs: pcs(&[RECV, IN_WORKER]), truncated: false })
+            .birth(1_300, tgid, 1, 0, (GO_MAIN, MAIN))
+            .step(1_310, 0, tgid, 1, Run)
+            .birth(2_000, tgid, 17, 1, (GO_WORKER, WORKER))
+            .step(2_100, 0, tgid, 1, Yield)
+            .step(2_150, 0, tgid, 17, Run)
+            .step(2_200, 0, tgid, 17, Syscall)
+            .step(2_400, 0, tgid, 17, SyscallExitQueued)
+            .step(2_410, 1, tgid, 1, Run)
+            .step(2_500, 0, tgid, 17, Run)
+            .park(2_600, tgid, 17, 2)
+            .wake(3_000, tgid, 17, 1)
+            .step(3_050, 1, tgid, 1, Syscall)
+            .step(3_060, 1, tgid, 1, SyscallExit)
+            .step(3_100, 0, tgid, 17, Run)
+            .step(3_200, 0, tgid, 17, Preempt)
+            .wake(3_220, tgid, 17, 1)
+            .step(3_250, 0, tgid, 17, Run)
+            .birth_at(3_300, 2, tgid, 18, 17)
+            .step(3_400, 0, tgid, 17, CoroutineStop)
+            .step(3_401, 0, tgid, 18, CoroutineRun)
+            .event(3_500, 0, tgid, Some(1), What::GoroutineExit { goid: Goid(18) })
+            .step(3_501, 0, tgid, 17, CoroutineRun)
+            .event(3_600, 0, tgid, Some(1), What::GoroutineExit { goid: Goid(17) })
+            .stop(10_000, tgid, 0)
+    }
+
+    /// A birth at another site than newproc's.
+    fn birth_at(&mut self, at_us: u64, site: u16, tgid: u32, goid: u64, parent: u64) -> &mut Self {
+        self.birth(at_us, tgid, goid, parent, (GO_WORKER, WORKER));
+        if let Some(event) = self.events.last_mut() {
+            event.site = SiteId(site);
+        }
+        self
+    }
+
     pub fn meta(&self) -> Meta {
         Meta {
             lifetrace: "0.1.0".into(),
@@ -151,7 +210,7 @@ impl Scene {
     /// The file's bytes, records in blocks of seven.
     pub fn bytes(&self) -> Vec<u8> {
         let mut writer = Writer::start(Vec::new(), Path::new("scene.rec"), &self.meta()).unwrap();
-        writer.binary(&binary()).unwrap();
+        writer.binary(&binary(self.tier >= Some(Tier::T3))).unwrap();
         let tier = self.tier.unwrap_or(Tier::T2);
         writer.note(&Note::Coverage { at: KtimeNs(ZERO + MS / 2), binary: BinaryId(1), tier }).unwrap();
         for events in self.events.chunks(7) {
@@ -172,7 +231,7 @@ impl Scene {
     }
 }
 
-fn binary() -> Binary {
+fn binary(scheduling: bool) -> Binary {
     let site = |id, function: &str, address| Site {
         id: SiteId(id),
         function: function.into(),
@@ -184,10 +243,15 @@ fn binary() -> Binary {
         path: "/srv/shop".into(),
         go_version: "go1.26.6".into(),
         module: "example.org/shop".into(),
-        sites: vec![site(0, "runtime.gopark", GOPARK), site(1, "runtime.ready", READY)],
-        wait_reasons: ["", "sleep", "chan receive", "GC sweep wait"].map(str::to_owned).to_vec(),
+        sites: vec![
+            site(0, "runtime.gopark", GOPARK),
+            site(1, "runtime.ready", READY),
+            site(2, "runtime.newcoro.func1", NEWCORO),
+        ],
+        wait_reasons: ["", "sleep", "chan receive", "GC sweep wait", "coroutine"].map(str::to_owned).to_vec(),
         hchan_lock: Some(0x58),
         offsets: None,
+        scheduling,
     }
 }
 

@@ -4,6 +4,9 @@ package main
 import (
 	"flag"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"runtime"
 	"sync"
@@ -11,15 +14,18 @@ import (
 )
 
 func main() {
-	what := flag.String("what", "life", "life: one goroutine's birth and exit; pingpong: one round trip over two channels")
+	what := flag.String("what", "life", "life: one goroutine's birth and exit; pingpong: one round trip over two channels; http: one request")
 	n := flag.Int("n", 200_000, "how many times")
 	flag.Parse()
 	runtime.GOMAXPROCS(1)
-	beats := map[string]func(int){"life": lives, "pingpong": pingPong}
+	beats := map[string]func(int){"life": lives, "pingpong": pingPong, "http": requests}
 	beat, ok := beats[*what]
 	if !ok {
 		fmt.Fprintf(os.Stderr, "beat: no -what %s\n", *what)
 		os.Exit(2)
+	}
+	if *what == "http" {
+		*n /= 20 // a request takes as long as that many of the others
 	}
 	beat(*n / 10) // warm up: the heap, the free list of g structures, the first stacks
 	began := time.Now()
@@ -56,4 +62,21 @@ func pingPong(n int) {
 	}
 	close(ping)
 	<-pong
+}
+
+// requests asks a server of this process n times, one after the other, over one connection.
+func requests(n int) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello") }))
+	defer server.Close()
+	for range n {
+		response, err := http.Get(server.URL)
+		if err == nil {
+			_, err = io.Copy(io.Discard, response.Body)
+			response.Body.Close()
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "beat:", err)
+			os.Exit(1)
+		}
+	}
 }

@@ -151,7 +151,11 @@ impl Offsets {
             g_gopc: self.g_gopc,
             g_m: self.g_m,
             m_curg: self.m_curg,
-            _pad: [0; 2],
+            g_sched_pc: self.g_sched_pc,
+            g_sched_bp: self.g_sched_bp,
+            // The tier says it.
+            scheduling: 0,
+            _pad: 0,
         }
     }
 }
