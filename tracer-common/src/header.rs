@@ -27,7 +27,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of the discriminants.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::GoroutineBirth,
         Self::GoroutinePark,
         Self::GoroutineParkAbort,
