@@ -58,7 +58,9 @@ pub struct GoLayout {
     pub g_gopc: u32,
     pub g_m: u32,
     pub m_curg: u32,
-    pub _pad: [u32; 2],
+    /// Where a thread keeps its g, from the thread pointer (the FS base); 0 where that is not known.
+    pub g_tls: i32,
+    pub _pad: u32,
 }
 assert_size!(GoLayout, 32);
 
@@ -76,10 +78,12 @@ pub struct KernelLayout {
     pub signal_live: u32,
     pub mm_arg_start: u32,
     pub mm_arg_end: u32,
+    /// `task_struct.thread.fsbase`: the thread pointer of user code.
+    pub task_fsbase: u32,
     /// The thread whose next forked child is followed: the tracer's, while it starts the command. 0 for none.
     pub spawner_tid: u32,
 }
-assert_size!(KernelLayout, 40);
+assert_size!(KernelLayout, 44);
 
 /// What is known of a followed process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,3 +95,17 @@ pub struct Followed {
     pub _pad: [u16; 3],
 }
 assert_size!(Followed, 8);
+
+/// Which goroutine a thread runs, told by the scheduling events (T3). An entry is written by its own thread alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
+#[repr(C)]
+pub struct CurrentG {
+    /// The goroutine, also while it is in a system call; 0 for none: the thread runs the scheduler, or waits.
+    pub goid: u64,
+    /// Thread ids are reused: the entry is another thread's where this is not the reader's process.
+    pub tgid: u32,
+    pub binary: u16,
+    pub _pad: u16,
+}
+assert_size!(CurrentG, 16);

@@ -19,11 +19,16 @@ pub enum Kind {
     ProcessFork = 33,
     ProcessExec = 34,
     ProcessExit = 35,
+    StopTheWorld = 40,
+    StartTheWorld = 41,
+    GcCycleStart = 42,
+    /// A tick of the sampling clock that met a followed process.
+    OnCpuSample = 43,
 }
 
 impl Kind {
     /// Every kind, in the order of the discriminants.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::GoroutineBirth,
         Self::GoroutinePark,
         Self::GoroutineParkAbort,
@@ -34,10 +39,14 @@ impl Kind {
         Self::ProcessFork,
         Self::ProcessExec,
         Self::ProcessExit,
+        Self::StopTheWorld,
+        Self::StartTheWorld,
+        Self::GcCycleStart,
+        Self::OnCpuSample,
     ];
 
     /// One more than the largest discriminant: the size of a table indexed by kind.
-    pub const LIMIT: u32 = 36;
+    pub const LIMIT: u32 = 44;
 
     pub fn from_u8(value: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u8 == value)
@@ -56,6 +65,10 @@ impl Kind {
             Self::ProcessFork => "process_fork",
             Self::ProcessExec => "process_exec",
             Self::ProcessExit => "process_exit",
+            Self::StopTheWorld => "stop_the_world",
+            Self::StartTheWorld => "start_the_world",
+            Self::GcCycleStart => "gc_cycle_start",
+            Self::OnCpuSample => "on_cpu_sample",
         }
     }
 }

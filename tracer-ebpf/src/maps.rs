@@ -7,7 +7,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use tracer_common::{
-    config::{Followed, GoLayout, KernelLayout, MAX_BINARIES},
+    config::{CurrentG, Followed, GoLayout, KernelLayout, MAX_BINARIES},
     counters,
 };
 
@@ -32,6 +32,10 @@ pub static STACKS: LruHashMap<u64, u8> = LruHashMap::with_max_entries(65_536, 0)
 /// Places to copy pieces of the target's stack to.
 #[map]
 pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(SCRATCHES, 0);
+
+/// The goroutine that each thread runs, by tid (T3). A thread that falls out is unknown until it next begins to run one.
+#[map]
+pub static CURRENT: LruHashMap<u32, CurrentG> = LruHashMap::with_max_entries(65_536, 0);
 
 /// Entry 0: the running kernel's offsets.
 #[map]

@@ -95,6 +95,31 @@ impl Follower {
         &self.capture
     }
 
+    /// Samples what the CPUs do, so often a second; 0 for not at all. That it cannot be had is noted, and nothing else lost.
+    pub fn sample_cpus(&mut self, hz: u32) {
+        if hz == 0 {
+            return;
+        }
+        let at = ktime_now();
+        let note = match self.session.sample_cpus(hz) {
+            Ok(cpus) => Note::Sampling { at, hz, cpus },
+            Err(error) => {
+                let text = format!("no CPU samples: {:#}", anyhow::Error::from(error));
+                tracing::warn!("{text}");
+                Note::Warning { at, text }
+            }
+        };
+        self.capture.send(Message::Note(note));
+    }
+
+    /// Takes the probes and the sampling clock away.
+    pub fn detach(&mut self) {
+        if let Some(cpus) = self.session.stop_sampling() {
+            self.capture.send(Message::Note(Note::Sampling { at: ktime_now(), hz: 0, cpus }));
+        }
+        self.session.detach_probes();
+    }
+
     /// Gives up session and capture, probes and all.
     pub fn into_parts(self) -> (Session, Capture) {
         (self.session, self.capture)
@@ -166,11 +191,17 @@ impl Follower {
     fn attach(&mut self, file: &File, analysed: Analysed) -> Result<BinaryId> {
         let Analysed { code, tier, plan, layout, path, .. } = analysed;
         let id = BinaryId(self.next_binary);
+        let without_gc = plan.without_gc().map(str::to_owned);
         let sites: Vec<(SiteId, HookSite)> =
             plan.sites.into_iter().zip(1u16..).map(|(site, number)| (SiteId(number), site)).collect();
         // Told first: the recording must know the binary before its first record.
         self.capture.send(Message::Binary(Box::new((describe(id, &path, &code, &sites), Arc::new(code)))));
         self.next_binary = self.next_binary.checked_add(1).context("too many binaries")?;
+        if let Some(reason) = without_gc {
+            let text = format!("{}: no track of the garbage collector: {reason}", path.display());
+            tracing::warn!("{text}");
+            self.capture.send(Message::Note(Note::Warning { at: ktime_now(), text }));
+        }
         let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
         self.session.attach(&Target { id, path: &by_descriptor, layout, sites: &sites, empty: self.how.empty_probes })?;
         self.capture.send(Message::Note(Note::Coverage { at: ktime_now(), binary: id, tier }));
@@ -212,6 +243,7 @@ fn describe(id: BinaryId, path: &std::path::Path, code: &GoBinary, sites: &[(Sit
             .collect(),
         wait_reasons: code.wait_reasons().iter().map(|reason| (*reason).to_owned()).collect(),
         hchan_lock: code.hchan_lock(),
+        stw_reasons: code.stw_reasons().iter().map(|reason| (*reason).to_owned()).collect(),
     }
 }
 

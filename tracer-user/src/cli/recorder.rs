@@ -102,7 +102,7 @@ impl Recorder {
                     }
                     if self.follower.capture().failed() {
                         // The target must not go on paying for what nobody keeps.
-                        self.follower.session().detach_probes();
+                        self.follower.detach();
                     }
                 }
                 ready = sources.ring.ready() => {
@@ -190,7 +190,7 @@ impl Recorder {
 
     /// Takes the probes away, empties the ring, ends the recording.
     pub fn finish(mut self, reason: &str, ended: Option<&Ended>) -> (Written, Result<(), CaptureError>) {
-        self.follower.session().detach_probes();
+        self.follower.detach();
         // Nothing new comes but from processes that are still followed: their share is bounded by these rounds.
         for _ in 0..LAST_ROUNDS {
             let empty = self.ring.drain(&mut self.block, BLOCK_BYTES);

@@ -1,4 +1,4 @@
-//! Flamegraphs of creation, life and blocking: tallied while a recording is replayed, written as SVG or folded lines.
+//! Flamegraphs of creation, life, blocking and CPU time: tallied while a recording is replayed, written as SVG or folded lines.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +14,9 @@ use crate::{
         goroutine::{Origin, Who},
         process::{ImageId, ProcessId},
         replay::Replayed,
+        sample::Sample,
     },
+    event::Runner,
     id::{Address, StackId},
     recording::contract::{Frame, Tier},
     symbolize::{FrameId, Symbolizer, is_system, label},
@@ -31,6 +33,8 @@ pub enum By {
     Blocked,
     /// Time lived, by creation stack.
     Lifetime,
+    /// CPU time, by creation site and the code that ran. Sampled: each sample stands for its period.
+    OnCpu,
 }
 
 impl By {
@@ -40,12 +44,13 @@ impl By {
             Self::Alive => "Goroutines alive at the end",
             Self::Blocked => "Time blocked",
             Self::Lifetime => "Time lived",
+            Self::OnCpu => "CPU time (sampled)",
         }
     }
 
     /// Whether the width is a time; else it is a count.
     pub fn is_time(self) -> bool {
-        matches!(self, Self::Blocked | Self::Lifetime)
+        matches!(self, Self::Blocked | Self::Lifetime | Self::OnCpu)
     }
 
     fn width(self, weight: Weight) -> u64 {
@@ -76,6 +81,22 @@ struct Key {
     /// The creation stack, or the blocking stack.
     stack: Option<StackId>,
     reason: Option<ReasonId>,
+    sampled: Option<Sampled>,
+}
+
+/// What a key of CPU time has besides.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Sampled {
+    ran: Ran,
+    in_kernel: bool,
+}
+
+/// On whose behalf the CPU ran.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Ran {
+    Goroutine,
+    Nobody,
+    Unknown,
 }
 
 /// The sink.
@@ -94,7 +115,7 @@ impl Sink for Tally {
     fn span(&mut self, who: &Who, span: &Span) {
         if self.by == By::Blocked && span.state == SpanState::Blocked {
             let startpc = who.origin.map(|origin| origin.startpc);
-            let key = Key { image: who.image, gopc: None, startpc, stack: span.stack, reason: span.reason };
+            let key = Key { image: who.image, gopc: None, startpc, stack: span.stack, reason: span.reason, sampled: None };
             self.weights.entry(key).or_default().add(1, span.end.since(span.start));
         }
     }
@@ -104,14 +125,30 @@ impl Sink for Tally {
             By::Created => who.born_at.is_some(),
             By::Alive => life.alive_at_end(),
             By::Lifetime => true,
-            By::Blocked => false,
+            By::Blocked | By::OnCpu => false,
         };
         if counted {
             let (gopc, startpc) = who.origin.map(|origin| (origin.gopc, origin.startpc)).unzip();
             let stack = who.origin.and_then(|origin| origin.stack);
-            let key = Key { image: who.image, gopc, startpc, stack, reason: None };
+            let key = Key { image: who.image, gopc, startpc, stack, reason: None, sampled: None };
             self.weights.entry(key).or_default().add(1, life.ended_at.since(who.since));
         }
+    }
+
+    fn sample(&mut self, image: ImageId, sample: &Sample) {
+        if self.by != By::OnCpu {
+            return;
+        }
+        let ran = match sample.runner {
+            Runner::Goroutine(_) => Ran::Goroutine,
+            Runner::Nobody => Ran::Nobody,
+            Runner::Unknown => Ran::Unknown,
+        };
+        let origin = sample.who.and_then(|who| who.origin);
+        let (gopc, startpc) = origin.map(|origin| (origin.gopc, origin.startpc)).unzip();
+        let sampled = Some(Sampled { ran, in_kernel: sample.in_kernel });
+        let key = Key { image, gopc, startpc, stack: sample.stack, reason: None, sampled };
+        self.weights.entry(key).or_default().add(1, sample.ns);
     }
 }
 
@@ -129,15 +166,22 @@ pub struct Graph {
 
 /// The recording cannot answer the question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the recording holds no block times: it was made at tier {0:?}, and --by blocked needs T2")]
-pub struct NoBlockTimes(pub Tier);
+pub enum Unanswered {
+    #[error("the recording holds no block times: it was made at tier {0:?}, and --by blocked needs T2")]
+    NoBlockTimes(Tier),
+    #[error("the recording holds no CPU samples: record with --cpu-hz 99 (T3 samples without being asked)")]
+    NoSamples,
+}
 
 /// Names what was tallied.
-pub fn graph(replayed: &Replayed, tally: &Tally) -> Result<Graph, NoBlockTimes> {
+pub fn graph(replayed: &Replayed, tally: &Tally) -> Result<Graph, Unanswered> {
     let best = replayed.engine.processes().images().filter_map(|(id, _)| replayed.tier(id)).max();
     let best = best.unwrap_or(replayed.meta.tier);
     if tally.by == By::Blocked && best < Tier::T2 {
-        return Err(NoBlockTimes(best));
+        return Err(Unanswered::NoBlockTimes(best));
+    }
+    if tally.by == By::OnCpu && tally.weights.is_empty() && replayed.sampling().is_none() {
+        return Err(Unanswered::NoSamples);
     }
     let namer = Namer::new(replayed, tally);
     let mut stacks: BTreeMap<Vec<Frame>, Weight> = BTreeMap::new();
@@ -178,13 +222,19 @@ impl<'a> Namer<'a> {
         if start.as_ref().is_some_and(|start| is_system(&start.function)) {
             frames.push(ours("[runtime]".into()));
         }
+        if let Some(Sampled { ran, in_kernel }) = key.sampled {
+            frames.push(match (ran, key.gopc) {
+                (Ran::Goroutine, Some(gopc)) => self.created_by(key.image, gopc),
+                (Ran::Goroutine, None) => ours("[birth not seen]".into()),
+                (Ran::Nobody, _) => ours("[no goroutine]".into()),
+                (Ran::Unknown, _) => ours("[goroutine unknown]".into()),
+            });
+            self.push_stack_of(key, &mut frames);
+            frames.extend(in_kernel.then(|| ours("[kernel]".into())));
+            return frames;
+        }
         if by == By::Blocked {
-            let stack = key.stack.map(|id| self.symbols.stack(key.image, id));
-            match stack {
-                Some(Some(stack)) => self.push_stack(&stack, &mut frames),
-                Some(None) => frames.push(ours("[stack lost]".into())),
-                None => frames.push(ours("[no stack]".into())),
-            }
+            self.push_stack_of(key, &mut frames);
             let reason = key.reason.map_or("unknown", |reason| self.replayed.engine.reason(reason));
             frames.push(ours(format!("[{reason}]")));
             return frames;
@@ -198,6 +248,20 @@ impl<'a> Namer<'a> {
             _ => frames.push(ours("[birth not seen]".into())),
         }
         frames
+    }
+
+    /// The `go` statement of a goroutine, as the root of what it ran.
+    fn created_by(&self, image: ImageId, gopc: Address) -> Frame {
+        let site = self.symbols.go_statement(image, gopc);
+        Frame { function: format!("created by {}", label(&site)), ..site }
+    }
+
+    fn push_stack_of(&self, key: &Key, frames: &mut Vec<Frame>) {
+        match key.stack.map(|id| self.symbols.stack(key.image, id)) {
+            Some(Some(stack)) => self.push_stack(&stack, frames),
+            Some(None) => frames.push(ours("[stack lost]".into())),
+            None => frames.push(ours("[no stack]".into())),
+        }
     }
 
     fn push_stack(&self, (stack, truncated): &(Vec<FrameId>, bool), frames: &mut Vec<Frame>) {

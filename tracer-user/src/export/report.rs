@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use tracer_common::header::Kind;
 
 use crate::{
     correlate::{
@@ -258,7 +257,7 @@ fn meta(replayed: &Replayed) -> MetaOut {
     };
     let warnings = replayed.notes.iter().filter_map(|note| match note {
         Note::Warning { text, .. } => Some(text.clone()),
-        Note::Coverage { .. } | Note::Unprobed { .. } => None,
+        Note::Coverage { .. } | Note::Unprobed { .. } | Note::Sampling { .. } => None,
     });
     MetaOut {
         lifetrace: meta.lifetrace.clone(),
@@ -287,9 +286,7 @@ fn price(replayed: &Replayed) -> Price {
 }
 
 fn probe_hits(counters: &Counters) -> u64 {
-    let uprobes = [Kind::GoroutineBirth, Kind::GoroutinePark, Kind::GoroutineParkAbort, Kind::GoroutineWake, Kind::GoroutineExit];
-    let hits = counters.hits.iter().filter(|hits| uprobes.iter().any(|kind| *kind as u8 == hits.kind));
-    hits.map(|hits| hits.count).sum::<u64>() + counters.foreign_hits + counters.duplicate_hits
+    counters.hits.iter().map(|hits| hits.count).sum::<u64>() + counters.foreign_hits + counters.duplicate_hits
 }
 
 fn coverage(replayed: &Replayed) -> Vec<CoverageOut> {

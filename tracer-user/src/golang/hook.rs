@@ -17,10 +17,28 @@ pub enum Hook {
     ParkAbort,
     /// A waiting goroutine becomes runnable.
     Wake,
+    /// The world is about to be stopped: at the site AX is the reason.
+    StopTheWorld,
+    /// The world is about to be started again.
+    StartTheWorld,
+    /// A cycle of the garbage collector begins.
+    GcCycle,
 }
 
 impl Hook {
-    pub const ALL: [Self; 5] = [Self::Birth, Self::Exit, Self::Park, Self::ParkAbort, Self::Wake];
+    pub const ALL: [Self; 8] = [
+        Self::Birth,
+        Self::Exit,
+        Self::Park,
+        Self::ParkAbort,
+        Self::Wake,
+        Self::StopTheWorld,
+        Self::StartTheWorld,
+        Self::GcCycle,
+    ];
+
+    /// What the track of the garbage collector is made of: all of these, or there is none.
+    pub const GC: [Self; 3] = [Self::StopTheWorld, Self::StartTheWorld, Self::GcCycle];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -29,15 +47,23 @@ impl Hook {
             Self::Park => "park",
             Self::ParkAbort => "park abort",
             Self::Wake => "wake",
+            Self::StopTheWorld => "stop the world",
+            Self::StartTheWorld => "start the world",
+            Self::GcCycle => "GC cycle",
         }
     }
 
-    /// The first tier that needs it.
+    /// The first tier that has it. Pauses and cycles are so rare that they cost nothing worth a tier.
     pub fn tier(self) -> Tier {
         match self {
-            Self::Birth | Self::Exit => Tier::T1,
+            Self::Birth | Self::Exit | Self::StopTheWorld | Self::StartTheWorld | Self::GcCycle => Tier::T1,
             Self::Park | Self::ParkAbort | Self::Wake => Tier::T2,
         }
+    }
+
+    /// Whether a tier is whole without it: what is known of goroutines does not depend on the track of the collector.
+    pub fn is_optional(self) -> bool {
+        Self::GC.contains(&self)
     }
 }
 
@@ -89,9 +115,14 @@ impl Plan {
         Self { sites: Vec::new(), missing: missing.into() }
     }
 
-    /// Every hook of the tier was found, and nothing was left unexplained.
+    /// Every hook that the tier needs was found, and nothing of them was left unexplained.
     pub fn complete(&self) -> bool {
-        self.missing.is_empty()
+        self.missing.iter().all(|missing| missing.hook.is_optional())
+    }
+
+    /// Why there will be no track of the garbage collector; `None` if there will be one.
+    pub fn without_gc(&self) -> Option<&str> {
+        self.missing.iter().find(|missing| missing.hook.is_optional()).map(|missing| missing.reason.as_str())
     }
 
     pub fn count(&self, hook: Hook) -> usize {

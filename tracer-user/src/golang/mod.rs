@@ -7,7 +7,7 @@
 //! ```text
 //! elf → buildinfo, pclntab → moduledata → symbol (inline)
 //!                          ↘ flow → sites (hook) ← offsets
-//!                               → allgs, snapshot_layout
+//!                               → allgs, snapshot_layout, tls
 //! ```
 
 mod allgs;
@@ -22,7 +22,9 @@ mod offsets;
 mod pclntab;
 mod sites;
 mod snapshot_layout;
+mod stw_reasons;
 mod symbol;
+mod tls;
 #[cfg(test)]
 mod toolchain_tests;
 mod version;
@@ -166,12 +168,18 @@ impl GoBinary {
     /// Offsets into its runtime's structures. `Unsupported` for a version nobody measured.
     pub fn layout(&self) -> Result<GoLayout, GolangError> {
         let unsupported = || GolangError::Unsupported { version: self.version.to_string() };
-        self.runtime().map(|runtime| runtime.layout).ok_or_else(unsupported)
+        let layout = self.runtime().map(|runtime| runtime.layout).ok_or_else(unsupported)?;
+        Ok(GoLayout { g_tls: self.code_of("runtime.morestack").and_then(|code| tls::g_offset(&code)).unwrap_or(0), ..layout })
     }
 
     /// Names of its wait reasons by number; empty for a version nobody measured.
     pub fn wait_reasons(&self) -> &'static [&'static str] {
         self.runtime().map_or(&[], |runtime| runtime.wait_reasons)
+    }
+
+    /// Names of its reasons to stop the world by number; empty for a version nobody read.
+    pub fn stw_reasons(&self) -> &'static [&'static str] {
+        self.runtime().map_or(&[], |runtime| stw_reasons::stw_reasons(runtime.minor))
     }
 
     /// Offset of `lock` in `runtime.hchan`.
@@ -187,11 +195,7 @@ impl GoBinary {
 
     /// Where its runtime keeps the list of all goroutines.
     pub fn all_goroutines(&self) -> Result<AllGoroutines, GolangError> {
-        let start = self.function("runtime.allgadd");
-        let function = start.and_then(|start| self.table()?.lookup(start));
-        let bytes = function.and_then(|f| self.elf.read(f.start, usize::try_from(f.end.checked_sub(f.start)?).ok()?));
-        let code = function.zip(bytes).map(|(function, bytes)| flow::Code::decode(function.start, bytes));
-        let found = code.and_then(|code| allgs::find(&code));
+        let found = self.code_of("runtime.allgadd").and_then(|code| allgs::find(&code));
         found.ok_or_else(|| GolangError::Malformed("its list of goroutines was not found".to_owned()))
     }
 
@@ -241,6 +245,13 @@ impl GoBinary {
         let table = self.table()?;
         let same = table.functions().filter(|function| table.is_named(*function, name));
         same.max_by_key(|function| function.end - function.start).map(|function| function.start)
+    }
+
+    /// The code of the function of this name.
+    fn code_of(&self, name: &str) -> Option<flow::Code> {
+        let function = self.table()?.lookup(self.function(name)?)?;
+        let bytes = self.elf.read(function.start, usize::try_from(function.end.checked_sub(function.start)?).ok()?)?;
+        Some(flow::Code::decode(function.start, bytes))
     }
 
     fn runtime(&self) -> Option<&'static offsets::Runtime> {

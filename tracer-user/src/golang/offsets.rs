@@ -31,7 +31,9 @@ const fn layout(goid: u32, parent_goid: u32, gopc: u32, startpc: u32, m: u32, cu
         g_gopc: gopc,
         g_m: m,
         m_curg: curg,
-        _pad: [0; 2],
+        // A matter of the build, not of the version: the binary's code tells.
+        g_tls: 0,
+        _pad: 0,
     }
 }
 

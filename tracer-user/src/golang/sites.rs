@@ -52,6 +52,16 @@ const OTHER_SWAPS: [&str; 5] = [
 ];
 /// Makes a goroutine runnable only to run it at once, in the same breath as the one that switched to it.
 const COROUTINE_SWITCH: &str = "runtime.coroswitch_m";
+/// Functions probed where they begin, and the registers that must still hold their arguments and g there.
+const ENTRIES: [(Hook, &str, u16); 4] = [
+    (Hook::Park, "runtime.gopark", 1 << RAX | 1 << RCX | 1 << RBX | 1 << R14),
+    (Hook::StopTheWorld, "runtime.stopTheWorldWithSema", 1 << RAX | 1 << R14),
+    (Hook::StartTheWorld, "runtime.startTheWorldWithSema", 1 << R14),
+    (Hook::GcCycle, "runtime.gcBgMarkStartWorkers", 1 << R14),
+];
+/// Functions whose calls must not have been folded into others: those that newproc1 was folded into have a birth, and a folded
+/// copy of the others would not be seen.
+const INLINED: [&str; 4] = ["runtime.newproc1", ENTRIES[1].1, ENTRIES[2].1, ENTRIES[3].1];
 /// Runs for every go statement, on the system stack.
 const GO_STATEMENT: &str = "runtime.newproc.func1";
 const DEBUGGER: &str = "runtime.debugCall";
@@ -92,7 +102,9 @@ pub fn plan(program: &Program<'_>, tier: Tier) -> Plan {
     let entries = |name: &str| functions.iter().filter(|f| f.name == name).map(|f| f.function.start).collect();
     let (casgstatus, newproc1) = (entries("runtime.casgstatus"), entries("runtime.newproc1"));
     let mut search = Search { program, functions, casgstatus, newproc1, plan: Plan::default(), decoded: 0 };
-    search.park();
+    for (hook, function, arguments) in ENTRIES {
+        search.entry(hook, function, arguments);
+    }
     search.calls_and_swaps();
     search.finish(tier)
 }
@@ -126,8 +138,9 @@ impl Search<'_> {
                 plan.missing.push(MissingHook { hook, reason: "no site was found".to_owned() });
             }
         }
+        let no_track = Hook::GC.iter().any(|hook| plan.missing.iter().any(|missing| missing.hook == *hook));
         let wanted = |hook: Hook| hook.tier() <= tier;
-        plan.sites.retain(|site| wanted(site.hook));
+        plan.sites.retain(|site| wanted(site.hook) && !(no_track && site.hook.is_optional()));
         plan.missing.retain(|missing| wanted(missing.hook));
         plan.sites.sort_by_key(|site| (site.address, site.hook));
         plan.sites.dedup_by_key(|site| (site.address, site.hook));
@@ -135,26 +148,28 @@ impl Search<'_> {
         self.plan
     }
 
-    /// The first cheap instruction of gopark past the stack check, with its arguments still in their registers.
-    fn park(&mut self) {
-        let named = self.functions.iter().filter(|f| f.name == "runtime.gopark");
+    /// The first cheap instruction of a function past the stack check, with its arguments still in their registers.
+    fn entry(&mut self, hook: Hook, function: &str, arguments: u16) {
+        if hook == Hook::StopTheWorld && self.program.minor < 21 {
+            return self.miss(hook, "Go before 1.21 does not say why it stops the world");
+        }
+        let named = self.functions.iter().filter(|f| f.name == function);
         let Some(named) = named.max_by_key(|f| f.function.end - f.function.start).cloned() else {
-            return self.miss(Hook::Park, "the binary has no runtime.gopark");
+            return self.miss(hook, &format!("the binary has no {function}"));
         };
-        let Some(code) = self.decode(&named) else { return self.miss(Hook::Park, "runtime.gopark cannot be read") };
+        let Some(code) = self.decode(&named) else { return self.miss(hook, &format!("{function} cannot be read")) };
         let check = code.instructions.iter().take(8).position(|i| i.code().is_jcc_short_or_near());
         let first = check.map_or(0, |index| index + 1);
-        let arguments: u16 = 1 << RAX | 1 << RCX | 1 << RBX | 1 << R14;
         for index in 0..code.instructions.len().min(MAX_DISTANCE) {
             if index >= first && code.is_emulated(index) {
-                return self.add(Hook::Park, &named, &code, index, R14, None, "");
+                return self.add(hook, &named, &code, index, R14, None, "");
             }
             let overwritten = code.effects.get(index).is_some_and(|effect| effect.written() & arguments != 0);
             if overwritten || (index >= first && ends_path(&code, index)) {
                 break;
             }
         }
-        self.miss(Hook::Park, "runtime.gopark has no instruction that is cheap to probe and still has its arguments");
+        self.miss(hook, &format!("{function} has no instruction that is cheap to probe and still has its arguments"));
     }
 
     fn calls_and_swaps(&mut self) {
@@ -174,10 +189,12 @@ impl Search<'_> {
                 self.miss(Hook::Wake, "there is more code than is searched");
                 break;
             }
-            let newborn =
-                symbol::inlines(self.program.elf, self.program.table, self.program.gofunc, named.function, "runtime.newproc1");
+            let [newborn, gc @ ..] = self.inlined(&named);
             let calls = self.calls_any(&named, bytes);
             let swaps = bytes.windows(2).any(|pair| pair == [0x0f, 0xb1]) && !OTHER_SWAPS.contains(&named.name.as_str());
+            for (hook, _) in Hook::GC.into_iter().zip(gc).filter(|(_, inlined)| *inlined) {
+                self.miss(hook, &format!("its function is inlined into {}", named.name));
+            }
             if !(calls || swaps || newborn) {
                 continue;
             }
@@ -196,6 +213,12 @@ impl Search<'_> {
         if self.plan.count(Hook::ParkAbort) == 0 {
             self.miss(Hook::ParkAbort, "no transition from waiting to runnable was found in runtime.park_m");
         }
+    }
+
+    /// Which of [`INLINED`] were inlined into a function.
+    fn inlined(&self, named: &Named) -> [bool; INLINED.len()] {
+        let Program { elf, table, gofunc, .. } = *self.program;
+        symbol::inlines(elf, table, gofunc, named.function, INLINED)
     }
 
     fn transitions(&mut self, named: &Named, code: &Code, newborn: bool) {

@@ -42,9 +42,21 @@ pub fn frames(elf: &Elf, table: Pclntab<'_>, gofunc: Option<u64>, address: u64) 
     frames
 }
 
-/// Whether the compiler folded a call of `name` into `function`.
-pub fn inlines(elf: &Elf, table: Pclntab<'_>, gofunc: Option<u64>, function: Function, name: &str) -> bool {
-    let Some(tree) = gofunc.and_then(|gofunc| InlineTree::of(elf, table, gofunc, function)) else { return false };
+/// Which of these functions the compiler folded a call of into `function`.
+pub fn inlines<const N: usize>(
+    elf: &Elf,
+    table: Pclntab<'_>,
+    gofunc: Option<u64>,
+    function: Function,
+    names: [&str; N],
+) -> [bool; N] {
+    let mut found = [false; N];
+    let Some(tree) = gofunc.and_then(|gofunc| InlineTree::of(elf, table, gofunc, function)) else { return found };
     let last = table.pcdata_max(function, PCDATA_TREE_INDEX).unwrap_or(-1);
-    (0..=last.min(MAX_CALLS)).any(|index| tree.call(index).is_some_and(|call| table.name_is(call.name, name)))
+    for call in (0..=last.min(MAX_CALLS)).filter_map(|index| tree.call(index)) {
+        for (name, found) in names.iter().zip(&mut found) {
+            *found |= table.name_is(call.name, name);
+        }
+    }
+    found
 }

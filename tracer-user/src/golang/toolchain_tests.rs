@@ -124,7 +124,10 @@ fn check_plan(binary: &GoBinary, label: &str) {
     keys.dedup();
     assert_eq!(keys.len(), plan.sites.len());
     let births = binary.plan(Tier::T1);
-    assert!(births.complete() && births.sites.iter().all(|site| matches!(site.hook, Hook::Birth | Hook::Exit)), "{label}");
+    let rare = |hook: Hook| hook.is_optional() || matches!(hook, Hook::Birth | Hook::Exit);
+    assert!(births.complete() && births.sites.iter().all(|site| rare(site.hook)), "{label}");
+    assert_eq!(plan.without_gc(), None, "{label}");
+    assert!(Hook::GC.iter().all(|hook| plan.count(*hook) == 1), "{label}");
     assert_eq!(binary.plan(Tier::T0), Plan::default());
 }
 
@@ -160,7 +163,9 @@ fn plan_and_symbols() {
             assert_eq!(binary.is_pie(), flags.contains(&"-buildmode=pie"), "{label}");
             assert_eq!(binary.module(), "example.com/traced", "{label}");
             assert!(binary.build_id().is_some_and(|id| id.len() >= 20), "{label}");
-            assert_eq!(binary.layout().unwrap().valid, 1, "{label}");
+            let layout = binary.layout().unwrap();
+            assert_eq!((layout.valid, layout.g_tls), (1, -8), "{label}");
+            assert!(binary.stw_reasons().contains(&"read mem stats"), "{label}");
             assert!(binary.hchan_lock().is_some() && binary.wait_reasons().len() > 20, "{label}");
             assert_eq!(binary.version_from_code().as_ref(), Some(binary.version()), "{label}");
             let all = binary.all_goroutines().unwrap();

@@ -47,6 +47,9 @@ pub struct Binary {
     pub wait_reasons: Vec<String>,
     /// Offset of `lock` in `runtime.hchan`: from a park's lock address to the channel's.
     pub hchan_lock: Option<u64>,
+    /// Reasons of this Go version to stop the world, by number; empty where nobody read them.
+    #[serde(default)]
+    pub stw_reasons: Vec<String>,
 }
 
 /// One attached site of a [`Binary`].
@@ -75,9 +78,12 @@ pub struct CodeEntry {
     pub use_as: CodeUse,
     /// Innermost first: inlined functions, then the function that holds the code. Empty if unknown.
     pub frames: Vec<Frame>,
+    /// At this address the function has no frame: its return address is on top of the stack.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub frameless: bool,
 }
 
-/// What an address stands for: a return address is looked up one byte before, an entry as it is.
+/// What an address stands for: a return address is looked up one byte before; an entry, or an interrupted instruction, as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum CodeUse {
     Return,
@@ -100,6 +106,8 @@ pub enum Note {
     Coverage { at: KtimeNs, binary: BinaryId, tier: Tier },
     /// A process that runs without probes, and why.
     Unprobed { at: KtimeNs, tgid: Tgid, exe: String, reason: String },
+    /// From here on each CPU is sampled so often a second; 0: no more.
+    Sampling { at: KtimeNs, hz: u32, cpus: u32 },
     /// Free text for people.
     Warning { at: KtimeNs, text: String },
 }
@@ -124,6 +132,9 @@ pub struct Counters {
     pub faults: u64,
     /// Processes not followed because the table was full.
     pub processes_refused: u64,
+    /// Ticks of the sampling clock on all CPUs, whatever these ran.
+    #[serde(default)]
+    pub ticks: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::path::Path;
 use tracer_user::{
     clock::{ClockTie, KtimeNs, WallTime},
     decode::encode,
-    event::{Event, What},
+    event::{Event, Top, What},
     id::{Address, BinaryId, Goid, SiteId, StackId, Tgid, Tid},
     recording::{
         contract::{Binary, Code, CodeEntry, CodeUse, Counters, End, Frame, KindCount, Lost, Meta, Note, Site, Tier},
@@ -116,8 +116,8 @@ impl Scene {
         let creation = pcs(&[NEWPROC, GO_WORKER, IN_MAIN, GOEXIT]);
         let blocking = pcs(&[RECV, IN_WORKER, GOEXIT]);
         self.start(1_000, tgid, &["./shop", "--workers", "2"])
-            .event(1_201, 0, tgid, Some(0), What::Stack { id: StackId(8), pcs: creation, truncated: false })
-            .event(1_202, 0, tgid, Some(0), What::Stack { id: StackId(9), pcs: blocking, truncated: false })
+            .event(1_201, 0, tgid, Some(0), What::Stack { id: StackId(8), pcs: creation, truncated: false, top: Top::Return })
+            .event(1_202, 0, tgid, Some(0), What::Stack { id: StackId(9), pcs: blocking, truncated: false, top: Top::Return })
             .birth(1_300, tgid, 1, 0, (GO_MAIN, MAIN))
             .birth(1_400, tgid, 2, 1, (GO_SWEEP, SWEEP))
             .park(1_500, tgid, 2, 3)
@@ -185,12 +185,13 @@ fn binary() -> Binary {
         sites: vec![site(0, "runtime.gopark", GOPARK), site(1, "runtime.ready", READY)],
         wait_reasons: ["", "sleep", "chan receive", "GC sweep wait"].map(str::to_owned).to_vec(),
         hchan_lock: Some(0x58),
+        stw_reasons: ["unknown", "GC mark termination", "GC sweep termination"].map(str::to_owned).to_vec(),
     }
 }
 
 fn code() -> Code {
     let frame = |function: &str, file: &str, line| Frame { function: function.into(), file: file.into(), line };
-    let entry = |address, use_as, frame| CodeEntry { address: Address(address), use_as, frames: vec![frame] };
+    let entry = |address, use_as, frame| CodeEntry { address: Address(address), use_as, frames: vec![frame], frameless: false };
     let (chan, main) = ("runtime/chan.go", "shop/main.go");
     Code {
         binary: BinaryId(1),
