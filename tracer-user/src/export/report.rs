@@ -18,7 +18,12 @@ use crate::{
     timeline::human,
 };
 
-use super::tally::{Population, SiteKey, SiteTally, Tally, Waits};
+use super::{
+    cpu::CpuOut,
+    findings::{Finding, findings},
+    gc::GcOut,
+    tally::{Population, SiteKey, SiteTally, Tally, Waits},
+};
 
 #[derive(Serialize)]
 pub struct Report {
@@ -34,7 +39,11 @@ pub struct Report {
     pub sites: Vec<SiteOut>,
     /// The same for the runtime's own goroutines.
     pub system_sites: Vec<SiteOut>,
-    pub findings: Vec<serde_json::Value>,
+    /// `null`: CPUs were not sampled.
+    pub cpu: Option<CpuOut>,
+    /// Processes whose runtime has a track.
+    pub gc: Vec<GcOut>,
+    pub findings: Vec<Finding>,
     /// The loss and coverage in a line.
     #[serde(skip)]
     pub trust: String,
@@ -131,6 +140,8 @@ pub struct SiteOut {
     pub runnable_ns: Option<u64>,
     pub running_ns: Option<u64>,
     pub runnable: Option<Quantiles>,
+    /// CPU time by samples; `null` where CPUs were not sampled.
+    pub oncpu_ns: Option<u64>,
     pub waits: Option<BTreeMap<String, WaitOut>>,
 }
 
@@ -190,7 +201,9 @@ pub fn report(replayed: &Replayed, tally: &Tally) -> Report {
         processes: processes(replayed, &by_process),
         sites,
         system_sites,
-        findings: Vec::new(),
+        cpu: super::cpu::cpu(replayed, &tally.cpu),
+        gc: super::gc::gc(replayed, &tally.gc),
+        findings: findings(replayed, &tally.late),
         trust: replayed.trust(),
         recorded: human::wall(replayed.meta.clock.wall_ns),
     }
@@ -210,6 +223,7 @@ fn merge(replayed: &Replayed, tally: &Tally) -> Merged {
         *traced |= replayed.tier(key.image) >= Some(Tier::T2);
         into.population.add(&site.population);
         into.blocked_ns += site.blocked_ns;
+        into.oncpu_ns += site.oncpu_ns;
         for (reason, waits) in &site.waits {
             into.waits.entry(*reason).or_default().add(waits);
         }
@@ -234,18 +248,24 @@ fn site_out(
         runnable_ns: None,
         running_ns: None,
         runnable: None,
+        oncpu_ns: replayed.sampling().map(|_| site.oncpu_ns),
         waits: traced.then(|| site.waits.iter().map(|(reason, waits)| (name(*reason), wait_out(waits))).collect()),
     }
 }
 
 fn wait_out(waits: &Waits) -> WaitOut {
-    let quantiles = Quantiles {
-        p50_ns: waits.quantile_ns(0.5),
-        p95_ns: waits.quantile_ns(0.95),
-        p99_ns: waits.quantile_ns(0.99),
-        max_ns: waits.max_ns,
-    };
-    WaitOut { count: waits.count, blocked_ns: waits.blocked_ns, quantiles }
+    WaitOut { count: waits.count, blocked_ns: waits.blocked_ns, quantiles: Quantiles::of(waits) }
+}
+
+impl Quantiles {
+    pub fn of(times: &Waits) -> Self {
+        Self {
+            p50_ns: times.quantile_ns(0.5),
+            p95_ns: times.quantile_ns(0.95),
+            p99_ns: times.quantile_ns(0.99),
+            max_ns: times.max_ns,
+        }
+    }
 }
 
 fn meta(replayed: &Replayed) -> MetaOut {

@@ -5,9 +5,17 @@ use rustc_hash::FxHashMap;
 use serde::Serialize;
 
 use crate::{
-    correlate::{Life, LifeEnd, ReasonId, Sink, Span, SpanState, goroutine::Who, process::ImageId},
+    correlate::{
+        Life, LifeEnd, ReasonId, Sink, Span, SpanState,
+        gc::{Cycle, Pause},
+        goroutine::Who,
+        process::ImageId,
+        sample::Sample,
+    },
     id::Address,
 };
+
+use super::{cpu::CpuTally, findings::LateTally, gc::GcTally};
 
 /// Where goroutines are made and what they run; both `None` where the birth was not seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,6 +38,8 @@ pub struct SiteTally {
     pub population: Population,
     pub blocked_ns: u64,
     pub waits: FxHashMap<Option<ReasonId>, Waits>,
+    /// CPU time of its goroutines, as far as samples knew whose it was.
+    pub oncpu_ns: u64,
 }
 
 /// How many there were. `born + preexisting = exited + alive` plus those whose exit was lost.
@@ -81,7 +91,8 @@ impl Default for Waits {
 }
 
 impl Waits {
-    fn record(&mut self, ns: u64) {
+    /// Adds one.
+    pub fn record(&mut self, ns: u64) {
         self.count += 1;
         self.blocked_ns += ns;
         self.max_ns = self.max_ns.max(ns);
@@ -106,10 +117,14 @@ impl Waits {
 #[derive(Default)]
 pub struct Tally {
     pub sites: FxHashMap<SiteKey, SiteTally>,
+    pub cpu: CpuTally,
+    pub gc: GcTally,
+    pub late: LateTally,
 }
 
 impl Sink for Tally {
     fn span(&mut self, who: &Who, span: &Span) {
+        self.late.span(who, span);
         if span.state != SpanState::Blocked {
             return;
         }
@@ -121,6 +136,22 @@ impl Sink for Tally {
 
     fn life(&mut self, who: &Who, life: &Life) {
         self.sites.entry(SiteKey::of(who)).or_default().population.add_life(who, life);
+    }
+
+    fn pause(&mut self, image: ImageId, pause: &Pause) {
+        self.gc.pause(image, pause);
+        self.late.pause(image, pause);
+    }
+
+    fn cycle(&mut self, image: ImageId, cycle: &Cycle) {
+        self.gc.cycle(image, cycle);
+    }
+
+    fn sample(&mut self, image: ImageId, sample: &Sample) {
+        self.cpu.sample(image, sample);
+        if let Some(who) = &sample.who {
+            self.sites.entry(SiteKey::of(who)).or_default().oncpu_ns += sample.ns;
+        }
     }
 }
 

@@ -16,6 +16,7 @@ mod damage;
 mod outputs;
 mod program;
 mod properties;
+mod runtime;
 
 fn open(bytes: &[u8]) -> Recording<&[u8]> {
     Recording::from_reader(bytes, Path::new("scene.rec")).expect("a recording")

@@ -25,8 +25,23 @@ fn report_contract() {
           "to_ns": 10000000
         }
       ],
+      "cpu": null,
       "duration_ns": 20000000,
       "findings": [],
+      "gc": [
+        {
+          "cycles": 0,
+          "partial": 0,
+          "pauses": {
+            "by_reason": {},
+            "count": 0,
+            "total_ns": 0,
+            "unended": 0
+          },
+          "tgid": 1000,
+          "total_ns": 0
+        }
+      ],
       "goroutines": {
         "alive": 2,
         "born": 3,
@@ -108,6 +123,7 @@ fn report_contract() {
             "line": 12
           },
           "exited": 1,
+          "oncpu_ns": null,
           "preexisting": 0,
           "runnable": null,
           "runnable_ns": null,
@@ -135,6 +151,7 @@ fn report_contract() {
             "line": 360
           },
           "exited": 0,
+          "oncpu_ns": null,
           "preexisting": 0,
           "runnable": null,
           "runnable_ns": null,
@@ -164,6 +181,7 @@ fn report_contract() {
             "line": 214
           },
           "exited": 0,
+          "oncpu_ns": null,
           "preexisting": 0,
           "runnable": null,
           "runnable_ns": null,

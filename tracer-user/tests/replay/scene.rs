@@ -5,7 +5,7 @@ use std::path::Path;
 use tracer_user::{
     clock::{ClockTie, KtimeNs, WallTime},
     decode::encode,
-    event::{Event, Top, What},
+    event::{Event, Runner, Top, What},
     id::{Address, BinaryId, Goid, SiteId, StackId, Tgid, Tid},
     recording::{
         contract::{Binary, Code, CodeEntry, CodeUse, Counters, End, Frame, KindCount, Lost, Meta, Note, Site, Tier},
@@ -32,6 +32,10 @@ const IN_WORKER: u64 = 0x5010;
 const IN_MAIN: u64 = 0x5020;
 const GOEXIT: u64 = 0x5030;
 const NEWPROC: u64 = 0x5040;
+const LEAF: u64 = 0x6000;
+const IN_SCHEDULE: u64 = 0x6010;
+const STOP: u64 = 0x7000;
+const START: u64 = 0x7100;
 
 /// Records of a session, in the order in which they arrive.
 #[derive(Clone, Default)]
@@ -41,6 +45,8 @@ pub struct Scene {
     pub tier: Option<Tier>,
     pub lost: Vec<Lost>,
     pub unended: bool,
+    /// The CPUs were sampled a hundred times a second.
+    pub sampled: bool,
 }
 
 impl Scene {
@@ -134,6 +140,49 @@ impl Scene {
             .stop(10_000, tgid, 3 << 8)
     }
 
+    /// What the runtime of the shop does besides: a cycle whose second pause is long, a pause of another reason, one that does
+    /// not end. Worker 18 is woken in the long one.
+    pub fn collector(&mut self, tgid: u32) -> &mut Self {
+        let stop = |goid, reason| What::StopTheWorld { goid: Some(Goid(goid)), reason };
+        let start = |goid| What::StartTheWorld { goid: Some(Goid(goid)) };
+        self.event(6_000, 0, tgid, Some(2), What::GcCycleStart { goid: Some(Goid(1)) })
+            .event(6_010, 0, tgid, Some(2), stop(1, 2))
+            .event(6_040, 0, tgid, Some(3), start(1))
+            .event(7_000, 0, tgid, Some(2), stop(2, 1))
+            .wake(7_200, tgid, 18, 0)
+            .event(9_000, 0, tgid, Some(3), start(2))
+            .park(9_100, tgid, 18, 2)
+            .event(9_200, 0, tgid, Some(2), stop(1, 200))
+            .event(9_205, 0, tgid, Some(3), start(1))
+            .event(9_900, 0, tgid, Some(2), stop(1, 0))
+    }
+
+    /// Samples of worker 18, of nobody, of somebody unknown, and of the kernel at a probe.
+    pub fn samples(&mut self, tgid: u32) -> &mut Self {
+        self.sampled = true;
+        let stack = |id, pcs: &[u64], top| What::Stack {
+            id: StackId(id),
+            pcs: pcs.iter().map(|pc| Address(BIAS + pc)).collect(),
+            truncated: false,
+            top,
+        };
+        let sample = |runner, stack: u64, in_kernel| What::OnCpuSample {
+            runner,
+            stack: (stack != 0).then_some(StackId(stack)),
+            in_kernel,
+            period_ns: 10_000_000,
+        };
+        let worker = Runner::Goroutine(Goid(18));
+        self.event(9_110, 1, tgid, Some(0), stack(20, &[LEAF, IN_WORKER, GOEXIT], Top::InstructionAndWord))
+            .event(9_111, 1, tgid, Some(0), sample(worker, 20, false))
+            .event(9_112, 1, tgid, Some(0), sample(worker, 20, true))
+            .event(9_113, 1, tgid, Some(0), stack(21, &[IN_SCHEDULE, GOEXIT], Top::Instruction))
+            .event(9_114, 1, tgid, Some(0), sample(Runner::Nobody, 21, false))
+            .event(9_115, 1, tgid, Some(0), sample(Runner::Unknown, 0, true))
+            .event(9_116, 1, tgid, Some(0), stack(22, &[GOPARK + 1, IN_WORKER], Top::Instruction))
+            .event(9_117, 1, tgid, Some(0), sample(worker, 22, true))
+    }
+
     pub fn meta(&self) -> Meta {
         Meta {
             lifetrace: "0.1.0".into(),
@@ -153,6 +202,10 @@ impl Scene {
         writer.binary(&binary()).unwrap();
         let tier = self.tier.unwrap_or(Tier::T2);
         writer.note(&Note::Coverage { at: KtimeNs(ZERO + MS / 2), binary: BinaryId(1), tier }).unwrap();
+        if self.sampled {
+            writer.note(&Note::Sampling { at: KtimeNs(ZERO), hz: 100, cpus: 2 }).unwrap();
+            writer.note(&Note::Sampling { at: KtimeNs(ZERO + 15 * MS), hz: 0, cpus: 2 }).unwrap();
+        }
         for events in self.events.chunks(7) {
             let mut framed = Vec::new();
             events.iter().for_each(|event| frame_record(&mut framed, &encode(event)));
@@ -182,7 +235,12 @@ fn binary() -> Binary {
         path: "/srv/shop".into(),
         go_version: "go1.26.6".into(),
         module: "example.org/shop".into(),
-        sites: vec![site(0, "runtime.gopark", GOPARK), site(1, "runtime.ready", READY)],
+        sites: vec![
+            site(0, "runtime.gopark", GOPARK),
+            site(1, "runtime.ready", READY),
+            site(2, "runtime.stopTheWorldWithSema", STOP),
+            site(3, "runtime.startTheWorldWithSema", START),
+        ],
         wait_reasons: ["", "sleep", "chan receive", "GC sweep wait"].map(str::to_owned).to_vec(),
         hchan_lock: Some(0x58),
         stw_reasons: ["unknown", "GC mark termination", "GC sweep termination"].map(str::to_owned).to_vec(),
@@ -191,7 +249,8 @@ fn binary() -> Binary {
 
 fn code() -> Code {
     let frame = |function: &str, file: &str, line| Frame { function: function.into(), file: file.into(), line };
-    let entry = |address, use_as, frame| CodeEntry { address: Address(address), use_as, frames: vec![frame], frameless: false };
+    let entry =
+        |address, use_as, frame| CodeEntry { address: Address(address), use_as, frames: vec![frame], frameless: address == LEAF };
     let (chan, main) = ("runtime/chan.go", "shop/main.go");
     Code {
         binary: BinaryId(1),
@@ -206,6 +265,8 @@ fn code() -> Code {
             entry(IN_WORKER, CodeUse::Return, frame("main.worker", main, 33)),
             entry(IN_MAIN, CodeUse::Return, frame("main.main", main, 21)),
             entry(GOEXIT, CodeUse::Return, frame("runtime.goexit", "runtime/asm_amd64.s", 1700)),
+            entry(LEAF, CodeUse::Entry, frame("main.hash", main, 50)),
+            entry(IN_SCHEDULE, CodeUse::Entry, frame("runtime.schedule", "runtime/proc.go", 4000)),
             entry(NEWPROC, CodeUse::Return, frame("runtime.newproc", "runtime/proc.go", 5078)),
         ],
     }
