@@ -16,6 +16,52 @@ pub struct Report {
     pub coverage: Vec<Coverage>,
     pub processes: Vec<Process>,
     pub sites: Vec<Site>,
+    #[serde(default)]
+    pub cpu: Option<Cpu>,
+    #[serde(default)]
+    pub gc: Vec<Gc>,
+}
+
+/// CPU time by samples.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Cpu {
+    pub hz: u32,
+    pub ticks: u64,
+    pub samples: u64,
+    pub cpu_ns: u64,
+    pub known_goid: Option<f64>,
+    pub by_process: Vec<ProcessCpu>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct ProcessCpu {
+    pub tgid: u32,
+    pub samples: u64,
+    pub shares: Option<BTreeMap<String, f64>>,
+}
+
+/// The collector and the pauses of one process.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Gc {
+    pub tgid: u32,
+    pub cycles: u64,
+    pub partial: u64,
+    pub total_ns: u64,
+    pub pauses: Pauses,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Pauses {
+    pub count: u64,
+    pub unended: u64,
+    pub total_ns: u64,
+    pub by_reason: BTreeMap<String, Pause>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Pause {
+    pub count: u64,
+    pub total_ns: u64,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -89,6 +135,8 @@ pub struct Site {
     pub runnable_ns: Option<u64>,
     #[serde(default)]
     pub running_ns: Option<u64>,
+    #[serde(default)]
+    pub oncpu_ns: Option<u64>,
 }
 
 /// Empty for goroutines that nobody made (main).

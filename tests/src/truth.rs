@@ -103,6 +103,33 @@ pub struct Tree {
     pub nodes: Vec<Node>,
 }
 
+/// Of `burner`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Burning {
+    pub pid: u32,
+    pub burners: Vec<Burner>,
+}
+
+/// A goroutine that burns CPU time in one function, made in another.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Burner {
+    pub function: String,
+    pub maker: String,
+    /// Its share is this over the sum of all.
+    pub work: u64,
+    pub goid: u64,
+}
+
+/// Of `collector`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Collected {
+    pub pid: u32,
+    pub cycles: u64,
+    pub read_mem_stats: u64,
+    pub gomaxprocs: u64,
+    pub pause_total_ns: u64,
+}
+
 #[derive(Clone, Debug, Deserialize)]
 pub struct Node {
     pub goid: u64,

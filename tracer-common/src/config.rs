@@ -9,7 +9,7 @@ pub const MAX_BINARIES: u32 = 1024;
 pub const MAX_OFFSET: u32 = 4096;
 
 /// What `bpf_get_attach_cookie` returns at a site.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cookie {
     pub binary: u16,
     pub site: u16,
@@ -88,7 +88,8 @@ pub struct GoLayout {
     pub g_sched_bp: u32,
     /// 1 where every change of a goroutine's state is probed (T3): then the table of what threads run is kept.
     pub scheduling: u32,
-    pub _pad: u32,
+    /// Where a thread keeps its g, from the thread pointer (the FS base); 0 where that is not known.
+    pub g_tls: i32,
 }
 assert_size!(GoLayout, 40);
 
@@ -106,10 +107,12 @@ pub struct KernelLayout {
     pub signal_live: u32,
     pub mm_arg_start: u32,
     pub mm_arg_end: u32,
+    /// `task_struct.thread.fsbase`: the thread pointer of user code.
+    pub task_fsbase: u32,
     /// The thread whose next forked child is followed: the tracer's, while it starts the command. 0 for none.
     pub spawner_tid: u32,
 }
-assert_size!(KernelLayout, 40);
+assert_size!(KernelLayout, 44);
 
 /// The cgroup whose processes are followed whenever they appear.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -18,6 +18,8 @@ pub const BAD_LAYOUT: u32 = 5;
 pub const FAILED_SWAPS: u32 = 6;
 /// Stacks not walked because every scratch place of the CPU was taken.
 pub const NO_SCRATCH: u32 = 7;
+/// Ticks of the sampling clock, whatever ran.
+pub const TICKS: u32 = 8;
 /// Records that did not fit into the ring, by kind: `LOST + kind`.
 pub const LOST: u32 = 16;
 /// Size of the table.

@@ -23,11 +23,16 @@ pub enum Kind {
     ProcessExit = 35,
     /// A process that ran already is followed from here on; the structure is that of [`Self::ProcessExec`].
     ProcessMet = 36,
+    StopTheWorld = 40,
+    StartTheWorld = 41,
+    GcCycleStart = 42,
+    /// A tick of the sampling clock that met a followed process.
+    OnCpuSample = 43,
 }
 
 impl Kind {
     /// Every kind, in the order of the discriminants.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::GoroutineBirth,
         Self::GoroutinePark,
         Self::GoroutineParkAbort,
@@ -40,10 +45,14 @@ impl Kind {
         Self::ProcessExec,
         Self::ProcessExit,
         Self::ProcessMet,
+        Self::StopTheWorld,
+        Self::StartTheWorld,
+        Self::GcCycleStart,
+        Self::OnCpuSample,
     ];
 
     /// One more than the largest discriminant: the size of a table indexed by kind.
-    pub const LIMIT: u32 = 37;
+    pub const LIMIT: u32 = 44;
 
     pub fn from_u8(value: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u8 == value)
@@ -64,6 +73,10 @@ impl Kind {
             Self::ProcessExec => "process_exec",
             Self::ProcessExit => "process_exit",
             Self::ProcessMet => "process_met",
+            Self::StopTheWorld => "stop_the_world",
+            Self::StartTheWorld => "start_the_world",
+            Self::GcCycleStart => "gc_cycle_start",
+            Self::OnCpuSample => "on_cpu_sample",
         }
     }
 }

@@ -7,9 +7,11 @@
 
 pub mod config;
 pub mod counters;
+pub mod gc;
 pub mod goroutine;
 pub mod header;
 pub mod process;
+pub mod sample;
 pub mod stack;
 
 /// Asserts at compile time that a record has the size the other side expects.

@@ -87,8 +87,9 @@ fn first_hit(ctx: &ProbeContext, cookie: Cookie, pid_tgid: u64, followed: *mut F
     Some(())
 }
 
+/// Whether a layout can be that of a Go runtime.
 #[inline(always)]
-fn plausible(layout: &GoLayout) -> bool {
+pub fn plausible(layout: &GoLayout) -> bool {
     layout.valid == 1
         && layout.g_goid <= MAX_OFFSET
         && layout.g_gopc >= 8

@@ -46,6 +46,8 @@ macro_rules! named {
 }
 
 named! {
+    /// The first argument.
+    arg0 => rax;
     /// The second argument.
     arg1 => rbx;
     /// The third argument.

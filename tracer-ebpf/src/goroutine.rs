@@ -29,6 +29,15 @@ fn current_user_g(ctx: &ProbeContext, layout: &GoLayout) -> u64 {
     read_user::<u64>(m + layout.m_curg as u64).unwrap_or(0)
 }
 
+/// Its goid, 0 for none.
+#[inline(always)]
+pub fn current_goid(ctx: &ProbeContext, layout: &GoLayout) -> u64 {
+    match current_user_g(ctx, layout) {
+        0 => 0,
+        g => goid_of(g, layout).unwrap_or(0),
+    }
+}
+
 #[inline(always)]
 pub fn goid_of(g: u64, layout: &GoLayout) -> Option<u64> {
     read_user::<u64>(g + layout.g_goid as u64)
@@ -108,11 +117,7 @@ pub fn wake(ctx: &ProbeContext) {
     let Some(goid) = goid_of(go_abi::register(ctx, cookie.register), layout) else {
         return;
     };
-    let waker = current_user_g(ctx, layout);
-    let mut waker_goid = 0;
-    if waker != 0 {
-        waker_goid = goid_of(waker, layout).unwrap_or(0);
-    }
+    let waker_goid = current_goid(ctx, layout);
     let header = emit::header(Kind::GoroutineWake, cookie.binary, cookie.site, pid_tgid);
     emit::send(Kind::GoroutineWake, header.seq, GoroutineWake { header, goid, waker_goid });
 }

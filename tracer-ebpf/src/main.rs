@@ -9,6 +9,8 @@ mod emit;
 #[cfg(target_arch = "bpf")]
 mod filter;
 #[cfg(target_arch = "bpf")]
+mod gc;
+#[cfg(target_arch = "bpf")]
 mod go_abi;
 #[cfg(target_arch = "bpf")]
 mod goroutine;
@@ -18,6 +20,8 @@ mod maps;
 mod mem;
 #[cfg(target_arch = "bpf")]
 mod process;
+#[cfg(target_arch = "bpf")]
+mod sample;
 #[cfg(target_arch = "bpf")]
 mod stack;
 #[cfg(target_arch = "bpf")]
@@ -29,11 +33,11 @@ fn main() {}
 #[cfg(target_arch = "bpf")]
 mod programs {
     use aya_ebpf::{
-        macros::{btf_tracepoint, uprobe},
-        programs::{BtfTracePointContext, ProbeContext},
+        macros::{btf_tracepoint, perf_event, uprobe},
+        programs::{BtfTracePointContext, PerfEventContext, ProbeContext},
     };
 
-    use crate::{goroutine, process, transition};
+    use crate::{gc, goroutine, process, sample, transition};
 
     /// After `runtime.newproc1` has returned the new g (in newproc's and newcoro's closures).
     #[uprobe]
@@ -90,6 +94,34 @@ mod programs {
     #[uprobe]
     fn go_gosched(ctx: ProbeContext) -> u32 {
         transition::on_system_stack(&ctx);
+        0
+    }
+
+    /// In `runtime.stopTheWorldWithSema`, whose first argument is the reason.
+    #[uprobe]
+    fn go_stop_world(ctx: ProbeContext) -> u32 {
+        gc::stop_the_world(&ctx);
+        0
+    }
+
+    /// In `runtime.startTheWorldWithSema`.
+    #[uprobe]
+    fn go_start_world(ctx: ProbeContext) -> u32 {
+        gc::start_the_world(&ctx);
+        0
+    }
+
+    /// In `runtime.gcBgMarkStartWorkers`: once a cycle.
+    #[uprobe]
+    fn go_gc_cycle(ctx: ProbeContext) -> u32 {
+        gc::cycle_start(&ctx);
+        0
+    }
+
+    /// The software CPU clock, on each CPU.
+    #[perf_event]
+    fn cpu_clock(ctx: PerfEventContext) -> u32 {
+        sample::tick(&ctx);
         0
     }
 

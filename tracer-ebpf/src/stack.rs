@@ -7,7 +7,7 @@ use tracer_common::{
     config::Cookie,
     counters,
     header::Kind,
-    stack::{MAX_FRAMES, Stack, hash_add, hash_end, hash_start},
+    stack::{EXACT, MAX_FRAMES, Stack, TOP_WORD, TRUNCATED, hash_add, hash_end, hash_start},
 };
 
 use crate::{
@@ -22,6 +22,9 @@ const WINDOW_BYTES: u64 = 1024;
 const RECORD_BYTES: u64 = 16;
 /// Word offsets into a window, as a mask: it tells the verifier what the arithmetic guarantees.
 const OFFSET_MASK: u64 = 0x7f8;
+
+/// How far from each other two addresses of one program's code are at most.
+const CODE_SPAN: u64 = 1 << 29;
 
 /// A place to copy a piece of stack to; BPF's own stack is too small. One that is taken belongs to a task that was preempted
 /// inside a program. What is known of the copy lies here too, and not in registers, so that the verifier does not follow
@@ -118,7 +121,7 @@ pub fn of_caller(cookie: Cookie, pid_tgid: u64, stack_pointer: u64, frame_pointe
     };
     let top = if cookie.framed { Some((0, 0)) } else { window.record(stack_pointer) };
     let id = match top {
-        Some((return_address, _)) => walk(&window, cookie, pid_tgid, return_address, frame_pointer),
+        Some((return_address, _)) => walk(&window, cookie, pid_tgid, Begin::with(return_address), frame_pointer),
         None => 0,
     };
     window.give_back();
@@ -131,7 +134,7 @@ pub fn from(cookie: Cookie, pid_tgid: u64, pc: u64, frame_pointer: u64) -> u64 {
     let Some(window) = Window::take() else {
         return 0;
     };
-    let id = walk(&window, cookie, pid_tgid, pc, frame_pointer);
+    let id = walk(&window, cookie, pid_tgid, Begin::with(pc), frame_pointer);
     window.give_back();
     id
 }
@@ -142,19 +145,60 @@ pub fn above(cookie: Cookie, pid_tgid: u64, frame_pointer: u64) -> u64 {
     from(cookie, pid_tgid, 0, frame_pointer)
 }
 
+/// The stack of code that was interrupted at `ip`. A function without a frame (or before it has made it) does not show in the
+/// chain of frame pointers, nor does its caller: its return address is on top of the stack. Whether it is one of these,
+/// userspace knows; a word that cannot be the address of code of the same program is left out here.
+#[inline(always)]
+pub fn interrupted(cookie: Cookie, pid_tgid: u64, ip: u64, stack_pointer: u64, frame_pointer: u64) -> u64 {
+    let Some(window) = Window::take() else {
+        return 0;
+    };
+    let word = match window.record(stack_pointer) {
+        Some((word, _)) if word.wrapping_sub(ip).wrapping_add(CODE_SPAN) < 2 * CODE_SPAN => word,
+        _ => 0,
+    };
+    let id = walk(&window, cookie, pid_tgid, Begin { first: ip, second: word, flags: EXACT }, frame_pointer);
+    window.give_back();
+    id
+}
+
+/// What stands before the frames that the walk finds; 0 for nothing.
+#[derive(Clone, Copy)]
+struct Begin {
+    first: u64,
+    second: u64,
+    flags: u32,
+}
+
+impl Begin {
+    #[inline(always)]
+    fn with(return_address: u64) -> Self {
+        Self { first: return_address, second: 0, flags: 0 }
+    }
+}
+
 /// Follows the frame pointers and returns the stack's id, or 0 if nothing could be read. A stack not seen before is sent.
 #[inline(always)]
-fn walk(window: &Window, cookie: Cookie, pid_tgid: u64, first: u64, frame_pointer: u64) -> u64 {
+fn walk(window: &Window, cookie: Cookie, pid_tgid: u64, begin: Begin, frame_pointer: u64) -> u64 {
     let mut pcs = [0u64; MAX_FRAMES];
     let mut depth = 0usize;
-    let mut hash = hash_start(cookie.binary);
-    if first != 0 {
-        pcs[0] = first;
-        hash = hash_add(hash, first);
+    let mut flags = begin.flags;
+    if begin.second != 0 {
+        flags |= TOP_WORD;
+    }
+    let mut hash = hash_start(cookie.binary, flags);
+    if begin.first != 0 {
+        pcs[0] = begin.first;
+        hash = hash_add(hash, begin.first);
         depth = 1;
+        if begin.second != 0 {
+            pcs[1] = begin.second;
+            hash = hash_add(hash, begin.second);
+            depth = 2;
+        }
     }
     let mut at = frame_pointer;
-    let mut truncated = 1u32;
+    let mut truncated = TRUNCATED;
     for _ in 0..MAX_FRAMES {
         let frame = if at == 0 { None } else { window.record(at) };
         let Some((caller, return_address)) = frame else {
@@ -185,14 +229,14 @@ fn walk(window: &Window, cookie: Cookie, pid_tgid: u64, first: u64, frame_pointe
     let id = hash_end(hash);
     // SAFETY: the value is not read.
     if unsafe { STACKS.get(&id) }.is_none() {
-        send(cookie, pid_tgid, id, depth as u32, truncated, &pcs);
+        send(cookie, pid_tgid, id, depth as u32, truncated | flags, &pcs);
     }
     id
 }
 
 /// Sends a new stack. One that does not fit stays unknown to the map, so that the next hit tries again.
 #[inline(always)]
-fn send(cookie: Cookie, pid_tgid: u64, id: u64, depth: u32, truncated: u32, pcs: &[u64; MAX_FRAMES]) {
+fn send(cookie: Cookie, pid_tgid: u64, id: u64, depth: u32, flags: u32, pcs: &[u64; MAX_FRAMES]) {
     let header = emit::header(Kind::Stack, cookie.binary, cookie.site, pid_tgid);
     let Some(mut entry) = emit::reserve::<Stack>(Kind::Stack) else {
         return;
@@ -203,7 +247,7 @@ fn send(cookie: Cookie, pid_tgid: u64, id: u64, depth: u32, truncated: u32, pcs:
         (*stack).header = header;
         (*stack).stack_id = id;
         (*stack).depth = depth;
-        (*stack).truncated = truncated;
+        (*stack).flags = flags;
         (*stack).pcs = *pcs;
     }
     entry.submit(emit::wakeup(header.seq));

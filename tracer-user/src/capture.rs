@@ -18,7 +18,7 @@ use tracer_common::{
     goroutine::GoroutineBirth,
     header::{Header, Kind},
     process::ProcessImage,
-    stack::Stack,
+    stack::{EXACT, Stack},
 };
 use zerocopy::FromBytes;
 
@@ -226,8 +226,9 @@ impl Scribe {
             }
             Some(Kind::Stack) => {
                 if let Ok(stack) = Stack::read_from_bytes(record) {
-                    for &pc in stack.pcs.iter().take(stack.depth as usize) {
-                        self.want(binary, tgid, pc, CodeUse::Return);
+                    for (index, &pc) in stack.pcs.iter().take(stack.depth as usize).enumerate() {
+                        let exact = index == 0 && stack.flags & EXACT != 0;
+                        self.want(binary, tgid, pc, if exact { CodeUse::Entry } else { CodeUse::Return });
                     }
                 }
             }
@@ -295,8 +296,12 @@ impl Scribe {
                 continue;
             };
             for piece in wanted.chunks(NAMES_A_BLOCK) {
-                let entry =
-                    |&(address, use_as)| CodeEntry { address: Address(address), use_as, frames: code.symbolize(address, use_as) };
+                let entry = |&(address, use_as)| CodeEntry {
+                    address: Address(address),
+                    use_as,
+                    frames: code.symbolize(address, use_as),
+                    frameless: use_as == CodeUse::Entry && code.frame_bytes(address) == Some(0),
+                };
                 self.writer.code(&Code { binary, entries: piece.iter().map(entry).collect() })?;
             }
         }

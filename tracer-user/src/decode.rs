@@ -3,16 +3,18 @@
 //! Every read is checked: an unknown kind or a short record is a [`DecodeError`] for the caller to count.
 
 use tracer_common::{
+    gc::{GcCycleStart, StartTheWorld, StopTheWorld},
     goroutine::{GoroutineBirth, GoroutineExit, GoroutinePark, GoroutineParkAbort, GoroutineTransition, GoroutineWake},
     header::{Header, Kind},
     process::{ARGS_MAX, ProcessExec, ProcessExit, ProcessFork, ProcessImage},
-    stack::{MAX_FRAMES, Stack},
+    sample::{GOID_KNOWN, IN_KERNEL, OnCpuSample},
+    stack::{EXACT, MAX_FRAMES, Stack, TOP_WORD, TRUNCATED},
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
     clock::KtimeNs,
-    event::{Event, Transition, What},
+    event::{Event, Runner, Top, Transition, What},
     id::{Address, BinaryId, Goid, SiteId, StackId, Tgid, Tid},
 };
 
@@ -104,7 +106,28 @@ fn what(kind: Kind, bytes: &[u8]) -> Result<What, DecodeError> {
             let exit: ProcessExit = read(bytes)?;
             What::ProcessExit { start_boottime_ns: exit.start_boottime_ns, wait_status: exit.wait_status }
         }
+        Kind::StopTheWorld => {
+            let stop: StopTheWorld = read(bytes)?;
+            What::StopTheWorld { goid: nonzero(stop.goid).map(Goid), reason: stop.reason }
+        }
+        Kind::StartTheWorld => What::StartTheWorld { goid: nonzero(read::<StartTheWorld>(bytes)?.goid).map(Goid) },
+        Kind::GcCycleStart => What::GcCycleStart { goid: nonzero(read::<GcCycleStart>(bytes)?.goid).map(Goid) },
+        Kind::OnCpuSample => sample(&read(bytes)?),
     })
+}
+
+fn sample(record: &OnCpuSample) -> What {
+    let known = record.flags & GOID_KNOWN != 0;
+    What::OnCpuSample {
+        runner: match nonzero(record.goid) {
+            _ if !known => Runner::Unknown,
+            None => Runner::Nobody,
+            Some(goid) => Runner::Goroutine(Goid(goid)),
+        },
+        stack: nonzero(record.stack_id).map(StackId),
+        in_kernel: record.flags & IN_KERNEL != 0,
+        period_ns: record.period_ns,
+    }
 }
 
 /// Goids begin at 1; 0 is a g of the scheduler, or memory that could not be read.
@@ -118,7 +141,12 @@ fn stack(record: &Stack) -> Result<What, DecodeError> {
     Ok(What::Stack {
         id: StackId(record.stack_id),
         pcs: pcs.iter().copied().map(Address).collect(),
-        truncated: record.truncated != 0,
+        truncated: record.flags & TRUNCATED != 0,
+        top: match (record.flags & EXACT != 0, record.flags & TOP_WORD != 0) {
+            (false, _) => Top::Return,
+            (true, false) => Top::Instruction,
+            (true, true) => Top::InstructionAndWord,
+        },
     })
 }
 
@@ -188,7 +216,14 @@ pub fn encode(event: &Event) -> Vec<u8> {
                 _pad: [0; 6],
             })
         }
-        What::Stack { id, pcs, truncated } => encode_stack(header(Kind::Stack), *id, pcs, *truncated),
+        What::Stack { id, pcs, truncated, top } => {
+            let top = match top {
+                Top::Return => 0,
+                Top::Instruction => EXACT,
+                Top::InstructionAndWord => EXACT | TOP_WORD,
+            };
+            encode_stack(header(Kind::Stack), *id, pcs, top | if *truncated { TRUNCATED } else { 0 })
+        }
         What::ProcessImage { ip } => bytes(&ProcessImage { header: header(Kind::ProcessImage), ip: ip.0 }),
         What::ProcessFork { child, child_start_boottime_ns, parent_start_boottime_ns } => bytes(&ProcessFork {
             header: header(Kind::ProcessFork),
@@ -209,11 +244,35 @@ pub fn encode(event: &Event) -> Vec<u8> {
             wait_status: *wait_status,
             _pad: 0,
         }),
+        What::StopTheWorld { goid, reason } => {
+            let (header, goid) = (header(Kind::StopTheWorld), goid.map_or(0, |goid| goid.0));
+            bytes(&StopTheWorld { header, goid, reason: *reason, _pad: [0; 7] })
+        }
+        What::StartTheWorld { goid } => {
+            bytes(&StartTheWorld { header: header(Kind::StartTheWorld), goid: goid.map_or(0, |goid| goid.0) })
+        }
+        What::GcCycleStart { goid } => {
+            bytes(&GcCycleStart { header: header(Kind::GcCycleStart), goid: goid.map_or(0, |goid| goid.0) })
+        }
+        What::OnCpuSample { runner, stack, in_kernel, period_ns } => {
+            let (goid, known) = match runner {
+                Runner::Goroutine(goid) => (goid.0, GOID_KNOWN),
+                Runner::Nobody => (0, GOID_KNOWN),
+                Runner::Unknown => (0, 0),
+            };
+            bytes(&OnCpuSample {
+                header: header(Kind::OnCpuSample),
+                goid,
+                stack_id: stack.map_or(0, |id| id.0),
+                period_ns: *period_ns,
+                flags: known | if *in_kernel { IN_KERNEL } else { 0 },
+            })
+        }
     }
 }
 
-fn encode_stack(header: Header, id: StackId, pcs: &[Address], truncated: bool) -> Vec<u8> {
-    let mut record = Stack { header, stack_id: id.0, depth: 0, truncated: u32::from(truncated), pcs: [0; MAX_FRAMES] };
+fn encode_stack(header: Header, id: StackId, pcs: &[Address], flags: u32) -> Vec<u8> {
+    let mut record = Stack { header, stack_id: id.0, depth: 0, flags, pcs: [0; MAX_FRAMES] };
     for (slot, pc) in record.pcs.iter_mut().zip(pcs) {
         *slot = pc.0;
         record.depth += 1;
@@ -257,13 +316,21 @@ mod tests {
             What::GoroutineParkAbort { goid },
             What::GoroutineWake { goid, waker: Some(Goid(3)) },
             What::GoroutineExit { goid },
-            What::Stack { id: StackId(8), pcs: vec![Address(1), Address(2)], truncated: true },
+            What::Stack { id: StackId(8), pcs: vec![Address(1), Address(2)], truncated: true, top: Top::Return },
+            What::Stack { id: StackId(10), pcs: vec![Address(1)], truncated: true, top: Top::InstructionAndWord },
+            What::Stack { id: StackId(9), pcs: vec![Address(1)], truncated: false, top: Top::Instruction },
             What::ProcessImage { ip: Address(0x401000) },
             What::ProcessFork { child: Tgid(50), child_start_boottime_ns: 5, parent_start_boottime_ns: 4 },
             What::ProcessExec { start_boottime_ns: 5, args: vec!["go".into(), "".into(), "x".into()], args_truncated: false },
             What::ProcessExec { start_boottime_ns: 5, args: vec![], args_truncated: true },
             What::ProcessMet { start_boottime_ns: 5, args: vec!["go".into()], args_truncated: true },
             What::ProcessExit { start_boottime_ns: 5, wait_status: 2 << 8 },
+            What::StopTheWorld { goid: Some(goid), reason: 7 },
+            What::StartTheWorld { goid: None },
+            What::GcCycleStart { goid: Some(goid) },
+            What::OnCpuSample { runner: Runner::Goroutine(goid), stack, in_kernel: false, period_ns: 10_101_010 },
+            What::OnCpuSample { runner: Runner::Nobody, stack: None, in_kernel: true, period_ns: 1 },
+            What::OnCpuSample { runner: Runner::Unknown, stack, in_kernel: true, period_ns: 1 },
         ];
         transitions.into_iter().chain(others).map(event).collect()
     }
@@ -298,7 +365,7 @@ mod tests {
         let mut bytes = encode(&event(What::GoroutineTransition { goid: Goid(1), transition: Transition::Run, stack: None }));
         bytes[49] = 4; // from runnable to waiting
         assert_eq!(decode(&bytes), Err(DecodeError::Malformed { kind: Kind::GoroutineTransition }));
-        let mut bytes = encode(&event(What::Stack { id: StackId(8), pcs: vec![], truncated: false }));
+        let mut bytes = encode(&event(What::Stack { id: StackId(8), pcs: vec![], truncated: false, top: Top::Return }));
         bytes[40] = 33;
         assert_eq!(decode(&bytes), Err(DecodeError::Malformed { kind: Kind::Stack }));
     }
@@ -306,7 +373,7 @@ mod tests {
     proptest! {
         /// Check that no bytes at all make the decoder panic.
         #[test]
-        fn never_panics(mut bytes in proptest::collection::vec(any::<u8>(), 0..1100), kind in 0u8..40) {
+        fn never_panics(mut bytes in proptest::collection::vec(any::<u8>(), 0..1100), kind in 0u8..50) {
             if bytes.len() > 30 {
                 bytes[30] = kind;
             }

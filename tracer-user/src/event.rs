@@ -61,9 +61,10 @@ pub enum What {
     },
     Stack {
         id: StackId,
-        /// Return addresses, innermost first.
+        /// Return addresses, innermost first, but for what `top` says.
         pcs: Vec<Address>,
         truncated: bool,
+        top: Top,
     },
     ProcessImage {
         ip: Address,
@@ -90,6 +91,50 @@ pub enum What {
         /// A wait status: `code << 8 | signal`, bit 7 for a core dump.
         wait_status: u32,
     },
+    /// The world is about to be stopped.
+    StopTheWorld {
+        /// Who asked; `None`: no goroutine.
+        goid: Option<Goid>,
+        /// Index into the Go version's table of reasons.
+        reason: u8,
+    },
+    /// The world is about to be started again.
+    StartTheWorld {
+        goid: Option<Goid>,
+    },
+    /// A cycle of the garbage collector begins.
+    GcCycleStart {
+        goid: Option<Goid>,
+    },
+    /// The sampling clock met the process on a CPU.
+    OnCpuSample {
+        runner: Runner,
+        stack: Option<StackId>,
+        in_kernel: bool,
+        /// What the sample stands for.
+        period_ns: u32,
+    },
+}
+
+/// On whose behalf a thread ran when it was sampled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Runner {
+    Goroutine(Goid),
+    /// No goroutine: the scheduler looked for one, or the thread is C's.
+    Nobody,
+    Unknown,
+}
+
+/// What the first addresses of a stack are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Top {
+    /// Return addresses like the others.
+    Return,
+    /// The first is that of an interrupted instruction.
+    Instruction,
+    /// So it is, and the second is the word on top of the stack: a return address where the instruction's function has no
+    /// frame, else nothing.
+    InstructionAndWord,
 }
 
 /// The changes of state that are no park, wake, birth or exit.

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
     correlate::{
@@ -13,6 +13,7 @@ use crate::{
         process::{Image, ImageId, Processes},
         replay::{Replayed, Stack},
     },
+    event::Top,
     id::{Address, BinaryId, StackId},
     recording::contract::{Code, CodeUse, Frame},
 };
@@ -29,6 +30,8 @@ pub struct Symbolizer<'a> {
     processes: &'a Processes,
     stacks: &'a FxHashMap<StackId, Stack>,
     code: FxHashMap<(BinaryId, CodeUse, Address), &'a [Frame]>,
+    /// Where functions have no frame.
+    frameless: FxHashSet<(BinaryId, Address)>,
     state: RefCell<State>,
 }
 
@@ -45,13 +48,16 @@ impl<'a> Symbolizer<'a> {
     }
 
     fn from_tables(processes: &'a Processes, stacks: &'a FxHashMap<StackId, Stack>, tables: &'a [Code]) -> Self {
-        let mut code = FxHashMap::default();
+        let (mut code, mut frameless) = (FxHashMap::default(), FxHashSet::default());
         for table in tables {
             for entry in table.entries.iter().filter(|entry| !entry.frames.is_empty()) {
                 code.insert((table.binary, entry.use_as, entry.address), &entry.frames[..]);
+                if entry.frameless {
+                    frameless.insert((table.binary, entry.address));
+                }
             }
         }
-        Self { processes, stacks, code, state: RefCell::default() }
+        Self { processes, stacks, code, frameless, state: RefCell::default() }
     }
 
     /// A frame by its id.
@@ -99,7 +105,22 @@ impl<'a> Symbolizer<'a> {
     /// A whole stack, innermost first, and whether its root is cut off. `None` if the stack itself was lost.
     pub fn stack(&self, image: ImageId, id: StackId) -> Option<(Vec<FrameId>, bool)> {
         let stack = self.stacks.get(&id)?;
-        Some((self.walk(image, &stack.pcs), stack.truncated))
+        let (first, callers) = match (stack.top, &*stack.pcs) {
+            (Top::Instruction, [first, callers @ ..]) => (Some(*first), callers),
+            (Top::InstructionAndWord, [first, _, callers @ ..]) if !self.is_frameless(image, *first) => (Some(*first), callers),
+            (Top::InstructionAndWord, [first, callers @ ..]) => (Some(*first), callers),
+            (_, callers) => (None, callers),
+        };
+        let mut frames = Vec::with_capacity(stack.pcs.len());
+        if let Some(first) = first {
+            self.push(image, CodeUse::Entry, first, &mut frames);
+        }
+        frames.extend(self.walk(image, callers));
+        Some((frames, stack.truncated))
+    }
+
+    fn is_frameless(&self, image: ImageId, pc: Address) -> bool {
+        self.processes.image(image).link_address(pc).is_some_and(|place| self.frameless.contains(&place))
     }
 
     /// The stack that executed a `go` statement, innermost first, without what the runtime did to carry it out.
@@ -194,7 +215,12 @@ mod tests {
         let image = processes.running(Tgid(1), KtimeNs(1)).unwrap();
         processes.hit(image, BinaryId(1), KtimeNs(1));
         processes.loaded(image, 0x1000, KtimeNs(1));
-        let entry = |address, use_as, frames: &[Frame]| CodeEntry { address: Address(address), use_as, frames: frames.to_vec() };
+        let entry = |address, use_as, frames: &[Frame]| CodeEntry {
+            address: Address(address),
+            use_as,
+            frames: frames.to_vec(),
+            frameless: false,
+        };
         let entries = vec![
             entry(0x10, CodeUse::Return, &[frame("runtime.newproc", 1)]),
             entry(0x20, CodeUse::Return, &[frame("main.inlined", 5), frame("main.spawn", 9)]),
@@ -213,7 +239,8 @@ mod tests {
     #[test]
     fn creation_stacks() {
         let (processes, code) = tables();
-        let stack = |pcs: &[u64]| Stack { pcs: pcs.iter().map(|pc| Address(pc + 0x1000)).collect(), truncated: false };
+        let stack =
+            |pcs: &[u64]| Stack { pcs: pcs.iter().map(|pc| Address(pc + 0x1000)).collect(), truncated: false, top: Top::Return };
         let stacks = FxHashMap::from_iter([
             (StackId(1), stack(&[0x10, 0x20, 0x30, 0x40])),
             (StackId(2), stack(&[0x30, 0x40])),
@@ -228,6 +255,37 @@ mod tests {
         }
         assert_eq!(symbols.go_statement(ImageId(0), Address(0x1020)), frame("main.inlined", 5));
         assert_eq!(symbols.entry(ImageId(0), Address(0x1050)), frame("main.worker", 30));
+    }
+
+    /// Check that the word on top of the stack is a caller where the function has no frame, and nothing elsewhere, and that an
+    /// interrupted instruction is looked up where it is.
+    #[test]
+    fn interrupted_stacks() {
+        let (processes, mut code) = tables();
+        let at = |address, frameless, name| CodeEntry {
+            address: Address(address),
+            use_as: CodeUse::Entry,
+            frames: vec![frame(name, 7)],
+            frameless,
+        };
+        code[0].entries.extend([at(0x60, true, "main.leaf"), at(0x68, false, "main.framed")]);
+        let stack = |top, pcs: &[u64]| Stack { pcs: pcs.iter().map(|pc| Address(pc + 0x1000)).collect(), truncated: false, top };
+        for (what, stack, expected) in [
+            (
+                "a leaf",
+                stack(Top::InstructionAndWord, &[0x60, 0x20, 0x30]),
+                &["main.leaf", "main.inlined", "main.spawn", "main.main"][..],
+            ),
+            ("a frame", stack(Top::InstructionAndWord, &[0x68, 0x20, 0x30]), &["main.framed", "main.main"]),
+            ("no word", stack(Top::Instruction, &[0x68, 0x30]), &["main.framed", "main.main"]),
+            ("the word alone", stack(Top::InstructionAndWord, &[0x60]), &["main.leaf"]),
+            ("nothing", stack(Top::Instruction, &[]), &[]),
+        ] {
+            let stacks = FxHashMap::from_iter([(StackId(1), stack)]);
+            let symbols = Symbolizer::from_tables(&processes, &stacks, &code);
+            let (frames, _) = symbols.stack(ImageId(0), StackId(1)).unwrap();
+            assert_eq!(names(&symbols, &frames), expected, "{what}");
+        }
     }
 
     /// Check that an address without a name stays an address.

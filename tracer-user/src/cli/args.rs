@@ -82,6 +82,9 @@ pub struct RunArgs {
     /// How much to follow: 1 births and deaths; 2 parks and wakes too; 3 scheduling and system calls as well
     #[arg(long, value_enum, default_value_t = TierArg::T2, value_name = "TIER")]
     pub tier: TierArg,
+    /// Sample what the CPUs do N times a second; 0 for not at all [default: 0, at T3 99]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    pub cpu_hz: Option<u32>,
     /// Run CMD as this user (default: who called sudo)
     #[arg(long, value_name = "NAME", conflicts_with = "as_root")]
     pub user: Option<String>,
@@ -99,7 +102,16 @@ pub struct RunArgs {
     pub command: Vec<OsString>,
 }
 
+/// Ticks a second of the sampling clock at T3: a prime-ish number, so that it does not beat with the program's own timers.
+const DEFAULT_CPU_HZ: u32 = 99;
+
 impl RunArgs {
+    /// How often a second CPUs are sampled.
+    pub fn cpu_hz(&self) -> u32 {
+        let default = if Tier::from(self.tier) >= Tier::T3 { DEFAULT_CPU_HZ } else { 0 };
+        self.cpu_hz.unwrap_or(default)
+    }
+
     /// The value of a test knob.
     pub fn knob(&self, name: &str) -> Option<u32> {
         self.knob.iter().rev().find(|(known, _)| known == name).map(|(_, value)| *value)
@@ -195,7 +207,7 @@ pub struct TimelineArgs {
     /// The recording
     #[arg(value_name = "REC")]
     pub recording: PathBuf,
-    /// Only this: go:GOID, go:GOID@TGID (needed where several processes have that goroutine), or pid:TGID
+    /// Only this: go:GOID, go:GOID@TGID (needed where several processes have that goroutine), pid:TGID, or gc:TGID
     #[arg(long)]
     pub id: Option<Id>,
     #[arg(long, value_enum, default_value_t = TimelineFormat::Text)]
@@ -236,6 +248,8 @@ pub enum FlameBy {
     Lifetime,
     /// Time waiting for a CPU, by the stack at which it goes on (T3)
     Runnable,
+    /// CPU time, by the code that ran (sampled)
+    Oncpu,
 }
 
 impl From<FlameBy> for By {
@@ -246,6 +260,7 @@ impl From<FlameBy> for By {
             FlameBy::Blocked => Self::Blocked,
             FlameBy::Lifetime => Self::Lifetime,
             FlameBy::Runnable => Self::Runnable,
+            FlameBy::Oncpu => Self::OnCpu,
         }
     }
 }
@@ -335,7 +350,10 @@ mod tests {
             ("flame a.rec --by blocked --format pprof", true),
             ("flame a.rec", false),
             ("flame a.rec --by runnable --format folded", true),
-            ("flame a.rec --by oncpu", false),
+            ("flame a.rec --by oncpu", true),
+            ("flame a.rec --by nothing", false),
+            ("run --cpu-hz 99 -- ./app", true),
+            ("run --cpu-hz 10001 -- ./app", false),
             ("run -o x.rec --tier T1 -- ./app --its-own-flag", true),
             ("run --tier t2 --user nobody -- ./app", true),
             ("run --tier T3 -- ./app", true),

@@ -141,6 +141,31 @@ impl Follower {
         &self.capture
     }
 
+    /// Samples what the CPUs do, so often a second; 0 for not at all. That it cannot be had is noted, and nothing else lost.
+    pub fn sample_cpus(&mut self, hz: u32) {
+        if hz == 0 {
+            return;
+        }
+        let at = ktime_now();
+        let note = match self.session.sample_cpus(hz) {
+            Ok(cpus) => Note::Sampling { at, hz, cpus },
+            Err(error) => {
+                let text = format!("no CPU samples: {:#}", anyhow::Error::from(error));
+                tracing::warn!("{text}");
+                Note::Warning { at, text }
+            }
+        };
+        self.capture.send(Message::Note(note));
+    }
+
+    /// Takes the probes and the sampling clock away.
+    pub fn detach(&mut self) {
+        if let Some(cpus) = self.session.stop_sampling() {
+            self.capture.send(Message::Note(Note::Sampling { at: ktime_now(), hz: 0, cpus }));
+        }
+        self.session.detach_probes();
+    }
+
     /// Gives up session and capture, probes and all, once every dump is on its way.
     pub fn into_parts(self) -> (Session, Capture) {
         self.dumper.finish();
@@ -351,6 +376,7 @@ impl Follower {
     fn attach(&mut self, file: &File, analysed: Analysed, adopt: u8) -> Result<(BinaryId, Arc<GoBinary>)> {
         let Analysed { code, tier, plan, layout, path, .. } = analysed;
         let id = BinaryId(self.next_binary);
+        let without_gc = plan.without_gc().map(str::to_owned);
         let sites: Vec<(SiteId, HookSite)> =
             plan.sites.into_iter().zip(1u16..).map(|(site, number)| (SiteId(number), site)).collect();
         let code = Arc::new(code);
@@ -358,6 +384,11 @@ impl Follower {
         self.trials.open(id, &code);
         self.capture.send(Message::Binary(Box::new((describe(id, &path, &code, tier, &sites), Arc::clone(&code)))));
         self.next_binary = self.next_binary.checked_add(1).context("too many binaries")?;
+        if let Some(reason) = without_gc {
+            let text = format!("{}: no track of the garbage collector: {reason}", path.display());
+            tracing::warn!("{text}");
+            self.capture.send(Message::Note(Note::Warning { at: ktime_now(), text }));
+        }
         let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
         let empty = self.how.empty_probes;
         self.session.attach(&Target { id, path: &by_descriptor, layout, sites: &sites, empty, adopt })?;
@@ -443,6 +474,7 @@ fn describe(id: BinaryId, path: &std::path::Path, code: &GoBinary, tier: Tier, s
         hchan_lock: code.hchan_lock(),
         offsets: code.offsets_source().ok().cloned(),
         scheduling: tier >= Tier::T3,
+        stw_reasons: code.stw_reasons().iter().map(|reason| (*reason).to_owned()).collect(),
     }
 }
 

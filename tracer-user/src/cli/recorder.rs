@@ -128,7 +128,7 @@ impl Recorder {
                     }
                     if self.follower.capture().failed() {
                         // The target must not go on paying for what nobody keeps.
-                        self.follower.session().detach_probes();
+                        self.follower.detach();
                     }
                 }
                 ready = sources.ring.ready() => {
@@ -233,7 +233,7 @@ impl Recorder {
         self.follower.look_at_cpu();
         let at = ktime_now();
         self.follower.capture().send(Message::Note(Note::Detaching { at }));
-        self.follower.session().detach_probes();
+        self.follower.detach();
         let detach_ns = Some(ktime_now().since(at));
         // Nothing new comes but from processes that are still followed: their share is bounded by these rounds.
         for _ in 0..LAST_ROUNDS {

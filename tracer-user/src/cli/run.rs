@@ -82,6 +82,7 @@ async fn record(args: &RunArgs, global: Global, launch: Launch, output: &Path) -
     };
     let mut follower = Follower::new(session, Capture::start(writer)?, how)?;
     let what = own.probe(&mut follower, gate.as_ref(), &launch.program)?;
+    follower.sample_cpus(args.cpu_hz());
     let mut recorder = Recorder::new(follower, ring);
     let ended = recorder.follow_command(launch, gate, logger).await;
     let reason = if recorder.failed() { "write_error" } else { "exited" };

@@ -2,7 +2,8 @@
 //!
 //! [`Engine`] takes events in order and tells a [`Sink`] of every span and every life that has closed; what it keeps is
 //! only what still lives. [`process`] says whose events they are, [`goroutine`] what they mean for one goroutine,
-//! [`wake`] who ended a wait, and [`replay`] runs a whole recording through it.
+//! [`wake`] who ended a wait, [`gc`] what the runtime's collector did, [`sample`] who was on a CPU, and [`replay`] runs a
+//! whole recording through it.
 //!
 //! Nothing is inferred from lost events: where one is missing, a span is `Unknown`, and the repair is counted.
 
@@ -18,14 +19,18 @@ use crate::{
 };
 
 mod dump;
+pub mod gc;
 pub mod goroutine;
 pub mod loss;
 pub mod process;
 pub mod replay;
+pub mod sample;
 pub mod wake;
 
+use gc::{Cycle, Gc, Pause};
 use goroutine::{First, Goroutine, Origin, Park, Repair, Step, Who};
 use process::{Change, ImageId, Processes};
+use sample::Sample;
 pub use wake::WokenBy;
 
 /// A wait reason by name, interned over all binaries ([`Engine::reason`]).
@@ -97,6 +102,12 @@ impl Life {
 pub trait Sink {
     fn span(&mut self, who: &Who, span: &Span);
     fn life(&mut self, who: &Who, life: &Life);
+    /// A pause of an image is over. In order of time.
+    fn pause(&mut self, _image: ImageId, _pause: &Pause) {}
+    /// A cycle of an image's collector is over. In order of time, but told late: when the next one begins.
+    fn cycle(&mut self, _image: ImageId, _cycle: &Cycle) {}
+    /// A CPU was sampled.
+    fn sample(&mut self, _image: ImageId, _sample: &Sample) {}
 }
 
 /// What had to be repaired because something was lost, by kind.
@@ -135,6 +146,7 @@ struct Program {
     scheduling: bool,
     /// What a goroutine waits for that hands its thread to a coroutine.
     coroutine: Option<ReasonId>,
+    stw_reasons: Vec<String>,
 }
 
 /// The live goroutines of one image.
@@ -151,6 +163,7 @@ struct Population {
 pub struct Engine {
     processes: Processes,
     populations: FxHashMap<ImageId, Population>,
+    collectors: FxHashMap<ImageId, Gc>,
     programs: FxHashMap<BinaryId, Program>,
     reasons: Vec<String>,
     repairs: Repairs,
@@ -162,9 +175,10 @@ impl Engine {
     pub fn binary(&mut self, binary: &Binary) {
         let sites = binary.sites.iter().map(|site| (site.id.0, (site.function.clone(), site.address))).collect();
         let reasons = binary.wait_reasons.iter().map(|name| self.intern(name)).collect();
+        let stw_reasons = binary.stw_reasons.clone();
         let (hchan_lock, scheduling) = (binary.hchan_lock, binary.scheduling);
         let coroutine = self.intern("coroutine").filter(|_| scheduling);
-        self.programs.insert(binary.id, Program { sites, reasons, hchan_lock, scheduling, coroutine });
+        self.programs.insert(binary.id, Program { sites, reasons, hchan_lock, scheduling, coroutine, stw_reasons });
     }
 
     pub fn processes(&self) -> &Processes {
@@ -181,15 +195,17 @@ impl Engine {
     }
 
     fn intern(&mut self, name: &str) -> Option<ReasonId> {
-        if PSEUDO_WAITS.contains(&name) {
-            return None;
-        }
+        (!PSEUDO_WAITS.contains(&name)).then(|| self.intern_name(name))
+    }
+
+    fn intern_name(&mut self, name: &str) -> ReasonId {
         let known = self.reasons.iter().position(|known| known == name);
         let index = known.unwrap_or_else(|| {
             self.reasons.push(name.to_owned());
             self.reasons.len() - 1
         });
-        u16::try_from(index).ok().map(ReasonId)
+        // There are at most 65,535 binaries' tables of a few dozen names, nearly all the same; 256 numbers without a name.
+        ReasonId(u16::try_from(index).unwrap_or(u16::MAX))
     }
 
     /// Takes the next event.
@@ -230,6 +246,7 @@ impl Engine {
     pub fn finish(&mut self, at: KtimeNs, sink: &mut impl Sink) -> KtimeNs {
         let at = at.max(self.newest);
         let mut images: Vec<ImageId> = self.populations.keys().copied().collect();
+        images.extend(self.collectors.keys().copied());
         images.sort_unstable();
         for image in images {
             self.close(image, at, LifeEnd::RecordingEnd, sink);
@@ -250,6 +267,7 @@ impl Engine {
     }
 
     fn close(&mut self, image: ImageId, at: KtimeNs, end: LifeEnd, sink: &mut impl Sink) {
+        self.close_gc(image, at, sink);
         let Some(population) = self.populations.remove(&image) else { return };
         let mut live: Vec<Goroutine> = population.live.into_values().collect();
         live.sort_unstable_by_key(|goroutine| goroutine.who.goid);
@@ -276,6 +294,13 @@ impl Engine {
 
     fn goroutine_event(&mut self, event: &Event, sink: &mut impl Sink) {
         let Some(image) = self.image_of(event, sink) else { return };
+        match event.what {
+            What::StopTheWorld { .. } | What::StartTheWorld { .. } | What::GcCycleStart { .. } => {
+                return self.gc_event(image, event, sink);
+            }
+            What::OnCpuSample { .. } => return self.sample_event(image, event, sink),
+            _ => {}
+        }
         let program = event.binary.and_then(|binary| self.programs.get(&binary));
         let site = program.and_then(|program| program.sites.get(&event.site.0));
         let (scheduling, coroutine) = program.map_or((false, None), |program| (program.scheduling, program.coroutine));
@@ -293,7 +318,7 @@ impl Engine {
                 let first = match (scheduling, site) {
                     (false, _) => First::Awake,
                     (true, Some((function, _))) if function.starts_with("runtime.newcoro") => {
-                        First::Waiting(Park { reason: coroutine, stack: None, object: None, tid: event.tid })
+                        First::Waiting(Park { reason: coroutine, stack: None, object: None, tid: Some(event.tid) })
                     }
                     (true, _) => First::Runnable,
                 };
@@ -338,11 +363,8 @@ impl Engine {
                     goroutine.transition(event.at, step, &mut |who, span| sink.span(who, &span))
                 });
             }
-            What::Stack { .. }
-            | What::ProcessFork { .. }
-            | What::ProcessExec { .. }
-            | What::ProcessMet { .. }
-            | What::ProcessExit { .. } => {}
+            // Taken before.
+            _ => {}
         }
     }
 

@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use crate::{
     clock::KtimeNs,
     decode::decode,
-    event::{Event, What},
+    event::{Event, Top, What},
     id::{Address, BinaryId, StackId, Tgid},
     order::{DEFAULT_WINDOW_NS, OrderReport, Orderer},
     recording::{
@@ -26,10 +26,11 @@ use super::{
 /// A stack of runtime addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stack {
-    /// Return addresses, innermost first.
+    /// Return addresses, innermost first, but for what `top` says.
     pub pcs: Box<[Address]>,
     /// The walk stopped with frames left at the root.
     pub truncated: bool,
+    pub top: Top,
 }
 
 /// Everything a recording said, besides the spans and lives that went to the sink.
@@ -158,8 +159,11 @@ impl Tables {
                 Later::Dump(dump) => {
                     engine.dump(&dump);
                     let stacks = dump.stacks.into_iter();
-                    self.stacks
-                        .extend(stacks.map(|stack| (stack.id, Stack { pcs: stack.pcs.into(), truncated: stack.truncated })));
+                    self.stacks.extend(
+                        stacks.map(|stack| {
+                            (stack.id, Stack { pcs: stack.pcs.into(), truncated: stack.truncated, top: Top::Return })
+                        }),
+                    );
                 }
             }
         }
@@ -172,8 +176,8 @@ impl Tables {
         self.catch_up(event.at, engine, sink);
         self.newest = self.newest.max(event.at);
         match event.what {
-            What::Stack { id, pcs, truncated } => {
-                self.stacks.insert(id, Stack { pcs: pcs.into(), truncated });
+            What::Stack { id, pcs, truncated, top } => {
+                self.stacks.insert(id, Stack { pcs: pcs.into(), truncated, top });
             }
             _ => engine.event(&event, sink),
         }
@@ -245,5 +249,44 @@ impl Replayed {
     /// Path and Go version of an image's binary, where it was probed.
     pub fn binary(&self, image: &Image) -> Option<&Binary> {
         self.binaries.get(&image.binary?)
+    }
+
+    /// How CPUs were sampled; `None`: they were not.
+    pub fn sampling(&self) -> Option<Sampling> {
+        let mut all: Option<Sampling> = None;
+        for note in &self.notes {
+            let Note::Sampling { at, hz, cpus } = note else { continue };
+            if let Some(sampling) = &mut all {
+                sampling.stop(*at);
+            }
+            if *hz > 0 {
+                let sampling = all.get_or_insert_with(Sampling::default);
+                (sampling.hz, sampling.cpus, sampling.since) = (*hz, *cpus, Some(*at));
+            }
+        }
+        if let Some(sampling) = &mut all {
+            sampling.stop(self.ended_at);
+        }
+        all
+    }
+}
+
+/// What the notes tell of the sampling clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sampling {
+    /// The newest frequency, a CPU.
+    pub hz: u32,
+    pub cpus: u32,
+    /// Ticks that should have come, on all CPUs.
+    pub expected_ticks: u64,
+    since: Option<KtimeNs>,
+}
+
+impl Sampling {
+    fn stop(&mut self, at: KtimeNs) {
+        if let Some(since) = self.since.take() {
+            let ticks = u128::from(at.since(since)) * u128::from(self.hz) * u128::from(self.cpus) / 1_000_000_000;
+            self.expected_ticks = self.expected_ticks.saturating_add(u64::try_from(ticks).unwrap_or(u64::MAX));
+        }
     }
 }

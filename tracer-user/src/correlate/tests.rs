@@ -42,6 +42,7 @@ fn program() -> Binary {
         hchan_lock: Some(0x58),
         offsets: None,
         scheduling: false,
+        stw_reasons: vec!["unknown".into(), "GC mark termination".into()],
     }
 }
 

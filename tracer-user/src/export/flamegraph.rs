@@ -1,4 +1,4 @@
-//! Flamegraphs of creation, life and blocking: tallied while a recording is replayed, written as SVG or folded lines.
+//! Flamegraphs of creation, life, blocking and CPU time: tallied while a recording is replayed, written as SVG or folded lines.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +14,9 @@ use crate::{
         goroutine::{Origin, Who},
         process::{ImageId, ProcessId},
         replay::Replayed,
+        sample::Sample,
     },
+    event::Runner,
     id::{Address, StackId},
     recording::contract::{Frame, Tier},
     symbolize::{FrameId, Symbolizer, is_system, label},
@@ -33,6 +35,8 @@ pub enum By {
     Lifetime,
     /// Time waiting for a CPU, by the stack at which it goes on: where it blocked or stopped last, else its creation stack.
     Runnable,
+    /// CPU time, by creation site and the code that ran. Sampled: each sample stands for its period.
+    OnCpu,
 }
 
 impl By {
@@ -43,12 +47,13 @@ impl By {
             Self::Blocked => "Time blocked",
             Self::Lifetime => "Time lived",
             Self::Runnable => "Time waiting for a CPU",
+            Self::OnCpu => "CPU time (sampled)",
         }
     }
 
     /// Whether the width is a time; else it is a count.
     pub fn is_time(self) -> bool {
-        matches!(self, Self::Blocked | Self::Lifetime | Self::Runnable)
+        matches!(self, Self::Blocked | Self::Lifetime | Self::Runnable | Self::OnCpu)
     }
 
     fn width(self, weight: Weight) -> u64 {
@@ -79,13 +84,29 @@ struct Key {
     /// The creation stack, or the blocking stack.
     stack: Option<StackId>,
     reason: Option<ReasonId>,
+    sampled: Option<Sampled>,
+}
+
+/// What a key of CPU time has besides.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Sampled {
+    ran: Ran,
+    in_kernel: bool,
+}
+
+/// On whose behalf the CPU ran.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Ran {
+    Goroutine,
+    Nobody,
+    Unknown,
 }
 
 impl Key {
     /// By creation stack.
     fn of(who: &Who) -> Self {
         let (gopc, startpc) = who.origin.map(|origin| (origin.gopc, origin.startpc)).unzip();
-        Self { image: who.image, gopc, startpc, stack: who.origin.and_then(|origin| origin.stack), reason: None }
+        Self { image: who.image, gopc, startpc, stack: who.origin.and_then(|origin| origin.stack), reason: None, sampled: None }
     }
 }
 
@@ -106,7 +127,7 @@ impl Sink for Tally {
         let counted = match self.by {
             By::Blocked => span.state == SpanState::Blocked,
             By::Runnable => span.state == SpanState::Runnable,
-            By::Created | By::Alive | By::Lifetime => false,
+            By::Created | By::Alive | By::Lifetime | By::OnCpu => false,
         };
         if counted {
             let mut key = Key::of(who);
@@ -123,11 +144,27 @@ impl Sink for Tally {
             By::Created => who.born_at.is_some(),
             By::Alive => life.alive_at_end(),
             By::Lifetime => true,
-            By::Blocked | By::Runnable => false,
+            By::Blocked | By::Runnable | By::OnCpu => false,
         };
         if counted {
             self.weights.entry(Key::of(who)).or_default().add(1, life.ended_at.since(who.since));
         }
+    }
+
+    fn sample(&mut self, image: ImageId, sample: &Sample) {
+        if self.by != By::OnCpu {
+            return;
+        }
+        let ran = match sample.runner {
+            Runner::Goroutine(_) => Ran::Goroutine,
+            Runner::Nobody => Ran::Nobody,
+            Runner::Unknown => Ran::Unknown,
+        };
+        let origin = sample.who.and_then(|who| who.origin);
+        let (gopc, startpc) = origin.map(|origin| (origin.gopc, origin.startpc)).unzip();
+        let sampled = Some(Sampled { ran, in_kernel: sample.in_kernel });
+        let key = Key { image, gopc, startpc, stack: sample.stack, reason: None, sampled };
+        self.weights.entry(key).or_default().add(1, sample.ns);
     }
 }
 
@@ -150,6 +187,8 @@ pub enum Unanswerable {
     NoBlockTimes(Tier),
     #[error("the recording holds no scheduling delays: it was made at tier {0:?}, and --by runnable needs T3")]
     NoDelays(Tier),
+    #[error("the recording holds no CPU samples: record with --cpu-hz 99 (T3 samples without being asked)")]
+    NoSamples,
 }
 
 /// Names what was tallied.
@@ -161,6 +200,9 @@ pub fn graph(replayed: &Replayed, tally: &Tally) -> Result<Graph, Unanswerable> 
     }
     if tally.by == By::Runnable && best < Tier::T3 {
         return Err(Unanswerable::NoDelays(best));
+    }
+    if tally.by == By::OnCpu && tally.weights.is_empty() && replayed.sampling().is_none() {
+        return Err(Unanswerable::NoSamples);
     }
     let namer = Namer::new(replayed, tally);
     let mut stacks: BTreeMap<Vec<Frame>, Weight> = BTreeMap::new();
@@ -201,14 +243,20 @@ impl<'a> Namer<'a> {
         if start.as_ref().is_some_and(|start| is_system(&start.function)) {
             frames.push(ours("[runtime]".into()));
         }
+        if let Some(Sampled { ran, in_kernel }) = key.sampled {
+            frames.push(match (ran, key.gopc) {
+                (Ran::Goroutine, Some(gopc)) => self.created_by(key.image, gopc),
+                (Ran::Goroutine, None) => ours("[birth not seen]".into()),
+                (Ran::Nobody, _) => ours("[no goroutine]".into()),
+                (Ran::Unknown, _) => ours("[goroutine unknown]".into()),
+            });
+            self.push_stack_of(key, &mut frames);
+            frames.extend(in_kernel.then(|| ours("[kernel]".into())));
+            return frames;
+        }
         let stopped = by == By::Runnable && key.gopc.is_none() && key.stack.is_some();
         if by == By::Blocked || stopped {
-            let stack = key.stack.map(|id| self.symbols.stack(key.image, id));
-            match stack {
-                Some(Some(stack)) => self.push_stack(&stack, &mut frames),
-                Some(None) => frames.push(ours("[stack lost]".into())),
-                None => frames.push(ours("[no stack]".into())),
-            }
+            self.push_stack_of(key, &mut frames);
             if by == By::Blocked {
                 let reason = key.reason.map_or("unknown", |reason| self.replayed.engine.reason(reason));
                 frames.push(ours(format!("[{reason}]")));
@@ -224,6 +272,20 @@ impl<'a> Namer<'a> {
             _ => frames.push(ours("[birth not seen]".into())),
         }
         frames
+    }
+
+    /// The `go` statement of a goroutine, as the root of what it ran.
+    fn created_by(&self, image: ImageId, gopc: Address) -> Frame {
+        let site = self.symbols.go_statement(image, gopc);
+        Frame { function: format!("created by {}", label(&site)), ..site }
+    }
+
+    fn push_stack_of(&self, key: &Key, frames: &mut Vec<Frame>) {
+        match key.stack.map(|id| self.symbols.stack(key.image, id)) {
+            Some(Some(stack)) => self.push_stack(&stack, frames),
+            Some(None) => frames.push(ours("[stack lost]".into())),
+            None => frames.push(ours("[no stack]".into())),
+        }
     }
 
     fn push_stack(&self, (stack, truncated): &(Vec<FrameId>, bool), frames: &mut Vec<Frame>) {

@@ -3,9 +3,13 @@
 //! Each is a [`crate::correlate::Sink`] that tallies while the recording is replayed, and a writer that names things at the
 //! end. Every output says what is lost and what was covered ([`crate::correlate::replay::Replayed::trust`]).
 
+pub mod cpu;
+pub mod findings;
 pub mod flamegraph;
+pub mod gc;
 pub mod pprof;
 pub mod report;
 pub mod report_text;
+mod runtime_text;
 pub mod snapshot;
 pub mod tally;

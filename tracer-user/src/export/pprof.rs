@@ -49,6 +49,7 @@ fn profile(graph: &Graph) -> Profile {
         By::Runnable => ("delays", Some("runnable")),
         By::Created => ("created", None),
         By::Alive => ("alive", None),
+        By::OnCpu => ("samples", Some("cpu")),
     };
     let mut types = vec![tables.value_type(count, "count")];
     types.extend(time.map(|time| tables.value_type(time, "nanoseconds")));

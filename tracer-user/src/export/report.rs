@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use tracer_common::header::Kind;
 
 use crate::{
     correlate::{
@@ -19,7 +18,12 @@ use crate::{
     timeline::human,
 };
 
-use super::tally::{DepthTally, Population, SiteKey, SiteTally, Tally, Waits};
+use super::{
+    cpu::CpuOut,
+    findings::{Finding, findings},
+    gc::GcOut,
+    tally::{DepthTally, Population, SiteKey, SiteTally, Tally, Waits},
+};
 
 #[derive(Serialize)]
 pub struct Report {
@@ -37,7 +41,11 @@ pub struct Report {
     pub system_sites: Vec<SiteOut>,
     /// The program's own goroutines by their depth in the tree of creation.
     pub depths: Vec<DepthOut>,
-    pub findings: Vec<serde_json::Value>,
+    /// `null`: CPUs were not sampled.
+    pub cpu: Option<CpuOut>,
+    /// Processes whose runtime has a track.
+    pub gc: Vec<GcOut>,
+    pub findings: Vec<Finding>,
     /// The loss and coverage in a line.
     #[serde(skip)]
     pub trust: String,
@@ -140,6 +148,8 @@ pub struct SiteOut {
     pub running_ns: Option<u64>,
     pub syscall_ns: Option<u64>,
     pub runnable: Option<Quantiles>,
+    /// CPU time by samples; `null` where CPUs were not sampled.
+    pub oncpu_ns: Option<u64>,
     pub waits: Option<BTreeMap<String, WaitOut>>,
 }
 
@@ -213,7 +223,9 @@ pub fn report(replayed: &Replayed, tally: &Tally) -> Report {
         sites,
         system_sites,
         depths: depths(replayed, tally),
-        findings: Vec::new(),
+        cpu: super::cpu::cpu(replayed, &tally.cpu),
+        gc: super::gc::gc(replayed, &tally.gc),
+        findings: findings(replayed, &tally.late),
         trust: replayed.trust(),
         recorded: human::wall(replayed.meta.clock.wall_ns),
     }
@@ -236,6 +248,7 @@ fn merge(replayed: &Replayed, tally: &Tally) -> Merged {
         into.running_ns += site.running_ns;
         into.syscall_ns += site.syscall_ns;
         into.runnable.add(&site.runnable);
+        into.oncpu_ns += site.oncpu_ns;
         for (reason, waits) in &site.waits {
             into.waits.entry(*reason).or_default().add(waits);
         }
@@ -262,6 +275,7 @@ fn site_out(
         running_ns: scheduling.then_some(site.running_ns),
         syscall_ns: scheduling.then_some(site.syscall_ns),
         runnable: scheduling.then(|| quantiles(&site.runnable)).flatten(),
+        oncpu_ns: replayed.sampling().map(|_| site.oncpu_ns),
         waits: traced.then(|| site.waits.iter().map(|(reason, waits)| (name(*reason), wait_out(waits))).collect()),
     }
 }
@@ -273,12 +287,18 @@ fn wait_out(waits: &Waits) -> WaitOut {
 
 /// `None` where there was none to measure.
 fn quantiles(waits: &Waits) -> Option<Quantiles> {
-    (waits.count > 0).then(|| Quantiles {
-        p50_ns: waits.quantile_ns(0.5),
-        p95_ns: waits.quantile_ns(0.95),
-        p99_ns: waits.quantile_ns(0.99),
-        max_ns: waits.max_ns,
-    })
+    (waits.count > 0).then(|| Quantiles::of(waits))
+}
+
+impl Quantiles {
+    pub fn of(times: &Waits) -> Self {
+        Self {
+            p50_ns: times.quantile_ns(0.5),
+            p95_ns: times.quantile_ns(0.95),
+            p99_ns: times.quantile_ns(0.99),
+            max_ns: times.max_ns,
+        }
+    }
 }
 
 fn depths(replayed: &Replayed, tally: &Tally) -> Vec<DepthOut> {
@@ -318,7 +338,7 @@ fn meta(replayed: &Replayed) -> MetaOut {
     };
     let warnings = replayed.notes.iter().filter_map(|note| match note {
         Note::Warning { text, .. } => Some(text.clone()),
-        Note::Coverage { .. } | Note::Unprobed { .. } | Note::Detaching { .. } => None,
+        Note::Coverage { .. } | Note::Unprobed { .. } | Note::Detaching { .. } | Note::Sampling { .. } => None,
     });
     MetaOut {
         lifetrace: meta.lifetrace.clone(),
@@ -350,16 +370,7 @@ fn price(replayed: &Replayed) -> Price {
 }
 
 fn probe_hits(counters: &Counters) -> u64 {
-    let uprobes = [
-        Kind::GoroutineBirth,
-        Kind::GoroutinePark,
-        Kind::GoroutineParkAbort,
-        Kind::GoroutineWake,
-        Kind::GoroutineExit,
-        Kind::GoroutineTransition,
-    ];
-    let hits = counters.hits.iter().filter(|hits| uprobes.iter().any(|kind| *kind as u8 == hits.kind));
-    hits.map(|hits| hits.count).sum::<u64>() + counters.foreign_hits + counters.duplicate_hits
+    counters.hits.iter().map(|hits| hits.count).sum::<u64>() + counters.foreign_hits + counters.duplicate_hits
 }
 
 fn coverage(replayed: &Replayed) -> Vec<CoverageOut> {

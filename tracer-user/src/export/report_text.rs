@@ -4,7 +4,10 @@ use std::io::{self, Write};
 
 use crate::timeline::human::{count, duration, plain};
 
-use super::report::{DepthOut, ProcessOut, Quantiles, Report, SiteOut, Totals};
+use super::{
+    report::{DepthOut, ProcessOut, Quantiles, Report, SiteOut, Totals},
+    runtime_text,
+};
 
 /// Sites shown; the rest is counted.
 const MAX_SITES: usize = 40;
@@ -40,6 +43,7 @@ pub fn write(report: &Report, color: bool, out: &mut impl Write) -> io::Result<(
     }
     writeln!(out, "\n{}", heading("processes"))?;
     processes(&report.processes, out)?;
+    runtime_text::write(report, &heading, out)?;
     let many = report.processes.iter().filter(|process| process.goroutines.is_some()).count() > 1;
     if !report.sites.is_empty() {
         writeln!(out, "\n{}", heading("goroutines by creation site"))?;
@@ -220,7 +224,7 @@ fn shorten(text: &str, max: usize) -> String {
 }
 
 /// Writes rows in columns, two blanks apart; `right` says which columns are numbers. An empty column is left out.
-fn table<const N: usize>(rows: &[[String; N]], right: &[bool; N], out: &mut impl Write) -> io::Result<()> {
+pub(super) fn table<const N: usize>(rows: &[[String; N]], right: &[bool; N], out: &mut impl Write) -> io::Result<()> {
     let widths: Vec<usize> = (0..N).map(|col| rows.iter().map(|row| row[col].chars().count()).max().unwrap_or(0)).collect();
     // The last column is as long as it likes, and the width of long ones before it is theirs.
     for row in rows {

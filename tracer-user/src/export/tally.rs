@@ -6,9 +6,17 @@ use rustc_hash::FxHashMap;
 use serde::Serialize;
 
 use crate::{
-    correlate::{Life, LifeEnd, ReasonId, Sink, Span, SpanState, goroutine::Who, process::ImageId},
+    correlate::{
+        Life, LifeEnd, ReasonId, Sink, Span, SpanState,
+        gc::{Cycle, Pause},
+        goroutine::Who,
+        process::ImageId,
+        sample::Sample,
+    },
     id::Address,
 };
+
+use super::{cpu::CpuTally, findings::LateTally, gc::GcTally};
 
 /// Where goroutines are made and what they run; both `None` where the birth was not seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,6 +43,8 @@ pub struct SiteTally {
     /// Delays between being able to run and running.
     pub runnable: Waits,
     pub waits: FxHashMap<Option<ReasonId>, Waits>,
+    /// CPU time of its goroutines, as far as samples knew whose it was.
+    pub oncpu_ns: u64,
 }
 
 /// Deeper goroutines are counted as of this depth: a chain in which each makes the next must not make a table of its own.
@@ -123,7 +133,8 @@ impl Default for Waits {
 }
 
 impl Waits {
-    fn record(&mut self, ns: u64) {
+    /// Adds one.
+    pub fn record(&mut self, ns: u64) {
         self.count += 1;
         self.total_ns += ns;
         self.max_ns = self.max_ns.max(ns);
@@ -149,10 +160,14 @@ impl Waits {
 pub struct Tally {
     pub sites: FxHashMap<SiteKey, SiteTally>,
     pub depths: FxHashMap<DepthKey, DepthTally>,
+    pub cpu: CpuTally,
+    pub gc: GcTally,
+    pub late: LateTally,
 }
 
 impl Sink for Tally {
     fn span(&mut self, who: &Who, span: &Span) {
+        self.late.span(who, span);
         let ns = span.end.since(span.start);
         if matches!(span.state, SpanState::Awake | SpanState::Unknown) {
             return;
@@ -181,6 +196,22 @@ impl Sink for Tally {
     fn life(&mut self, who: &Who, life: &Life) {
         self.sites.entry(SiteKey::of(who)).or_default().population.add_life(who, life);
         self.depths.entry(DepthKey::of(who)).or_default().born += u64::from(who.born_at.is_some());
+    }
+
+    fn pause(&mut self, image: ImageId, pause: &Pause) {
+        self.gc.pause(image, pause);
+        self.late.pause(image, pause);
+    }
+
+    fn cycle(&mut self, image: ImageId, cycle: &Cycle) {
+        self.gc.cycle(image, cycle);
+    }
+
+    fn sample(&mut self, image: ImageId, sample: &Sample) {
+        self.cpu.sample(image, sample);
+        if let Some(who) = &sample.who {
+            self.sites.entry(SiteKey::of(who)).or_default().oncpu_ns += sample.ns;
+        }
     }
 }
 

@@ -17,6 +17,12 @@ pub enum Hook {
     ParkAbort,
     /// A waiting goroutine becomes runnable.
     Wake,
+    /// The world is about to be stopped: at the site AX is the reason.
+    StopTheWorld,
+    /// The world is about to be started again.
+    StartTheWorld,
+    /// A cycle of the garbage collector begins.
+    GcCycle,
     /// Any other change of state.
     Transition(Transition),
 }
@@ -24,8 +30,11 @@ pub enum Hook {
 impl Hook {
     pub fn all() -> impl Iterator<Item = Self> {
         let lives = [Self::Birth, Self::Exit, Self::Park, Self::ParkAbort, Self::Wake];
-        lives.into_iter().chain(Transition::ALL.map(Self::Transition))
+        lives.into_iter().chain(Self::GC).chain(Transition::ALL.map(Self::Transition))
     }
+
+    /// What the track of the garbage collector is made of: all of these, or there is none.
+    pub const GC: [Self; 3] = [Self::StopTheWorld, Self::StartTheWorld, Self::GcCycle];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -35,13 +44,16 @@ impl Hook {
             Self::ParkAbort => "park abort",
             Self::Wake => "wake",
             Self::Transition(transition) => transition.name(),
+            Self::StopTheWorld => "stop the world",
+            Self::StartTheWorld => "start the world",
+            Self::GcCycle => "GC cycle",
         }
     }
 
-    /// The first tier that needs it.
+    /// The first tier that has it. Pauses and cycles are so rare that they cost nothing worth a tier.
     pub fn tier(self) -> Tier {
         match self {
-            Self::Birth | Self::Exit => Tier::T1,
+            Self::Birth | Self::Exit | Self::StopTheWorld | Self::StartTheWorld | Self::GcCycle => Tier::T1,
             Self::Park | Self::ParkAbort | Self::Wake => Tier::T2,
             Self::Transition(_) => Tier::T3,
         }
@@ -53,8 +65,14 @@ impl Hook {
         use Transition::{Preempt, Run, Syscall, SyscallExit, Yield};
         match self {
             Self::Birth | Self::Exit | Self::Park | Self::ParkAbort | Self::Wake => true,
+            Self::StopTheWorld | Self::StartTheWorld | Self::GcCycle => true,
             Self::Transition(transition) => matches!(transition, Run | Yield | Preempt | Syscall | SyscallExit),
         }
+    }
+
+    /// Whether a tier is whole without it: what is known of goroutines does not depend on the track of the collector.
+    pub fn is_optional(self) -> bool {
+        Self::GC.contains(&self)
     }
 }
 
@@ -109,9 +127,14 @@ impl Plan {
         Self { sites: Vec::new(), missing }
     }
 
-    /// Every hook of the tier was found, and nothing was left unexplained.
+    /// Every hook that the tier needs was found, and nothing of them was left unexplained.
     pub fn complete(&self) -> bool {
-        self.missing.is_empty()
+        self.missing.iter().all(|missing| missing.hook.is_optional())
+    }
+
+    /// Why there will be no track of the garbage collector; `None` if there will be one.
+    pub fn without_gc(&self) -> Option<&str> {
+        self.missing.iter().find(|missing| missing.hook.is_optional()).map(|missing| missing.reason.as_str())
     }
 
     pub fn count(&self, hook: Hook) -> usize {

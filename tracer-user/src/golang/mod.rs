@@ -7,7 +7,7 @@
 //! ```text
 //! elf → buildinfo, pclntab → moduledata → symbol (inline)
 //!                          ↘ flow → sites (hook, transition) ← offsets ← debug_info
-//!                               → allgs             ↘ snapshot_layout
+//!                               → allgs             ↘ snapshot_layout, tls
 //! ```
 
 mod allgs;
@@ -25,7 +25,9 @@ mod pclntab;
 mod seed_tests;
 mod sites;
 mod snapshot_layout;
+mod stw_reasons;
 mod symbol;
+mod tls;
 #[cfg(test)]
 mod toolchain_tests;
 mod transition;
@@ -183,7 +185,8 @@ impl GoBinary {
 
     /// Offsets into its runtime's structures. `Unsupported` for a version nothing is known of.
     pub fn layout(&self) -> Result<GoLayout, GolangError> {
-        self.runtime().map(|runtime| runtime.offsets.go_layout())
+        let layout = self.runtime().map(|runtime| runtime.offsets.go_layout())?;
+        Ok(GoLayout { g_tls: self.code_of("runtime.morestack").and_then(|code| tls::g_offset(&code)).unwrap_or(0), ..layout })
     }
 
     /// The same, every one that is known.
@@ -206,6 +209,11 @@ impl GoBinary {
         self.runtime.as_ref().map_or(&[], |runtime| runtime.wait_reasons)
     }
 
+    /// Names of its reasons to stop the world by number; empty for a version nobody read.
+    pub fn stw_reasons(&self) -> &'static [&'static str] {
+        self.runtime.as_ref().map_or(&[], |_| stw_reasons::stw_reasons(self.version.release().1))
+    }
+
     /// Offset of `lock` in `runtime.hchan`.
     pub fn hchan_lock(&self) -> Option<u64> {
         self.runtime.as_ref().map(|runtime| u64::from(runtime.offsets.hchan_lock))
@@ -218,12 +226,7 @@ impl GoBinary {
 
     /// Where its runtime keeps the list of all goroutines.
     pub fn all_goroutines(&self) -> Result<AllGoroutines, GolangError> {
-        let start = self.function("runtime.allgadd");
-        let function = start.and_then(|start| self.table()?.lookup(start));
-        let length = |f: &pclntab::Function| usize::try_from(f.end - f.start).ok().filter(|length| *length <= MAX_ALLGADD);
-        let bytes = function.and_then(|f| self.elf.read(f.start, length(&f)?));
-        let code = function.zip(bytes).map(|(function, bytes)| flow::Code::decode(function.start, bytes));
-        let found = code.and_then(|code| allgs::find(&code));
+        let found = self.code_of("runtime.allgadd").and_then(|code| allgs::find(&code));
         found.ok_or_else(|| GolangError::Malformed("its list of goroutines was not found".to_owned()))
     }
 
@@ -278,6 +281,13 @@ impl GoBinary {
         let table = self.table()?;
         let same = table.functions().filter(|function| table.is_named(*function, name));
         same.max_by_key(|function| function.end - function.start).map(|function| function.start)
+    }
+
+    /// The code of the function of this name, if it is no longer than any that is asked for here.
+    fn code_of(&self, name: &str) -> Option<flow::Code> {
+        let function = self.table()?.lookup(self.function(name)?)?;
+        let length = usize::try_from(function.end.checked_sub(function.start)?).ok().filter(|length| *length <= MAX_ALLGADD)?;
+        Some(flow::Code::decode(function.start, self.elf.read(function.start, length)?))
     }
 
     fn runtime(&self) -> Result<&offsets::Runtime, GolangError> {

@@ -63,6 +63,16 @@ const SYSTEM_CALLS: [&str; 3] = ["runtime.reentersyscall", "runtime.entersyscall
 /// The compare-and-swap of a build without inlining (`runtime/internal/atomic` up to Go 1.22).
 const SWAP_FUNCTION: &str = "runtime/internal/atomic.(*Uint32).CompareAndSwap";
 const SWAP_FUNCTION_123: &str = "internal/runtime/atomic.(*Uint32).CompareAndSwap";
+/// Functions probed where they begin, and the registers that must still hold their arguments and g there.
+const ENTRIES: [(Hook, &str, u16); 4] = [
+    (Hook::Park, "runtime.gopark", 1 << RAX | 1 << RCX | 1 << RBX | 1 << R14),
+    (Hook::StopTheWorld, "runtime.stopTheWorldWithSema", 1 << RAX | 1 << R14),
+    (Hook::StartTheWorld, "runtime.startTheWorldWithSema", 1 << R14),
+    (Hook::GcCycle, "runtime.gcBgMarkStartWorkers", 1 << R14),
+];
+/// Functions whose calls must not have been folded into others: those that newproc1 was folded into have a birth, and a folded
+/// copy of the others would not be seen.
+const INLINED: [&str; 4] = ["runtime.newproc1", ENTRIES[1].1, ENTRIES[2].1, ENTRIES[3].1];
 /// Runs for every go statement, on the system stack.
 const GO_STATEMENT: &str = "runtime.newproc.func1";
 const DEBUGGER: &str = "runtime.debugCall";
@@ -106,7 +116,9 @@ pub fn plan(program: &Program<'_>, tier: Tier) -> Plan {
     let (mut casgstatus, newproc1) = (entries("runtime.casgstatus"), entries("runtime.newproc1"));
     casgstatus.extend(entries("runtime.casGToPreemptScan"));
     let mut search = Search { program, functions, casgstatus, newproc1, plan: Plan::default(), decoded: 0, unknown: 0 };
-    search.park();
+    for (hook, function, arguments) in ENTRIES {
+        search.entry(hook, function, arguments);
+    }
     search.calls_and_swaps();
     search.finish(tier)
 }
@@ -140,8 +152,9 @@ impl Search<'_> {
                 plan.missing.push(MissingHook { hook, reason: "no site was found".to_owned() });
             }
         }
+        let no_track = Hook::GC.iter().any(|hook| plan.missing.iter().any(|missing| missing.hook == *hook));
         let wanted = |hook: Hook| hook.tier() <= tier;
-        plan.sites.retain(|site| wanted(site.hook));
+        plan.sites.retain(|site| wanted(site.hook) && !(no_track && site.hook.is_optional()));
         plan.missing.retain(|missing| wanted(missing.hook));
         plan.sites.sort_by_key(|site| (site.address, site.hook));
         plan.sites.dedup_by_key(|site| (site.address, site.hook));
@@ -149,23 +162,25 @@ impl Search<'_> {
         self.plan
     }
 
-    /// The first cheap instruction of gopark past the stack check, with its arguments still in their registers.
-    fn park(&mut self) {
-        let named = self.functions.iter().filter(|f| f.name == "runtime.gopark");
+    /// The first cheap instruction of a function past the stack check, with its arguments still in their registers.
+    fn entry(&mut self, hook: Hook, function: &str, arguments: u16) {
+        if hook == Hook::StopTheWorld && self.program.minor < 21 {
+            return self.miss(hook, "Go before 1.21 does not say why it stops the world");
+        }
+        let named = self.functions.iter().filter(|f| f.name == function);
         let Some(named) = named.max_by_key(|f| f.function.end - f.function.start).cloned() else {
-            return self.miss(Hook::Park, "the binary has no runtime.gopark");
+            return self.miss(hook, &format!("the binary has no {function}"));
         };
-        let Some(code) = self.decode(&named) else { return self.miss(Hook::Park, "runtime.gopark cannot be read") };
+        let Some(code) = self.decode(&named) else { return self.miss(hook, &format!("{function} cannot be read")) };
         let check = code.instructions.iter().take(8).position(|i| i.code().is_jcc_short_or_near());
         let first = check.map_or(0, |index| index + 1);
         // Since Go 1.21 this is `push rbp`, the first instruction of all; before, a frame is made without one.
         let (mut framed, mut moved) = (false, false);
-        let arguments: u16 = 1 << RAX | 1 << RCX | 1 << RBX | 1 << R14;
         for index in 0..code.instructions.len().min(MAX_DISTANCE) {
             // Between the move of the stack pointer and the new frame pointer, the caller is at neither.
             if index >= first && code.is_emulated(index) && moved == framed {
-                self.add(Hook::Park, &named, &code, index, R14, None, "");
-                return self.plan.sites.iter_mut().filter(|site| site.hook == Hook::Park).for_each(|site| site.framed = framed);
+                self.add(hook, &named, &code, index, R14, None, "");
+                return self.plan.sites.iter_mut().filter(|site| site.hook == hook).for_each(|site| site.framed = framed);
             }
             let written = code.effects.get(index).map_or(0, |effect| effect.written());
             framed |= written & 1 << RBP != 0;
@@ -174,7 +189,7 @@ impl Search<'_> {
                 break;
             }
         }
-        self.miss(Hook::Park, "runtime.gopark has no instruction that is cheap to probe and still has its arguments");
+        self.miss(hook, &format!("{function} has no instruction that is cheap to probe and still has its arguments"));
     }
 
     fn calls_and_swaps(&mut self) {
@@ -196,10 +211,12 @@ impl Search<'_> {
                 self.miss(Hook::Wake, "there is more code than is searched");
                 break;
             }
-            let Program { elf, table, gofunc, .. } = *self.program;
-            let newborn = symbol::inlines(elf, table, gofunc, named.function, "runtime.newproc1", &mut left);
+            let [newborn, gc @ ..] = self.inlined(&named, &mut left);
             let calls = self.calls_any(&named, bytes);
             let swaps = bytes.windows(2).any(|pair| pair == [0x0f, 0xb1]) && !OTHER_SWAPS.contains(&named.name.as_str());
+            for (hook, _) in Hook::GC.into_iter().zip(gc).filter(|(_, inlined)| *inlined) {
+                self.miss(hook, &format!("its function is inlined into {}", named.name));
+            }
             if !(calls || swaps || newborn) {
                 continue;
             }
@@ -218,6 +235,12 @@ impl Search<'_> {
         if self.plan.count(Hook::ParkAbort) == 0 {
             self.miss(Hook::ParkAbort, "no transition from waiting to runnable was found in runtime.park_m");
         }
+    }
+
+    /// Which of [`INLINED`] were inlined into a function.
+    fn inlined(&self, named: &Named, left: &mut u32) -> [bool; INLINED.len()] {
+        let Program { elf, table, gofunc, .. } = *self.program;
+        symbol::inlines(elf, table, gofunc, named.function, INLINED, left)
     }
 
     fn transitions(&mut self, named: &Named, code: &Code, newborn: bool) {

@@ -43,12 +43,26 @@ pub fn frames(elf: &Elf, table: Pclntab<'_>, gofunc: Option<u64>, address: u64) 
     frames
 }
 
-/// Whether the compiler folded a call of `name` into `function`. Takes what it looks at from `left`; false where nothing is left.
-pub fn inlines(elf: &Elf, table: Pclntab<'_>, gofunc: Option<u64>, function: Function, name: &str, left: &mut u32) -> bool {
-    let Some(tree) = gofunc.and_then(|gofunc| InlineTree::of(elf, table, gofunc, function)) else { return false };
+/// Which of these functions the compiler folded a call of into `function`. Takes what it looks at from `left`; none where nothing is left.
+pub fn inlines<const N: usize>(
+    elf: &Elf,
+    table: Pclntab<'_>,
+    gofunc: Option<u64>,
+    function: Function,
+    names: [&str; N],
+    left: &mut u32,
+) -> [bool; N] {
+    let mut found = [false; N];
+    let Some(tree) = gofunc.and_then(|gofunc| InlineTree::of(elf, table, gofunc, function)) else { return found };
     let last = table.pcdata_max(function, PCDATA_TREE_INDEX, left).unwrap_or(-1);
-    (0..=last.min(MAX_CALLS)).any(|index| {
+    for call in (0..=last.min(MAX_CALLS)).filter_map(|index| tree.call(index)) {
         *left = left.saturating_sub(1);
-        *left > 0 && tree.call(index).is_some_and(|call| table.name_is(call.name, name))
-    })
+        if *left == 0 {
+            break;
+        }
+        for (name, found) in names.iter().zip(&mut found) {
+            *found |= table.name_is(call.name, name);
+        }
+    }
+    found
 }

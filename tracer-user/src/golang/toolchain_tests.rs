@@ -129,6 +129,8 @@ fn check_plan(binary: &GoBinary, label: &str) {
         let part: Vec<_> = whole.sites.iter().filter(|site| site.hook.tier() <= tier).cloned().collect();
         assert!(plan.complete() && plan.sites == part, "{label} {tier:?}");
     }
+    assert_eq!(whole.without_gc(), None, "{label}");
+    assert!(Hook::GC.iter().all(|hook| whole.count(*hook) == 1), "{label}");
     assert_eq!(binary.plan(Tier::T0), Plan::default());
 }
 
@@ -164,7 +166,9 @@ fn plan_and_symbols() {
             assert_eq!(binary.is_pie(), flags.contains(&"-buildmode=pie"), "{label}");
             assert_eq!(binary.module(), "example.com/traced", "{label}");
             assert!(binary.build_id().is_some_and(|id| id.len() >= 20), "{label}");
-            assert_eq!(binary.layout().unwrap().valid, 1, "{label}");
+            let layout = binary.layout().unwrap();
+            assert_eq!((layout.valid, layout.g_tls), (1, -8), "{label}");
+            assert!(binary.stw_reasons().contains(&"read mem stats"), "{label}");
             assert!(binary.hchan_lock().is_some() && binary.wait_reasons().len() > 20, "{label}");
             assert_eq!(binary.version_from_code().as_ref(), Some(binary.version()), "{label}");
             let all = binary.all_goroutines().unwrap();

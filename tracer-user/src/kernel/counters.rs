@@ -26,6 +26,7 @@ pub fn read(
         no_scratch: sum(counters::NO_SCRATCH)?,
         faults: sum(counters::FAULTS)?,
         processes_refused: sum(counters::PROCESSES_REFUSED)?,
+        ticks: sum(counters::TICKS)?,
         ..Counters::default()
     };
     for kind in Kind::ALL {
@@ -47,6 +48,7 @@ fn is_hit(kind: Kind) -> bool {
     use Kind::*;
     match kind {
         GoroutineBirth | GoroutinePark | GoroutineParkAbort | GoroutineWake | GoroutineExit | GoroutineTransition => true,
-        Stack | ProcessImage | ProcessFork | ProcessExec | ProcessExit | ProcessMet => false,
+        StopTheWorld | StartTheWorld | GcCycleStart => true,
+        Stack | ProcessImage | ProcessFork | ProcessExec | ProcessExit | ProcessMet | OnCpuSample => false,
     }
 }

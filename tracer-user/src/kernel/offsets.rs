@@ -28,6 +28,7 @@ pub fn kernel_layout() -> Result<KernelLayout, KernelError> {
         signal_live: of("signal_struct", "live")?,
         mm_arg_start: of("mm_struct", "arg_start")?,
         mm_arg_end: of("mm_struct", "arg_end")?,
+        task_fsbase: of("task_struct", "thread")? + of("thread_struct", "fsbase")?,
         spawner_tid: 0,
     })
 }

@@ -11,9 +11,11 @@ use aya::{
     Btf, Ebpf, EbpfLoader, include_bytes_aligned,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::{
-        BtfTracePoint, UProbe,
+        BtfTracePoint, PerfEvent, UProbe,
+        perf_event::{PerfEventConfig, PerfEventLink, PerfEventScope, SamplePolicy, SoftwareEvent},
         uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope},
     },
+    util::online_cpus,
 };
 use aya_log::EbpfLogger;
 use rustc_hash::FxHashMap;
@@ -37,8 +39,22 @@ use crate::{
 static OBJECT: &[u8] = include_bytes_aligned!("../../../tracer-ebpf/prebuilt/lifetrace.bpf.o");
 
 const TRACEPOINTS: [&str; 3] = ["sched_process_fork", "sched_process_exec", "sched_process_exit"];
-const PROBES: [&str; 9] =
-    ["go_newproc1", "go_gopark", "go_park_m", "go_ready", "go_gdestroy", "go_execute", "go_entersyscall", "go_gosched", "empty"];
+const PROBES: [&str; 12] = [
+    "go_newproc1",
+    "go_gopark",
+    "go_park_m",
+    "go_ready",
+    "go_gdestroy",
+    "go_execute",
+    "go_entersyscall",
+    "go_gosched",
+    "go_stop_world",
+    "go_start_world",
+    "go_gc_cycle",
+    "empty",
+];
+/// Serves the sampling clock.
+const SAMPLER: &str = "cpu_clock";
 
 /// `BPF_NOEXIST` of `linux/bpf.h`: only if there is no such entry.
 const BPF_NOEXIST: u64 = 1;
@@ -81,6 +97,8 @@ pub struct Session {
     /// `None` on kernels before 6.6, where every probe has a link of its own.
     multi: Option<MultiPrograms>,
     links: FxHashMap<BinaryId, Vec<Link>>,
+    /// The sampling clock of each CPU.
+    clocks: Vec<PerfEventLink>,
     counters: PerCpuArray<MapData, u64>,
     layouts: Array<MapData, Pod<GoLayout>>,
     kernel: Array<MapData, Pod<KernelLayout>>,
@@ -130,6 +148,7 @@ impl Session {
             followed_fd,
             adoption: Array::try_from(take(&mut ebpf, "ADOPTION")?).map_err(KernelError::map("ADOPTION"))?,
             links: FxHashMap::default(),
+            clocks: Vec::new(),
             kernel_layout,
             multi,
             ebpf,
@@ -245,6 +264,32 @@ impl Session {
         Ok(Link(Held::One(link)))
     }
 
+    /// Samples every CPU so often a second, by its software clock; returns how many CPUs that are. Loads the sampler, so a
+    /// kernel that refuses it loses nothing else.
+    pub fn sample_cpus(&mut self, hz: u32) -> Result<u32, KernelError> {
+        let program = self.ebpf.program_mut(SAMPLER).ok_or(KernelError::Missing(SAMPLER))?;
+        let program: &mut PerfEvent = program.try_into().map_err(KernelError::program(SAMPLER, "used"))?;
+        program.load().map_err(KernelError::program(SAMPLER, "loaded"))?;
+        let cpus = online_cpus().map_err(|(_, source)| KernelError::Io { what: "the list of CPUs", source })?;
+        let clock = PerfEventConfig::Software(SoftwareEvent::CpuClock);
+        let period = SamplePolicy::Period(1_000_000_000 / u64::from(hz.max(1)));
+        let mut clocks = Vec::with_capacity(cpus.len());
+        for cpu in cpus {
+            let link = program
+                .attach(clock, PerfEventScope::AllProcessesOneCpu { cpu }, period, false)
+                .map_err(KernelError::program(SAMPLER, "attached"))?;
+            clocks.push(program.take_link(link).map_err(KernelError::program(SAMPLER, "attached"))?);
+        }
+        self.clocks = clocks;
+        Ok(self.clocks.len() as u32)
+    }
+
+    /// Stops the sampling clock; on how many CPUs it ran, if it did.
+    pub fn stop_sampling(&mut self) -> Option<u32> {
+        let clocks = std::mem::take(&mut self.clocks);
+        (!clocks.is_empty()).then_some(clocks.len() as u32)
+    }
+
     /// Every counter of the BPF side, now.
     pub fn counters(&self, ring: &Ring) -> Result<Counters, KernelError> {
         counters::read(&self.counters, ring.delivered(), ktime_now())
@@ -328,5 +373,8 @@ fn program_of(hook: Hook) -> &'static str {
             Syscall => "go_entersyscall",
             Yield | Preempt | CoroutineStop => "go_gosched",
         },
+        Hook::StopTheWorld => "go_stop_world",
+        Hook::StartTheWorld => "go_start_world",
+        Hook::GcCycle => "go_gc_cycle",
     }
 }

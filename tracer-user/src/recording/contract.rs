@@ -56,6 +56,9 @@ pub struct Binary {
     /// Every change of a goroutine's state is recorded (T3), not its parks and wakes alone.
     #[serde(default)]
     pub scheduling: bool,
+    /// Reasons of this Go version to stop the world, by number; empty where nobody read them.
+    #[serde(default)]
+    pub stw_reasons: Vec<String>,
 }
 
 /// Where the offsets into a Go runtime's structures come from, best first.
@@ -166,9 +169,12 @@ pub struct CodeEntry {
     pub use_as: CodeUse,
     /// Innermost first: inlined functions, then the function that holds the code. Empty if unknown.
     pub frames: Vec<Frame>,
+    /// At this address the function has no frame: its return address is on top of the stack.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub frameless: bool,
 }
 
-/// What an address stands for: a return address is looked up one byte before, an entry as it is.
+/// What an address stands for: a return address is looked up one byte before; an entry, or an interrupted instruction, as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum CodeUse {
     Return,
@@ -193,6 +199,8 @@ pub enum Note {
     Unprobed { at: KtimeNs, tgid: Tgid, exe: String, reason: String },
     /// The probes are taken away from here on, one program after the other: later events are not all there, and tell nothing.
     Detaching { at: KtimeNs },
+    /// From here on each CPU is sampled so often a second; 0: no more.
+    Sampling { at: KtimeNs, hz: u32, cpus: u32 },
     /// Free text for people.
     Warning { at: KtimeNs, text: String },
 }
@@ -217,6 +225,9 @@ pub struct Counters {
     pub faults: u64,
     /// Processes not followed because the table was full.
     pub processes_refused: u64,
+    /// Ticks of the sampling clock on all CPUs, whatever these ran.
+    #[serde(default)]
+    pub ticks: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -95,7 +95,7 @@ impl Stacks<'_> {
         }
         let stack = self.snapshot.found.stacks.get(index as usize)?;
         let pcs = self.above_gopark(stack);
-        let hash = pcs.iter().fold(hash_start(self.of.binary_id.0), |hash, pc| hash_add(hash, *pc));
+        let hash = pcs.iter().fold(hash_start(self.of.binary_id.0, 0), |hash, pc| hash_add(hash, *pc));
         let id = StackId(hash_end(hash));
         self.ids.insert(index, id);
         if self.sent.insert(id) {

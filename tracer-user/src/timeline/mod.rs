@@ -11,6 +11,7 @@ use crate::{
     clock::KtimeNs,
     correlate::{
         Life, LifeEnd, Sink, Span, SpanState,
+        gc::{Cycle, Pause},
         goroutine::Who,
         process::{ImageId, ProcessId},
         replay::Replayed,
@@ -19,21 +20,24 @@ use crate::{
     recording::contract::Tier,
 };
 
+pub mod gc;
 pub mod human;
 pub mod write;
 
-/// What a timeline is about, as people write it: `go:17`, `go:17@4242`, `pid:4242`, `tid:4243`.
+/// What a timeline is about, as people write it: `go:17`, `go:17@4242`, `pid:4242`, `tid:4243`, `gc:4242`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Id {
     Goroutine(Goid, Option<Tgid>),
     Process(Tgid),
     Thread(Tid),
+    /// The Go runtime of a process: its collector's cycles, and its pauses.
+    Runtime(Tgid),
 }
 
 /// Why an id names nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
-    #[error("{0:?} is no id: write go:GOID, go:GOID@TGID or pid:TGID")]
+    #[error("{0:?} is no id: write go:GOID, go:GOID@TGID, pid:TGID or gc:TGID")]
     Syntax(String),
     #[error("this recording has no {0}")]
     Unknown(Id),
@@ -57,6 +61,7 @@ impl FromStr for Id {
             }),
             ("pid", rest) => Some(Self::Process(Tgid(number(rest)?))),
             ("tid", rest) => Some(Self::Thread(Tid(number(rest)?))),
+            ("gc", rest) => Some(Self::Runtime(Tgid(number(rest)?))),
             _ => None,
         };
         parse().ok_or_else(|| IdError::Syntax(text.to_owned()))
@@ -70,6 +75,7 @@ impl fmt::Display for Id {
             Self::Goroutine(goid, Some(tgid)) => write!(f, "go:{goid}@{tgid}"),
             Self::Process(tgid) => write!(f, "pid:{tgid}"),
             Self::Thread(tid) => write!(f, "tid:{tid}"),
+            Self::Runtime(tgid) => write!(f, "gc:{tgid}"),
         }
     }
 }
@@ -89,6 +95,7 @@ pub struct Collector {
     only: Option<Goid>,
     open: FxHashMap<(ImageId, Goid), Vec<Span>>,
     closed: Vec<GoroutineLine>,
+    tracks: gc::Tracks,
 }
 
 impl Collector {
@@ -119,6 +126,14 @@ impl Sink for Collector {
             self.closed.push(GoroutineLine { who: *who, life: *life, spans });
         }
     }
+
+    fn pause(&mut self, image: ImageId, pause: &Pause) {
+        self.tracks.pause(image, pause);
+    }
+
+    fn cycle(&mut self, image: ImageId, cycle: &Cycle) {
+        self.tracks.cycle(image, cycle);
+    }
 }
 
 /// The processes and goroutines to show, in order.
@@ -127,6 +142,8 @@ pub struct Timeline<'a> {
     pub processes: Vec<ProcessId>,
     /// By process, image and goid.
     pub goroutines: Vec<GoroutineLine>,
+    /// By image.
+    pub tracks: gc::Tracks,
     lost: Vec<(KtimeNs, KtimeNs)>,
 }
 
@@ -180,7 +197,7 @@ impl<'a> Timeline<'a> {
     pub fn new(replayed: &'a Replayed, collector: Collector, id: Option<Id>) -> Result<Self, IdError> {
         let all = replayed.engine.processes();
         let tgid_of = |line: &GoroutineLine| all.of_image(line.who.image).tgid;
-        let mut goroutines = collector.closed;
+        let (mut goroutines, mut tracks) = (collector.closed, collector.tracks);
         goroutines.sort_by_key(|line| (tgid_of(line), line.who.image, line.who.goid, line.who.since));
         let mut processes: Vec<ProcessId> = all.processes().map(|(process, _)| process).collect();
         match id {
@@ -189,12 +206,21 @@ impl<'a> Timeline<'a> {
             Some(id @ Id::Process(tgid)) => {
                 processes.retain(|process| all.process(*process).tgid == tgid);
                 goroutines.retain(|line| tgid_of(line) == tgid);
+                tracks.retain(replayed, tgid);
                 if processes.is_empty() {
+                    return Err(IdError::Unknown(id));
+                }
+            }
+            Some(id @ Id::Runtime(tgid)) => {
+                processes.clear();
+                goroutines.clear();
+                if !tracks.retain(replayed, tgid) {
                     return Err(IdError::Unknown(id));
                 }
             }
             Some(id @ Id::Goroutine(_, tgid)) => {
                 processes.clear();
+                tracks.clear();
                 goroutines.retain(|line| tgid.is_none_or(|tgid| tgid == tgid_of(line)));
                 let mut candidates: Vec<Tgid> = goroutines.iter().map(tgid_of).collect();
                 candidates.dedup();
@@ -206,7 +232,7 @@ impl<'a> Timeline<'a> {
             }
         }
         processes.sort_by_key(|process| (all.process(*process).tgid, *process));
-        Ok(Self { replayed, processes, goroutines, lost: replayed.lost_intervals() })
+        Ok(Self { replayed, processes, goroutines, tracks, lost: replayed.lost_intervals() })
     }
 
     /// The lines of one goroutine, by start.

@@ -16,7 +16,7 @@ use crate::{
     symbolize::{Symbolizer, label},
 };
 
-use super::{GoroutineLine, Row, Timeline, human};
+use super::{GoroutineLine, Row, Timeline, gc, human};
 
 /// One line of JSON. The fields are a contract (docs: "timeline").
 #[derive(Serialize)]
@@ -48,7 +48,7 @@ impl<'a> Writer<'a> {
         Self { timeline, replayed, symbols: Symbolizer::new(replayed), stacks: FxHashMap::default() }
     }
 
-    /// JSON lines: each process, then its goroutines by id, each by time.
+    /// JSON lines: each process, what its runtime did, then its goroutines by id, each by time.
     pub fn jsonl(&mut self, out: &mut impl Write) -> io::Result<()> {
         let timeline = self.timeline;
         for process in &timeline.processes {
@@ -58,6 +58,7 @@ impl<'a> Writer<'a> {
                 self.json_row(out, (&id, tgid.0, None), &row)?;
             }
         }
+        gc::jsonl(&timeline.tracks, self.replayed, out)?;
         for line in &timeline.goroutines {
             let tgid = self.replayed.engine.processes().of_image(line.who.image).tgid;
             let id = format!("go:{}", line.who.goid);
@@ -111,6 +112,7 @@ impl<'a> Writer<'a> {
             }
             self.text_rows(out, None, &timeline.process_rows(*id))?;
         }
+        gc::text(&timeline.tracks, self.replayed, out)?;
         for line in &timeline.goroutines {
             self.text_header(out, line)?;
             self.text_rows(out, Some(line.who.image), &timeline.rows(line))?;

@@ -16,6 +16,7 @@ mod damage;
 mod outputs;
 mod program;
 mod properties;
+mod runtime;
 mod scheduling;
 
 fn open(bytes: &[u8]) -> Recording<&[u8]> {

@@ -25,6 +25,7 @@ fn report_contract() {
           "to_ns": 10000000
         }
       ],
+      "cpu": null,
       "depths": [
         {
           "blocked": {
@@ -59,6 +60,20 @@ fn report_contract() {
       ],
       "duration_ns": 20000000,
       "findings": [],
+      "gc": [
+        {
+          "cycles": 0,
+          "partial": 0,
+          "pauses": {
+            "by_reason": {},
+            "count": 0,
+            "total_ns": 0,
+            "unended": 0
+          },
+          "tgid": 1000,
+          "total_ns": 0
+        }
+      ],
       "goroutines": {
         "alive": 2,
         "born": 3,
@@ -143,6 +158,7 @@ fn report_contract() {
             "line": 12
           },
           "exited": 1,
+          "oncpu_ns": null,
           "preexisting": 0,
           "runnable": null,
           "runnable_ns": null,
@@ -171,6 +187,7 @@ fn report_contract() {
             "line": 360
           },
           "exited": 0,
+          "oncpu_ns": null,
           "preexisting": 0,
           "runnable": null,
           "runnable_ns": null,
@@ -201,6 +218,7 @@ fn report_contract() {
             "line": 214
           },
           "exited": 0,
+          "oncpu_ns": null,
           "preexisting": 0,
           "runnable": null,
           "runnable_ns": null,

@@ -5,7 +5,7 @@ use std::path::Path;
 use tracer_user::{
     clock::{ClockTie, KtimeNs, WallTime},
     decode::encode,
-    event::{Event, Transition, What},
+    event::{Event, Runner, Top, Transition, What},
     id::{Address, BinaryId, Goid, SiteId, StackId, Tgid, Tid},
     recording::{
         contract::{Binary, Code, CodeEntry, CodeUse, Counters, End, Frame, KindCount, Lost, Meta, Note, Site, Tier},
@@ -33,6 +33,10 @@ const IN_WORKER: u64 = 0x5010;
 const IN_MAIN: u64 = 0x5020;
 const GOEXIT: u64 = 0x5030;
 const NEWPROC: u64 = 0x5040;
+const LEAF: u64 = 0x6000;
+const IN_SCHEDULE: u64 = 0x6010;
+const STOP: u64 = 0x7000;
+const START: u64 = 0x7100;
 
 /// Records of a session, in the order in which they arrive.
 #[derive(Clone, Default)]
@@ -42,6 +46,8 @@ pub struct Scene {
     pub tier: Option<Tier>,
     pub lost: Vec<Lost>,
     pub unended: bool,
+    /// The CPUs were sampled a hundred times a second.
+    pub sampled: bool,
 }
 
 impl Scene {
@@ -125,8 +131,8 @@ impl Scene {
         let creation = pcs(&[NEWPROC, GO_WORKER, IN_MAIN, GOEXIT]);
         let blocking = pcs(&[RECV, IN_WORKER, GOEXIT]);
         self.start(1_000, tgid, &["./shop", "--workers", "2"])
-            .event(1_201, 0, tgid, Some(0), What::Stack { id: StackId(8), pcs: creation, truncated: false })
-            .event(1_202, 0, tgid, Some(0), What::Stack { id: StackId(9), pcs: blocking, truncated: false })
+            .event(1_201, 0, tgid, Some(0), What::Stack { id: StackId(8), pcs: creation, truncated: false, top: Top::Return })
+            .event(1_202, 0, tgid, Some(0), What::Stack { id: StackId(9), pcs: blocking, truncated: false, top: Top::Return })
             .birth(1_300, tgid, 1, 0, (GO_MAIN, MAIN))
             .birth(1_400, tgid, 2, 1, (GO_SWEEP, SWEEP))
             .park(1_500, tgid, 2, 3)
@@ -155,9 +161,15 @@ impl Scene {
                 0,
                 tgid,
                 Some(0),
-                What::Stack { id: StackId(8), pcs: pcs(&[NEWPROC, GO_WORKER, IN_MAIN]), truncated: false },
+                What::Stack { id: StackId(8), pcs: pcs(&[NEWPROC, GO_WORKER, IN_MAIN]), truncated: false, top: Top::Return },
             )
-            .event(1_202, 0, tgid, Some(0), What::Stack { id: StackId(9), pcs: pcs(&[RECV, IN_WORKER]), truncated: false })
+            .event(
+                1_202,
+                0,
+                tgid,
+                Some(0),
+                What::Stack { id: StackId(9), pcs: pcs(&[RECV, IN_WORKER]), truncated: false, top: Top::Return },
+            )
             .birth(1_300, tgid, 1, 0, (GO_MAIN, MAIN))
             .step(1_310, 0, tgid, 1, Run)
             .birth(2_000, tgid, 17, 1, (GO_WORKER, WORKER))
@@ -193,6 +205,49 @@ impl Scene {
         self
     }
 
+    /// What the runtime of the shop does besides: a cycle whose second pause is long, a pause of another reason, one that does
+    /// not end. Worker 18 is woken in the long one.
+    pub fn collector(&mut self, tgid: u32) -> &mut Self {
+        let stop = |goid, reason| What::StopTheWorld { goid: Some(Goid(goid)), reason };
+        let start = |goid| What::StartTheWorld { goid: Some(Goid(goid)) };
+        self.event(6_000, 0, tgid, Some(3), What::GcCycleStart { goid: Some(Goid(1)) })
+            .event(6_010, 0, tgid, Some(3), stop(1, 2))
+            .event(6_040, 0, tgid, Some(4), start(1))
+            .event(7_000, 0, tgid, Some(3), stop(2, 1))
+            .wake(7_200, tgid, 18, 0)
+            .event(9_000, 0, tgid, Some(4), start(2))
+            .park(9_100, tgid, 18, 2)
+            .event(9_200, 0, tgid, Some(3), stop(1, 200))
+            .event(9_205, 0, tgid, Some(4), start(1))
+            .event(9_900, 0, tgid, Some(3), stop(1, 0))
+    }
+
+    /// Samples of worker 18, of nobody, of somebody unknown, and of the kernel at a probe.
+    pub fn samples(&mut self, tgid: u32) -> &mut Self {
+        self.sampled = true;
+        let stack = |id, pcs: &[u64], top| What::Stack {
+            id: StackId(id),
+            pcs: pcs.iter().map(|pc| Address(BIAS + pc)).collect(),
+            truncated: false,
+            top,
+        };
+        let sample = |runner, stack: u64, in_kernel| What::OnCpuSample {
+            runner,
+            stack: (stack != 0).then_some(StackId(stack)),
+            in_kernel,
+            period_ns: 10_000_000,
+        };
+        let worker = Runner::Goroutine(Goid(18));
+        self.event(9_110, 1, tgid, Some(0), stack(20, &[LEAF, IN_WORKER, GOEXIT], Top::InstructionAndWord))
+            .event(9_111, 1, tgid, Some(0), sample(worker, 20, false))
+            .event(9_112, 1, tgid, Some(0), sample(worker, 20, true))
+            .event(9_113, 1, tgid, Some(0), stack(21, &[IN_SCHEDULE, GOEXIT], Top::Instruction))
+            .event(9_114, 1, tgid, Some(0), sample(Runner::Nobody, 21, false))
+            .event(9_115, 1, tgid, Some(0), sample(Runner::Unknown, 0, true))
+            .event(9_116, 1, tgid, Some(0), stack(22, &[GOPARK + 1, IN_WORKER], Top::Instruction))
+            .event(9_117, 1, tgid, Some(0), sample(worker, 22, true))
+    }
+
     pub fn meta(&self) -> Meta {
         Meta {
             lifetrace: "0.1.0".into(),
@@ -213,6 +268,10 @@ impl Scene {
         writer.binary(&binary(self.tier >= Some(Tier::T3))).unwrap();
         let tier = self.tier.unwrap_or(Tier::T2);
         writer.note(&Note::Coverage { at: KtimeNs(ZERO + MS / 2), binary: BinaryId(1), tier }).unwrap();
+        if self.sampled {
+            writer.note(&Note::Sampling { at: KtimeNs(ZERO), hz: 100, cpus: 2 }).unwrap();
+            writer.note(&Note::Sampling { at: KtimeNs(ZERO + 15 * MS), hz: 0, cpus: 2 }).unwrap();
+        }
         for events in self.events.chunks(7) {
             let mut framed = Vec::new();
             events.iter().for_each(|event| frame_record(&mut framed, &encode(event)));
@@ -247,17 +306,21 @@ fn binary(scheduling: bool) -> Binary {
             site(0, "runtime.gopark", GOPARK),
             site(1, "runtime.ready", READY),
             site(2, "runtime.newcoro.func1", NEWCORO),
+            site(3, "runtime.stopTheWorldWithSema", STOP),
+            site(4, "runtime.startTheWorldWithSema", START),
         ],
         wait_reasons: ["", "sleep", "chan receive", "GC sweep wait", "coroutine"].map(str::to_owned).to_vec(),
         hchan_lock: Some(0x58),
         offsets: None,
         scheduling,
+        stw_reasons: ["unknown", "GC mark termination", "GC sweep termination"].map(str::to_owned).to_vec(),
     }
 }
 
 fn code() -> Code {
     let frame = |function: &str, file: &str, line| Frame { function: function.into(), file: file.into(), line };
-    let entry = |address, use_as, frame| CodeEntry { address: Address(address), use_as, frames: vec![frame] };
+    let entry =
+        |address, use_as, frame| CodeEntry { address: Address(address), use_as, frames: vec![frame], frameless: address == LEAF };
     let (chan, main) = ("runtime/chan.go", "shop/main.go");
     Code {
         binary: BinaryId(1),
@@ -272,6 +335,8 @@ fn code() -> Code {
             entry(IN_WORKER, CodeUse::Return, frame("main.worker", main, 33)),
             entry(IN_MAIN, CodeUse::Return, frame("main.main", main, 21)),
             entry(GOEXIT, CodeUse::Return, frame("runtime.goexit", "runtime/asm_amd64.s", 1700)),
+            entry(LEAF, CodeUse::Entry, frame("main.hash", main, 50)),
+            entry(IN_SCHEDULE, CodeUse::Entry, frame("runtime.schedule", "runtime/proc.go", 4000)),
             entry(NEWPROC, CodeUse::Return, frame("runtime.newproc", "runtime/proc.go", 5078)),
         ],
     }

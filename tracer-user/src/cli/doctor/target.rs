@@ -140,7 +140,7 @@ fn tier(code: &GoBinary, tier: Tier) -> Ability {
         return Ability::no(what, missing.join("; "), instead);
     }
     let counts: Vec<String> =
-        Hook::ALL.into_iter().filter(|hook| plan.count(*hook) > 0).map(|hook| format!("{} {hook}", plan.count(hook))).collect();
+        Hook::all().filter(|hook| plan.count(*hook) > 0).map(|hook| format!("{} {hook}", plan.count(hook))).collect();
     let stepped = plan.sites.iter().filter(|site| !site.emulated).count();
     Ability {
         what,

@@ -155,7 +155,8 @@ impl Offsets {
             g_sched_bp: self.g_sched_bp,
             // The tier says it.
             scheduling: 0,
-            _pad: 0,
+            // A matter of the build: the binary's code tells.
+            g_tls: 0,
         }
     }
 }

@@ -1,0 +1,58 @@
+//! The track of the garbage collector, against what the runtime itself counted.
+
+use anyhow::{Context, Result};
+use lifetrace_tests::{
+    fixture,
+    lifetrace::Run,
+    scenario::{Need, alone},
+    truth::{self, Collected},
+};
+
+/// Check cycles and pauses by reason, and that the time of pauses is of the order that the runtime reports.
+#[test]
+fn cycles_and_pauses() -> Result<()> {
+    counted("T2")
+}
+
+/// Check the same where only births and deaths are traced.
+#[test]
+fn cycles_and_pauses_at_t1() -> Result<()> {
+    counted("T1")
+}
+
+fn counted(tier: &str) -> Result<()> {
+    alone(&[Need::Root], || {
+        let run = Run::of(fixture::go("collector")?).env("GOGC", "off").option("--tier").option(tier);
+        let (finished, recording) = run.finish()?;
+        let truth: Collected = truth::read(finished.expect_code(0)?.last_line())?;
+        let report = recording.report()?;
+        report.assert_nothing_lost();
+        let gc = report.gc.iter().find(|gc| gc.tgid == truth.pid).context("no track")?;
+        assert_eq!((gc.cycles, gc.partial, gc.pauses.unended), (truth.cycles, 0, 0), "{gc:?}");
+
+        let pauses = |reason: &str| gc.pauses.by_reason.get(reason).map_or(0, |pauses| pauses.count);
+        assert_eq!(pauses("GC sweep termination"), truth.cycles);
+        assert_eq!(pauses("read mem stats"), truth.read_mem_stats);
+        assert_eq!(pauses("GOMAXPROCS"), truth.gomaxprocs);
+        // Go may find work left when it has stopped the world to end a cycle, and stops it once more.
+        assert!(pauses("GC mark termination") >= truth.cycles, "{gc:?}");
+        assert_eq!(gc.pauses.by_reason.values().map(|pauses| pauses.count).sum::<u64>(), gc.pauses.count);
+
+        // The runtime counts starting the world in one of the two pauses of a cycle, and we what it does behind its count in the
+        // other: the figures differ, their order must not.
+        let of_cycles = |(name, _): &(&String, _)| name.starts_with("GC ");
+        let ours: u64 = gc.pauses.by_reason.iter().filter(of_cycles).map(|(_, pauses)| pauses.total_ns).sum();
+        assert!(ours >= truth.pause_total_ns / 4, "{ours} ns of pauses, the runtime counted {}", truth.pause_total_ns);
+        assert!(gc.total_ns >= ours && gc.total_ns <= report.duration_ns, "{gc:?}");
+
+        // Every pause of the collector lies in a cycle, and no other one does.
+        let lines = recording.timeline(Some(&format!("gc:{}", truth.pid)))?;
+        let cycles: Vec<_> = lines.iter().filter(|line| line.id == "gc").collect();
+        assert_eq!(cycles.len() as u64, truth.cycles);
+        for pause in lines.iter().filter(|line| line.id == "stw") {
+            let inside = cycles.iter().any(|cycle| cycle.start_ns <= pause.start_ns && pause.end_ns <= cycle.end_ns);
+            assert_eq!(inside, pause.reason.as_deref().is_some_and(|reason| reason.starts_with("GC ")), "{pause:?}");
+        }
+        Ok(())
+    })
+}
