@@ -79,12 +79,8 @@ pub struct RunArgs {
     /// Where to write the recording (mode 0600)
     #[arg(long, short, value_name = "REC", default_value = "lifetrace.rec")]
     pub output: PathBuf,
-    /// How much to follow: 1 births and deaths; 2 parks and wakes too; 3 scheduling and system calls as well
-    #[arg(long, value_enum, default_value_t = TierArg::T2, value_name = "TIER")]
-    pub tier: TierArg,
-    /// Sample what the CPUs do N times a second; 0 for not at all [default: 0, at T3 99]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10_000))]
-    pub cpu_hz: Option<u32>,
+    #[command(flatten)]
+    pub detail: DetailArgs,
     /// Run CMD as this user (default: who called sudo)
     #[arg(long, value_name = "NAME", conflicts_with = "as_root")]
     pub user: Option<String>,
@@ -105,13 +101,26 @@ pub struct RunArgs {
 /// Ticks a second of the sampling clock at T3: a prime-ish number, so that it does not beat with the program's own timers.
 const DEFAULT_CPU_HZ: u32 = 99;
 
-impl RunArgs {
+/// How much is followed.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct DetailArgs {
+    /// How much to follow: 1 births and deaths; 2 parks and wakes too; 3 scheduling and system calls as well
+    #[arg(long, value_enum, default_value_t = TierArg::T2, value_name = "TIER")]
+    pub tier: TierArg,
+    /// Sample what the CPUs do N times a second; 0 for not at all [default: 0, at T3 99]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    pub cpu_hz: Option<u32>,
+}
+
+impl DetailArgs {
     /// How often a second CPUs are sampled.
     pub fn cpu_hz(&self) -> u32 {
         let default = if Tier::from(self.tier) >= Tier::T3 { DEFAULT_CPU_HZ } else { 0 };
         self.cpu_hz.unwrap_or(default)
     }
+}
 
+impl RunArgs {
     /// The value of a test knob.
     pub fn knob(&self, name: &str) -> Option<u32> {
         self.knob.iter().rev().find(|(known, _)| known == name).map(|(_, value)| *value)
@@ -128,9 +137,8 @@ pub struct AttachArgs {
     /// End after this time: 30s, 5m, 1h 30m (default: at Ctrl-C, or when the process of --pid has ended)
     #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
     pub duration: Option<Duration>,
-    /// How much to follow: 1 births and deaths; 2 parks and wakes too
-    #[arg(long, value_enum, default_value_t = TierArg::T2, value_name = "TIER")]
-    pub tier: TierArg,
+    #[command(flatten)]
+    pub detail: DetailArgs,
 }
 
 /// What is attached to.

@@ -51,12 +51,18 @@ async fn record(args: &AttachArgs, global: Global, target: Target, identity: Opt
     if let Target::Cgroup(cgroup) = &target {
         session.adopt_cgroup(cgroup.id, cgroup.level).map_err(Failure::environment)?;
     }
-    let meta = Meta { target: Some(args.target.to_string()), ..meta(args.tier.into(), calibrated(&mut session)) };
+    let meta = Meta { target: Some(args.target.to_string()), ..meta(args.detail.tier.into(), calibrated(&mut session)) };
     let first = target.first(args)?;
     let writer = create(&args.output, &meta, identity)?;
-    let how =
-        How { tier: args.tier.into(), empty_probes: false, bad_layout: false, each_mount: false, adopt: target.adopt_others() };
+    let how = How {
+        tier: args.detail.tier.into(),
+        empty_probes: false,
+        bad_layout: false,
+        each_mount: false,
+        adopt: target.adopt_others(),
+    };
     let mut follower = Follower::new(session, Capture::start(writer)?, how)?;
+    follower.sample_cpus(args.detail.cpu_hz());
     let found = target.join(first, &mut follower);
     let mut recorder = Recorder::new(follower, ring);
     let reason = match found {
@@ -132,7 +138,7 @@ impl Target {
         };
         let analysed = File::open(&path)
             .map_err(anyhow::Error::from)
-            .and_then(|file| analyse(&file, args.tier.into()).map(|analysed| (file, analysed)));
+            .and_then(|file| analyse(&file, args.detail.tier.into()).map(|analysed| (file, analysed)));
         let cannot = |error: anyhow::Error| Failure::environment(error.context(format!("{} cannot be traced", path.display())));
         analysed.map(Some).map_err(cannot)
     }

@@ -61,10 +61,10 @@ async fn record(args: &RunArgs, global: Global, launch: Launch, output: &Path) -
     let hit_cost_ns = calibrated(&mut session);
     let meta = Meta {
         command: args.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
-        ..meta(args.tier.into(), hit_cost_ns)
+        ..meta(args.detail.tier.into(), hit_cost_ns)
     };
     // Everything that can be refused is refused before an older recording of that name is overwritten.
-    let own = Own::look_at(&launch.program, args.tier.into())?;
+    let own = Own::look_at(&launch.program, args.detail.tier.into())?;
     let writer = create(output, &meta, launch.identity.as_ref())?;
     let gate = match Gate::start(session.followed_fd()) {
         Ok(gate) => Some(gate),
@@ -74,7 +74,7 @@ async fn record(args: &RunArgs, global: Global, launch: Launch, output: &Path) -
         }
     };
     let how = How {
-        tier: args.tier.into(),
+        tier: args.detail.tier.into(),
         empty_probes: args.empty_probes,
         bad_layout: args.knob("bad-layout").is_some(),
         each_mount: args.knob("probe-each-mount").is_some(),
@@ -82,7 +82,7 @@ async fn record(args: &RunArgs, global: Global, launch: Launch, output: &Path) -
     };
     let mut follower = Follower::new(session, Capture::start(writer)?, how)?;
     let what = own.probe(&mut follower, gate.as_ref(), &launch.program)?;
-    follower.sample_cpus(args.cpu_hz());
+    follower.sample_cpus(args.detail.cpu_hz());
     let mut recorder = Recorder::new(follower, ring);
     let ended = recorder.follow_command(launch, gate, logger).await;
     let reason = if recorder.failed() { "write_error" } else { "exited" };
