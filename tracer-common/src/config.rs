@@ -58,7 +58,9 @@ pub struct GoLayout {
     pub g_gopc: u32,
     pub g_m: u32,
     pub m_curg: u32,
-    pub _pad: [u32; 2],
+    /// `g.waitreason` (a byte) and `m.waitlock`: what gopark was given, where it has stored it. `m_waitlock` 0: nobody knows.
+    pub g_waitreason: u32,
+    pub m_waitlock: u32,
 }
 assert_size!(GoLayout, 32);
 

@@ -124,15 +124,21 @@ pub fn of_caller(cookie: Cookie, pid_tgid: u64, stack_pointer: u64, frame_pointe
     id
 }
 
-/// The stack above the function whose frame record is at `frame_pointer`.
+/// The stack from a return address on, in the function whose frame record is at `frame_pointer`.
 #[inline(always)]
-pub fn above(cookie: Cookie, pid_tgid: u64, frame_pointer: u64) -> u64 {
+pub fn from(cookie: Cookie, pid_tgid: u64, return_address: u64, frame_pointer: u64) -> u64 {
     let Some(window) = Window::take() else {
         return 0;
     };
-    let id = walk(&window, cookie, pid_tgid, 0, frame_pointer);
+    let id = walk(&window, cookie, pid_tgid, return_address, frame_pointer);
     window.give_back();
     id
+}
+
+/// The stack above the function whose frame record is at `frame_pointer`.
+#[inline(always)]
+pub fn above(cookie: Cookie, pid_tgid: u64, frame_pointer: u64) -> u64 {
+    from(cookie, pid_tgid, 0, frame_pointer)
 }
 
 /// Follows the frame pointers and returns the stack's id, or 0 if nothing could be read. A stack not seen before is sent.

@@ -55,6 +55,8 @@ const COROUTINE_SWITCH: &str = "runtime.coroswitch_m";
 /// Runs for every go statement, on the system stack.
 const GO_STATEMENT: &str = "runtime.newproc.func1";
 const DEBUGGER: &str = "runtime.debugCall";
+const GOPARK: &str = "runtime.gopark";
+const INLINED_PARK: &str = "in an inlined gopark";
 
 /// What the scan reads.
 pub struct Program<'a> {
@@ -137,7 +139,7 @@ impl Search<'_> {
 
     /// The first cheap instruction of gopark past the stack check, with its arguments still in their registers.
     fn park(&mut self) {
-        let named = self.functions.iter().filter(|f| f.name == "runtime.gopark");
+        let named = self.functions.iter().filter(|f| f.name == GOPARK);
         let Some(named) = named.max_by_key(|f| f.function.end - f.function.start).cloned() else {
             return self.miss(Hook::Park, "the binary has no runtime.gopark");
         };
@@ -174,10 +176,14 @@ impl Search<'_> {
                 self.miss(Hook::Wake, "there is more code than is searched");
                 break;
             }
-            let newborn =
-                symbol::inlines(self.program.elf, self.program.table, self.program.gofunc, named.function, "runtime.newproc1");
+            let program = self.program;
+            let inlines = |name| symbol::inlines(program.elf, program.table, program.gofunc, named.function, name);
+            let newborn = inlines("runtime.newproc1");
             let calls = self.calls_any(&named, bytes);
             let swaps = bytes.windows(2).any(|pair| pair == [0x0f, 0xb1]) && !OTHER_SWAPS.contains(&named.name.as_str());
+            if named.name != GOPARK && inlines(GOPARK) {
+                self.inlined_park(&named);
+            }
             if !(calls || swaps || newborn) {
                 continue;
             }
@@ -195,6 +201,28 @@ impl Search<'_> {
         }
         if self.plan.count(Hook::ParkAbort) == 0 {
             self.miss(Hook::ParkAbort, "no transition from waiting to runnable was found in runtime.park_m");
+        }
+    }
+
+    /// Copies of gopark that profile-guided inlining put into this function: each ends with `mcall(park_m)`.
+    fn inlined_park(&mut self, named: &Named) {
+        let Some(code) = self.decode(named) else {
+            return self.miss(Hook::Park, &format!("{}, which holds a copy of gopark, is too large to be analysed", named.name));
+        };
+        let program = self.program;
+        let is_mcall = |target| program.table.lookup(target).is_some_and(|f| program.table.is_named(f, "runtime.mcall"));
+        let before = self.plan.count(Hook::Park);
+        for index in 0..code.instructions.len() {
+            let Some(call) = code.instructions.get(index).filter(|_| code.call_target(index).is_some_and(is_mcall)) else {
+                continue;
+            };
+            let frames = symbol::frames(program.elf, program.table, program.gofunc, call.ip());
+            if frames.iter().any(|frame| frame.function == GOPARK) {
+                self.add(Hook::Park, named, &code, index, R14, None, INLINED_PARK);
+            }
+        }
+        if self.plan.count(Hook::Park) == before {
+            self.miss(Hook::Park, &format!("{} holds a copy of gopark in which no call of mcall was found", named.name));
         }
     }
 
@@ -369,6 +397,7 @@ impl Search<'_> {
             emulated: code.is_emulated(index),
             register,
             needs_zf,
+            stored: note == INLINED_PARK,
             note: note.to_owned(),
         });
     }

@@ -30,7 +30,7 @@ use crate::{
 static OBJECT: &[u8] = include_bytes_aligned!("../../../tracer-ebpf/prebuilt/lifetrace.bpf.o");
 
 const TRACEPOINTS: [&str; 3] = ["sched_process_fork", "sched_process_exec", "sched_process_exit"];
-const PROBES: [&str; 6] = ["go_newproc1", "go_gopark", "go_park_m", "go_ready", "go_gdestroy", "empty"];
+const PROBES: [&str; 7] = ["go_newproc1", "go_gopark", "go_gopark_inlined", "go_park_m", "go_ready", "go_gdestroy", "empty"];
 
 /// Threads that close probes side by side.
 const CLOSERS: usize = 16;
@@ -159,7 +159,7 @@ impl Session {
                 Some(true) => 2,
             },
         };
-        let program = if target.empty { "empty" } else { program_of(site.hook) };
+        let program = if target.empty { "empty" } else { program_of(site) };
         self.attach_one(program, target.path, site.file_offset, cookie.to_u64(), UProbeScope::AllProcesses).map_err(|source| {
             match source {
                 KernelError::Program { source, .. } => KernelError::Attach {
@@ -234,11 +234,12 @@ fn duplicate(map: &Map) -> Result<OwnedFd, KernelError> {
     }
 }
 
-/// The program that serves a hook.
-fn program_of(hook: Hook) -> &'static str {
-    match hook {
+/// The program that serves a site.
+fn program_of(site: &HookSite) -> &'static str {
+    match site.hook {
         Hook::Birth => "go_newproc1",
         Hook::Exit => "go_gdestroy",
+        Hook::Park if site.stored => "go_gopark_inlined",
         Hook::Park => "go_gopark",
         Hook::ParkAbort => "go_park_m",
         Hook::Wake => "go_ready",
