@@ -90,8 +90,11 @@ pub struct GoLayout {
     pub scheduling: u32,
     /// Where a thread keeps its g, from the thread pointer (the FS base); 0 where that is not known.
     pub g_tls: i32,
+    /// `g.waitreason` (a byte) and `m.waitlock`: what gopark was given, where it has stored it. `m_waitlock` 0: nobody knows.
+    pub g_waitreason: u32,
+    pub m_waitlock: u32,
 }
-assert_size!(GoLayout, 40);
+assert_size!(GoLayout, 48);
 
 /// Byte offsets into the running kernel's structures, from its BTF.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -43,6 +43,9 @@ pub fn goid_of(g: u64, layout: &GoLayout) -> Option<u64> {
     read_user::<u64>(g + layout.g_goid as u64)
 }
 
+/// Length of a call with a relative target.
+const CALL_BYTES: u64 = 5;
+
 /// Neighbours in `struct g`: `parentGoid` (since Go 1.21), `gopc`, `ancestors`, `startpc`.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -93,6 +96,28 @@ pub fn park(ctx: &ProbeContext) {
         header.seq,
         GoroutinePark { header, goid, stack_id, lock: go_abi::arg1(ctx), wait_reason: go_abi::arg2(ctx) as u8, _pad: [0; 7] },
     );
+}
+
+/// A copy of gopark in its caller is about to call `mcall(park_m)`: what gopark is given has been stored, and the frame is that of
+/// the function that holds the copy.
+#[inline(always)]
+pub fn inlined_park(ctx: &ProbeContext) {
+    let Some(Hit { cookie, pid_tgid, layout }) = accept(ctx) else {
+        return;
+    };
+    let g = go_abi::current_g(ctx);
+    let Some(goid) = goid_of(g, layout) else {
+        return;
+    };
+    let wait_reason = read_user::<u8>(g + layout.g_waitreason as u64).unwrap_or(0);
+    let lock = match read_user::<u64>(g + layout.g_m as u64) {
+        Some(m) if m != 0 && layout.m_waitlock != 0 => read_user::<u64>(m + layout.m_waitlock as u64).unwrap_or(0),
+        _ => 0,
+    };
+    let return_address = go_abi::instruction_pointer(ctx) + CALL_BYTES;
+    let stack_id = stack::from(cookie, pid_tgid, return_address, go_abi::frame_pointer(ctx));
+    let header = emit::header(Kind::GoroutinePark, cookie.binary, cookie.site, pid_tgid);
+    emit::send(Kind::GoroutinePark, header.seq, GoroutinePark { header, goid, stack_id, lock, wait_reason, _pad: [0; 7] });
 }
 
 /// `park_m` is about to call `casgstatus(gp, _Gwaiting, _Grunnable)` because the unlock function returned false.

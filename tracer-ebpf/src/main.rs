@@ -53,6 +53,13 @@ mod programs {
         0
     }
 
+    /// In a copy of `runtime.gopark` that profile-guided inlining made, where it calls `mcall`.
+    #[uprobe]
+    fn go_gopark_inlined(ctx: ProbeContext) -> u32 {
+        goroutine::inlined_park(&ctx);
+        0
+    }
+
     /// In `runtime.park_m`, where the unlock function has said no.
     #[uprobe]
     fn go_park_m(ctx: ProbeContext) -> u32 {

@@ -11,7 +11,8 @@ pub enum Hook {
     Birth,
     /// A goroutine is about to become dead.
     Exit,
-    /// A goroutine enters `runtime.gopark`: at the site AX is the unlock function, BX its lock, CX the wait reason.
+    /// A goroutine enters `runtime.gopark`: at the site AX is the unlock function, BX its lock, CX the wait reason; or it leaves a
+    /// copy of it, where these are stored.
     Park,
     /// The unlock function refused: the goroutine that parked goes on.
     ParkAbort,
@@ -101,6 +102,8 @@ pub struct HookSite {
     pub needs_zf: Option<bool>,
     /// The function has begun its own frame at the site: RBP is no longer its caller's.
     pub framed: bool,
+    /// What the event is about is no more in registers: at a park, the reason is in `g.waitreason` and the lock in `m.waitlock`.
+    pub stored: bool,
     /// How it was found, where that is worth knowing.
     pub note: String,
 }

@@ -65,17 +65,19 @@ const SWAP_FUNCTION: &str = "runtime/internal/atomic.(*Uint32).CompareAndSwap";
 const SWAP_FUNCTION_123: &str = "internal/runtime/atomic.(*Uint32).CompareAndSwap";
 /// Functions probed where they begin, and the registers that must still hold their arguments and g there.
 const ENTRIES: [(Hook, &str, u16); 4] = [
-    (Hook::Park, "runtime.gopark", 1 << RAX | 1 << RCX | 1 << RBX | 1 << R14),
+    (Hook::Park, GOPARK, 1 << RAX | 1 << RCX | 1 << RBX | 1 << R14),
     (Hook::StopTheWorld, "runtime.stopTheWorldWithSema", 1 << RAX | 1 << R14),
     (Hook::StartTheWorld, "runtime.startTheWorldWithSema", 1 << R14),
     (Hook::GcCycle, "runtime.gcBgMarkStartWorkers", 1 << R14),
 ];
-/// Functions whose calls must not have been folded into others: those that newproc1 was folded into have a birth, and a folded
-/// copy of the others would not be seen.
-const INLINED: [&str; 4] = ["runtime.newproc1", ENTRIES[1].1, ENTRIES[2].1, ENTRIES[3].1];
+/// Functions whose calls must not have been folded into others: those that newproc1 was folded into have a birth, those with a copy of
+/// gopark a park of their own, and a folded copy of the others would not be seen.
+const INLINED: [&str; 5] = ["runtime.newproc1", GOPARK, ENTRIES[1].1, ENTRIES[2].1, ENTRIES[3].1];
 /// Runs for every go statement, on the system stack.
 const GO_STATEMENT: &str = "runtime.newproc.func1";
 const DEBUGGER: &str = "runtime.debugCall";
+const GOPARK: &str = "runtime.gopark";
+const INLINED_PARK: &str = "in an inlined gopark";
 
 /// What the scan reads.
 pub struct Program<'a> {
@@ -211,11 +213,14 @@ impl Search<'_> {
                 self.miss(Hook::Wake, "there is more code than is searched");
                 break;
             }
-            let [newborn, gc @ ..] = self.inlined(&named, &mut left);
+            let [newborn, parks, gc @ ..] = self.inlined(&named, &mut left);
             let calls = self.calls_any(&named, bytes);
             let swaps = bytes.windows(2).any(|pair| pair == [0x0f, 0xb1]) && !OTHER_SWAPS.contains(&named.name.as_str());
             for (hook, _) in Hook::GC.into_iter().zip(gc).filter(|(_, inlined)| *inlined) {
                 self.miss(hook, &format!("its function is inlined into {}", named.name));
+            }
+            if parks && named.name != GOPARK {
+                self.inlined_park(&named);
             }
             if !(calls || swaps || newborn) {
                 continue;
@@ -241,6 +246,28 @@ impl Search<'_> {
     fn inlined(&self, named: &Named, left: &mut u32) -> [bool; INLINED.len()] {
         let Program { elf, table, gofunc, .. } = *self.program;
         symbol::inlines(elf, table, gofunc, named.function, INLINED, left)
+    }
+
+    /// Copies of gopark that profile-guided inlining put into this function: each ends with `mcall(park_m)`.
+    fn inlined_park(&mut self, named: &Named) {
+        let Some(code) = self.decode(named) else {
+            return self.miss(Hook::Park, &format!("{}, which holds a copy of gopark, is too large to be analysed", named.name));
+        };
+        let program = self.program;
+        let is_mcall = |target| program.table.lookup(target).is_some_and(|f| program.table.is_named(f, "runtime.mcall"));
+        let before = self.plan.count(Hook::Park);
+        for index in 0..code.instructions.len() {
+            let Some(call) = code.instructions.get(index).filter(|_| code.call_target(index).is_some_and(is_mcall)) else {
+                continue;
+            };
+            let frames = symbol::frames(program.elf, program.table, program.gofunc, call.ip());
+            if frames.iter().any(|frame| frame.function == GOPARK) {
+                self.add(Hook::Park, named, &code, index, R14, None, INLINED_PARK);
+            }
+        }
+        if self.plan.count(Hook::Park) == before {
+            self.miss(Hook::Park, &format!("{} holds a copy of gopark in which no call of mcall was found", named.name));
+        }
     }
 
     fn transitions(&mut self, named: &Named, code: &Code, newborn: bool) {
@@ -461,6 +488,7 @@ impl Search<'_> {
             register,
             needs_zf,
             framed: false,
+            stored: note == INLINED_PARK,
             note: note.to_owned(),
         });
     }

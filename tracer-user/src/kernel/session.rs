@@ -39,9 +39,10 @@ use crate::{
 static OBJECT: &[u8] = include_bytes_aligned!("../../../tracer-ebpf/prebuilt/lifetrace.bpf.o");
 
 const TRACEPOINTS: [&str; 3] = ["sched_process_fork", "sched_process_exec", "sched_process_exit"];
-const PROBES: [&str; 12] = [
+const PROBES: [&str; 13] = [
     "go_newproc1",
     "go_gopark",
+    "go_gopark_inlined",
     "go_park_m",
     "go_ready",
     "go_gdestroy",
@@ -220,7 +221,7 @@ impl Session {
         self.layouts.set(index, Pod(target.layout), 0).map_err(KernelError::map("LAYOUTS"))?;
         let mut by_program: BTreeMap<&'static str, Vec<Point>> = BTreeMap::new();
         for (site_id, site) in target.sites {
-            let program = if target.empty { "empty" } else { program_of(site.hook) };
+            let program = if target.empty { "empty" } else { program_of(site) };
             let cookie = cookie(target, *site_id, site).to_u64();
             by_program.entry(program).or_default().push(Point { file_offset: site.file_offset, cookie });
         }
@@ -359,12 +360,13 @@ fn cookie(target: &Target<'_>, site_id: SiteId, site: &HookSite) -> Cookie {
     }
 }
 
-/// The program that serves a hook.
-fn program_of(hook: Hook) -> &'static str {
+/// The program that serves a site.
+fn program_of(site: &HookSite) -> &'static str {
     use Transition::*;
-    match hook {
+    match site.hook {
         Hook::Birth => "go_newproc1",
         Hook::Exit => "go_gdestroy",
+        Hook::Park if site.stored => "go_gopark_inlined",
         Hook::Park => "go_gopark",
         Hook::ParkAbort => "go_park_m",
         Hook::Wake => "go_ready",

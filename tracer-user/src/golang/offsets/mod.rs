@@ -54,6 +54,8 @@ pub struct Offsets {
     pub m_procid: u32,
     pub m_curg: u32,
     pub m_p: u32,
+    /// What gopark was given as lock, from before the goroutine stops until it has. 0: nobody knows.
+    pub m_waitlock: u32,
     pub p_id: u32,
     pub p_status: u32,
     pub sudog_g: u32,
@@ -98,6 +100,7 @@ impl Offsets {
             m_procid: optional("m", "procid")?,
             m_curg: optional("m", "curg")?,
             m_p: optional("m", "p")?,
+            m_waitlock: optional("m", "waitlock")?,
             p_id: optional("p", "id")?,
             p_status: optional("p", "status")?,
             sudog_g: optional("sudog", "g")?,
@@ -133,7 +136,10 @@ impl Offsets {
         let together = self.g_gopc.checked_add(16) == Some(self.g_startpc)
             && self.g_parent_goid.is_none_or(|parent| parent.checked_add(8) == Some(self.g_gopc))
             && self.g_atomicstatus.checked_add(8) == Some(self.g_goid);
-        fits && together && self.g_size <= MAX_OFFSET && self.m_curg < MAX_OFFSET && self.hchan_lock < MAX_OFFSET
+        fits && together
+            && self.g_size <= MAX_OFFSET
+            && self.m_curg.max(self.m_waitlock) < MAX_OFFSET
+            && self.hchan_lock < MAX_OFFSET
     }
 
     /// Those of the table, for tests.
@@ -157,6 +163,8 @@ impl Offsets {
             scheduling: 0,
             // A matter of the build: the binary's code tells.
             g_tls: 0,
+            g_waitreason: self.g_waitreason,
+            m_waitlock: self.m_waitlock,
         }
     }
 }
@@ -190,7 +198,9 @@ impl Runtime {
             let source = OffsetsSource::Table { release: release.to_owned() };
             return build(source, entry.offsets, false, Some(entry));
         }
-        build(OffsetsSource::TableUnverified { minor }, newest.offsets, true, Some(newest))
+        // It moved between Go 1.24.3 and 1.24.11, and no process can bear it out.
+        let offsets = Offsets { m_waitlock: 0, ..newest.offsets };
+        build(OffsetsSource::TableUnverified { minor }, offsets, true, Some(newest))
     }
 }
 

@@ -18,9 +18,9 @@ pub struct Entry {
     pub wait_reasons: Vec<&'static str>,
 }
 
-/// Oldest first.
-pub static ENTRIES: LazyLock<Vec<Entry>> =
-    LazyLock::new(|| serde_json::from_str(include_str!("table.json")).expect("the table is part of the program and tested"));
+/// Oldest first. A table of another shape, as there is between adding an offset and generating it anew, is as good as none: the
+/// generator needs none, and a test sees to it that none is released.
+pub static ENTRIES: LazyLock<Vec<Entry>> = LazyLock::new(|| serde_json::from_str(include_str!("table.json")).unwrap_or_default());
 
 /// The entry of exactly this release, `1.26.6`.
 pub fn exact(release: &str) -> Option<(&'static Entry, &'static str)> {
