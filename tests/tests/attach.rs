@@ -97,7 +97,7 @@ fn seam() -> Result<()> {
         let mut running = start("seam", &[])?;
         let pid = truth::read::<Seam>(&running.line(0)?)?.pid.to_string();
         let mut recordings = Vec::new();
-        for tier in ["T1", "T2", "T2"] {
+        for tier in ["T1", "T2", "T3"] {
             recordings.push(Attached::to(&["--pid", &pid, "--for", "1500ms", "--tier", tier])?.finish()?.1);
         }
         running.signal(Signal::SIGTERM)?;

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use lifetrace_tests::{
-    container::{Container, Image},
+    attach::Attached,
+    container::{Contained, Container, Image},
     fixture,
     lifetrace::{self, Run},
     process,
@@ -107,7 +108,36 @@ fn snapshot_and_doctor_from_outside() -> Result<()> {
                 assert_eq!(of_site.count() as u64, site.alive, "{site:?}");
             }
             let doctor = ask(&["doctor", "--json", "--pid", &pid])?;
-            assert_eq!(doctor["target"]["tier"], "T2", "{:#}", doctor["target"]);
+            assert_eq!(doctor["target"]["tier"], "T3", "{:#}", doctor["target"]);
+        }
+        Ok(())
+    })
+}
+
+/// Check that `attach --exe` by the path in one container follows the processes of all containers of the image, those that start later
+/// included, and counts nobody twice.
+#[test]
+fn attach_to_all_containers_of_an_image() -> Result<()> {
+    alone(&NEEDS, || {
+        let image = Image::of(&[&fixture::go("sleeper")?])?;
+        let containers = [image.container()?, image.container()?, image.container()?];
+        let start = |container: &Container| -> Result<(Contained, Births)> {
+            let mut contained = container.start("/sleeper", &["-n", "200"])?;
+            let births = truth::read(&contained.running.line(0)?)?;
+            Ok((contained, births))
+        };
+        let mut all = vec![start(&containers[0])?, start(&containers[1])?];
+        let attached = Attached::to(&[Path::new("--exe"), &containers[0].root().join("sleeper")])?;
+        all.push(start(&containers[2])?);
+        let (_, recording) = attached.interrupt()?;
+        let report = recording.report()?;
+        report.assert_nothing_lost();
+        for (contained, births) in &all {
+            let (tgid, site) = (contained.pid.as_raw().cast_unsigned(), &births.sites[0]);
+            let of_site: Vec<_> =
+                report.sites.iter().filter(|found| found.tgid == tgid && found.created_by.line == Some(site.line)).collect();
+            assert_eq!(of_site.iter().map(|site| site.alive).collect::<Vec<_>>(), [site.alive], "{tgid}: {of_site:#?}");
+            assert_eq!(of_site[0].born + of_site[0].preexisting, site.made, "{of_site:#?}");
         }
         Ok(())
     })

@@ -9,7 +9,7 @@ use lifetrace_tests::{
 };
 use serde_json::Value;
 
-/// Check that each hook of a Go program is named with its instruction, all of them emulated, and that T2 is possible.
+/// Check that each hook of a Go program is named with its instruction, all of them emulated, and that T3 is possible.
 #[test]
 fn go_program() -> Result<()> {
     along(&[Need::Root], || {
@@ -24,7 +24,7 @@ fn go_program() -> Result<()> {
         doctor.args(["doctor", "--json", "--exe"]).arg(&births);
         let report: Value = serde_json::from_str(&process::run(doctor)?.expect_code(0)?.stdout)?;
         assert_eq!(report["schema"], "lifetrace.doctor/1");
-        assert_eq!(report["target"]["tier"], "T2", "{report:#}");
+        assert_eq!(report["target"]["tier"], "T3", "{report:#}");
         let hooks = report["target"]["hooks"].as_array().context("no hooks")?;
         for hook in ["birth", "exit", "park", "wake"] {
             assert!(hooks.iter().any(|known| known["hook"] == hook), "no {hook} among {hooks:#?}");

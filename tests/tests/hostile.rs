@@ -196,7 +196,7 @@ fn assert_read(births: &Births) -> Result<()> {
     let parked = goroutines.iter().filter(|goroutine| goroutine["created_by"]["function"] == births.sites[0].function.as_str());
     assert_eq!(parked.count() as u64, births.sites[0].alive);
     let doctor: Value = serde_json::from_str(&bounded(&["doctor", "--json", "--pid", &pid])?.expect_code(0)?.stdout)?;
-    assert_eq!(doctor["target"]["tier"], "T2");
+    assert_eq!(doctor["target"]["tier"], "T3");
     Ok(())
 }
 

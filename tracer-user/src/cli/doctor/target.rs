@@ -67,9 +67,14 @@ pub fn examine(file: &File, path: String) -> (TargetReport, Option<GoBinary>) {
             return (TargetReport { path, problem: Some(problem), ..TargetReport::default() }, None);
         }
     };
-    let plan = code.plan(Tier::T2);
     let layout = code.layout();
-    let works = vec![offsets(&code), tier(&code, Tier::T1), tier(&code, Tier::T2), names(&code), snapshot(&code)];
+    let tiers = [Tier::T3, Tier::T2, Tier::T1];
+    let best = tiers.into_iter().find(|tier| layout.is_ok() && code.plan(*tier).complete());
+    // What is missing from the highest tier is what one wants to know.
+    let plan = code.plan(Tier::T3);
+    let mut works = vec![offsets(&code)];
+    works.extend(tiers.into_iter().rev().map(|asked| tier(&code, asked)));
+    works.extend([collector(&code), names(&code), snapshot(&code)]);
     let report = TargetReport {
         path,
         go_version: Some(code.version().to_string()),
@@ -80,7 +85,7 @@ pub fn examine(file: &File, path: String) -> (TargetReport, Option<GoBinary>) {
         offsets_source: code.offsets_source().ok().cloned(),
         offset_values: code.offsets().ok().copied(),
         wait_reasons: code.wait_reasons(),
-        tier: [Tier::T2, Tier::T1].into_iter().find(|tier| layout.is_ok() && code.plan(*tier).complete()),
+        tier: best,
         works,
         hooks: hooks(&plan),
         missing: missing(&plan),
@@ -128,15 +133,31 @@ fn offsets(code: &GoBinary) -> Ability {
     }
 }
 
+/// Whether there will be a track of the garbage collector.
+fn collector(code: &GoBinary) -> Ability {
+    match code.plan(Tier::T1).without_gc() {
+        None => Ability::yes("GC track", "cycles and pauses, at every tier".to_owned()),
+        Some(reason) => Ability::no("GC track", reason.to_owned(), "everything else works without it"),
+    }
+}
+
 fn tier(code: &GoBinary, tier: Tier) -> Ability {
-    let what = if tier == Tier::T1 { "T1 births, exits" } else { "T2 parks, wakes" };
+    let (what, instead) = match tier {
+        Tier::T0 | Tier::T1 => ("T1 births, exits", "processes can be followed all the same (T0)"),
+        Tier::T2 => ("T2 parks, wakes", "see T1"),
+        Tier::T3 => ("T3 scheduling", "see T2; a build with inlining (without -gcflags=-l) has it"),
+    };
     let plan = code.plan(tier);
     if code.layout().is_err() {
         return Ability::no(what, "no offsets".to_owned(), "processes can be followed all the same (T0)");
     }
     if !plan.complete() {
-        let missing: Vec<String> = plan.missing.iter().map(|missing| format!("{}: {}", missing.hook, missing.reason)).collect();
-        let instead = if tier == Tier::T1 { "processes can be followed all the same (T0)" } else { "see T1" };
+        let missing: Vec<String> = plan
+            .missing
+            .iter()
+            .filter(|missing| !missing.hook.is_optional())
+            .map(|missing| format!("{}: {}", missing.hook, missing.reason))
+            .collect();
         return Ability::no(what, missing.join("; "), instead);
     }
     let counts: Vec<String> =
