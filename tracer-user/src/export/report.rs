@@ -12,7 +12,7 @@ use crate::{
     },
     recording::{
         Completeness,
-        contract::{Counters, Frame, Note, Tier},
+        contract::{Counters, Frame, Note, OffsetsSource, Tier},
     },
     symbolize::{Symbolizer, is_system},
     timeline::human,
@@ -123,6 +123,8 @@ pub struct ProcessOut {
     pub exe: Option<String>,
     pub argv: Option<Vec<String>>,
     pub go_version: Option<String>,
+    /// Where the offsets into its Go runtime came from.
+    pub offsets: Option<OffsetsSource>,
     pub tier: Option<Tier>,
     /// `null`: no probe was in it.
     pub goroutines: Option<Totals>,
@@ -414,6 +416,7 @@ fn process_out(replayed: &Replayed, process: &Process, totals: Option<Totals>) -
         exe: binary.map(|binary| binary.path.clone()).or(exe),
         argv: images().find(|(_, image)| !image.args.is_empty()).map(|(_, image)| image.args.clone()),
         go_version: binary.map(|binary| binary.go_version.clone()),
+        offsets: binary.and_then(|binary| binary.offsets.clone()),
         tier,
         goroutines: tier.map(|_| totals.unwrap_or_default()),
         started_at_ns: process.forked_at.map(|at| replayed.since_zero(at)),

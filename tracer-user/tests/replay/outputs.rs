@@ -134,6 +134,7 @@ fn report_contract() {
             "preexisting": 0,
             "system": 1
           },
+          "offsets": null,
           "parent": 900,
           "signal": null,
           "started_at_ns": 1000000,
