@@ -5,6 +5,7 @@ use std::cell::Cell;
 use tracer_user::{
     golang::GoBinary,
     snapshot::{
+        Detail,
         memory::{Memory, MemoryError, Piece},
         take,
     },
@@ -16,6 +17,7 @@ static PROGRAM: &[u8] = include_bytes!("../../corpus/go_binary/go1.26");
 /// Bits of the input's 17th byte.
 const EVERYWHERE: u8 = 1;
 const CHANGES: u8 = 2;
+const BRIEF: u8 = 4;
 
 /// A memory made of the input: its first two words are the number of goroutines and where their list is.
 struct Lying<'a> {
@@ -34,8 +36,9 @@ pub fn read(input: &[u8]) {
     }
     BINARY.with(|binary| {
         let (Some(&flags), Ok(all)) = (input.get(16), binary.all_goroutines()) else { return };
+        let detail = if flags & BRIEF == 0 { Detail::Whole } else { Detail::WithoutStacks };
         let memory = Lying { len: all.len, first: all.first, input, flags, reads: Cell::new(0) };
-        if let Ok(found) = take(&memory, binary, 0) {
+        if let Ok(found) = take(&memory, binary, 0, detail) {
             for goroutine in &found.all {
                 assert!(goroutine.state.is_some() || found.torn > 0);
             }
