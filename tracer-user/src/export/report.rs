@@ -212,7 +212,7 @@ fn merge(replayed: &Replayed, tally: &Tally) -> Merged {
         let (into, traced) = merged.entry((process, created_by, start_function)).or_default();
         *traced |= replayed.tier(key.image) >= Some(Tier::T2);
         into.population.add(&site.population);
-        into.blocked_ns += site.blocked_ns;
+        into.blocked_ns = into.blocked_ns.saturating_add(site.blocked_ns);
         for (reason, waits) in &site.waits {
             into.waits.entry(*reason).or_default().add(waits);
         }
@@ -292,7 +292,8 @@ fn price(replayed: &Replayed) -> Price {
 fn probe_hits(counters: &Counters) -> u64 {
     let uprobes = [Kind::GoroutineBirth, Kind::GoroutinePark, Kind::GoroutineParkAbort, Kind::GoroutineWake, Kind::GoroutineExit];
     let hits = counters.hits.iter().filter(|hits| uprobes.iter().any(|kind| *kind as u8 == hits.kind));
-    hits.map(|hits| hits.count).sum::<u64>() + counters.foreign_hits + counters.duplicate_hits
+    let others = [counters.foreign_hits, counters.duplicate_hits];
+    hits.map(|hits| hits.count).chain(others).fold(0, u64::saturating_add)
 }
 
 fn coverage(replayed: &Replayed) -> Vec<CoverageOut> {

@@ -83,7 +83,7 @@ impl Default for Waits {
 impl Waits {
     fn record(&mut self, ns: u64) {
         self.count += 1;
-        self.blocked_ns += ns;
+        self.blocked_ns = self.blocked_ns.saturating_add(ns);
         self.max_ns = self.max_ns.max(ns);
         // It resizes itself; a value beyond all limits (centuries) is left out of the quantiles alone.
         let _ = self.histogram.record(ns);
@@ -91,7 +91,7 @@ impl Waits {
 
     pub fn add(&mut self, other: &Self) {
         self.count += other.count;
-        self.blocked_ns += other.blocked_ns;
+        self.blocked_ns = self.blocked_ns.saturating_add(other.blocked_ns);
         self.max_ns = self.max_ns.max(other.max_ns);
         let _ = self.histogram.add(&other.histogram);
     }
@@ -115,7 +115,7 @@ impl Sink for Tally {
         }
         let site = self.sites.entry(SiteKey::of(who)).or_default();
         let ns = span.end.since(span.start);
-        site.blocked_ns += ns;
+        site.blocked_ns = site.blocked_ns.saturating_add(ns);
         site.waits.entry(span.reason).or_default().record(ns);
     }
 
