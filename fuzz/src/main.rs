@@ -19,7 +19,7 @@ const CPU_LIMIT: Duration = Duration::from_secs(2);
 #[global_allocator]
 static ALLOCATOR: limit::Counting = limit::Counting;
 
-static TARGET: OnceLock<fn(&[u8])> = OnceLock::new();
+static TARGET: OnceLock<targets::Target> = OnceLock::new();
 
 fuzz_target!(init: choose(), |input: &[u8]| {
     if let Some(target) = TARGET.get() {

@@ -31,7 +31,7 @@ const SECTION_COUNT: usize = 60;
 /// Check that executables with headers and tables that lie are named as broken, by `doctor` and by `run`, within bounds.
 #[test]
 fn malformed_executables() -> Result<()> {
-    along(&[Need::Root], || {
+    alone(&[Need::Root], || {
         let whole = fs::read(fixture::go("stdio")?)?;
         let table = find(&whole, &[0xf1, 0xff, 0xff, 0xff, 0, 0, 1, 8]).context("no pclntab")?;
         let dir = TempDir::new()?;
@@ -169,7 +169,8 @@ fn snapshot_of_liar(lie: &str) -> Result<Finished> {
 /// Check that a binary that is deleted or replaced while it runs is still read as what it was.
 #[test]
 fn deleted_and_replaced_binaries() -> Result<()> {
-    along(&[Need::Root], || {
+    // Alone: a copy cannot be executed while another test's fork still has it open for writing.
+    alone(&[Need::Root], || {
         let dir = TempDir::new()?;
         let program = fixture::copy_for_everyone(&fixture::go("sleeper")?, dir.path())?;
         let mut sleeper = Running::start(

@@ -41,7 +41,7 @@ pub struct OrderReport {
 impl OrderReport {
     /// Records that the gaps account for. Records lost behind a CPU's last one leave no gap.
     pub fn missing(&self) -> u64 {
-        self.gaps.iter().map(|gap| gap.missing).sum()
+        self.gaps.iter().fold(0, |sum, gap| sum.saturating_add(gap.missing))
     }
 }
 
@@ -266,6 +266,13 @@ mod tests {
         let gap = |from, to, missing| SeqGap { from: KtimeNs(from), to: KtimeNs(to), cpu: 0, missing };
         assert_eq!(report.gaps, [gap(5, 10, 2), gap(10, 30, 1), gap(30, 40, 1)]);
         assert_eq!(report.missing(), 4);
+    }
+
+    /// Check that sequence numbers of several CPUs that jump to their end add up to the largest number there is.
+    #[test]
+    fn gaps_too_large_to_add_up() {
+        let (_, report) = run(1000, [event(10, 0, u64::MAX - 1), event(20, 1, u64::MAX - 1)]);
+        assert_eq!((report.gaps.len(), report.missing()), (2, u64::MAX));
     }
 
     proptest! {

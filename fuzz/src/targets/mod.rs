@@ -7,8 +7,11 @@ mod planted;
 mod recording;
 mod snapshot;
 
+/// Feeds one input to a parser; panics where something does not hold.
+pub type Target = fn(&[u8]);
+
 /// Targets by name. The committed inputs of each are in `corpus/NAME`.
-pub const ALL: [(&str, fn(&[u8])); 8] = [
+pub const ALL: [(&str, Target); 8] = [
     ("go_binary", binary::whole),
     ("what_is", binary::what_is),
     ("build_info", binary::build_info),

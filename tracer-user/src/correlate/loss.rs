@@ -27,16 +27,21 @@ impl Replayed {
         let mut by_kind: BTreeMap<String, u64> = BTreeMap::new();
         for lost in self.counters.iter().flat_map(|counters| &counters.lost).filter(|lost| lost.count > 0) {
             let name = Kind::from_u8(lost.kind).map_or_else(|| format!("kind_{}", lost.kind), |kind| kind.name().into());
-            *by_kind.entry(name).or_default() += lost.count;
+            let sum: &mut u64 = by_kind.entry(name).or_default();
+            *sum = sum.saturating_add(lost.count);
         }
-        let (counted, missing) = (by_kind.values().sum::<u64>(), self.order.missing());
+        let (counted, missing) = (by_kind.values().fold(0u64, |sum, count| sum.saturating_add(*count)), self.order.missing());
         if missing > counted {
             by_kind.insert("unknown".into(), missing - counted);
         }
         if self.undecodable > 0 {
             by_kind.insert("undecodable".into(), self.undecodable);
         }
-        Losses { events: counted.max(missing) + self.undecodable, by_kind, undated: counted.saturating_sub(missing) }
+        Losses {
+            events: counted.max(missing).saturating_add(self.undecodable),
+            by_kind,
+            undated: counted.saturating_sub(missing),
+        }
     }
 
     /// When events are missing, over all CPUs: by start, apart from each other.

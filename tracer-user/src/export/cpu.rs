@@ -137,7 +137,7 @@ impl CpuTally {
         let key = Key { image, stack: sample.stack, in_kernel: sample.in_kernel };
         let weight = self.weights.entry(key).or_default();
         weight.samples += 1;
-        weight.ns += sample.ns;
+        weight.ns = weight.ns.saturating_add(sample.ns);
         let known = self.known.entry(image).or_default();
         known.samples += 1;
         known.goid += u64::from(sample.runner != Runner::Unknown);
@@ -190,7 +190,7 @@ pub fn cpu(replayed: &Replayed, tally: &CpuTally) -> Option<CpuOut> {
         let image = replayed.engine.processes().image(key.image);
         let process = processes.entry(image.process).or_default();
         process.all.samples += weight.samples;
-        process.all.ns += weight.ns;
+        process.all.ns = process.all.ns.saturating_add(weight.ns);
         process.in_kernel += if key.in_kernel { weight.samples } else { 0 };
         process.go |= image.binary.is_some();
         *process.classes.entry(classes.of(key)).or_default() += weight.samples;
@@ -202,14 +202,14 @@ pub fn cpu(replayed: &Replayed, tally: &CpuTally) -> Option<CpuOut> {
             process.known.goid += known.goid;
         }
     }
-    let of_go = |number: fn(&Known) -> u64| processes.values().map(|process| number(&process.known)).sum::<u64>();
+    let of_go = |number: fn(&Known) -> u64| processes.values().map(|process| number(&process.known)).fold(0, u64::saturating_add);
     Some(CpuOut {
         hz: sampling.hz,
         cpus: sampling.cpus,
         ticks: replayed.counters.as_ref().map_or(0, |counters| counters.ticks),
         expected_ticks: sampling.expected_ticks,
         samples: processes.values().map(|process| process.all.samples).sum(),
-        cpu_ns: processes.values().map(|process| process.all.ns).sum(),
+        cpu_ns: processes.values().map(|process| process.all.ns).fold(0, u64::saturating_add),
         known_goid: share(of_go(|known| known.goid), of_go(|known| known.samples)),
         by_process: processes.iter().map(|(id, process)| process.out(replayed, *id)).collect(),
     })

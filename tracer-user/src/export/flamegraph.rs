@@ -70,8 +70,8 @@ pub struct Weight {
 
 impl Weight {
     fn add(&mut self, count: u64, ns: u64) {
-        self.count += count;
-        self.ns += ns;
+        self.count = self.count.saturating_add(count);
+        self.ns = self.ns.saturating_add(ns);
     }
 }
 
@@ -317,7 +317,8 @@ impl Graph {
             // Names of generic types hold semicolons and line breaks would end the line.
             let name = |frame: &Frame| label(frame).replace(';', ":").replace(char::is_control, " ");
             let path = frames.iter().map(name).collect::<Vec<_>>().join(";");
-            *lines.entry(path).or_default() += self.by.width(*weight);
+            let width: &mut u64 = lines.entry(path).or_default();
+            *width = width.saturating_add(self.by.width(*weight));
         }
         lines.into_iter().filter(|(_, width)| *width > 0).map(|(path, width)| format!("{path} {width}")).collect()
     }

@@ -95,7 +95,7 @@ pub fn gc(replayed: &Replayed, tally: &GcTally) -> Vec<GcOut> {
         let Some(of) = tally.images.get(&id) else { continue };
         process.cycles += of.cycles;
         process.partial += of.partial;
-        process.total_ns += of.total_ns;
+        process.total_ns = process.total_ns.saturating_add(of.total_ns);
         process.unended += of.unended;
         for (reason, pauses) in &of.pauses {
             process.pauses.entry(*reason).or_default().add(pauses);

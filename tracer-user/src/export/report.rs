@@ -246,11 +246,11 @@ fn merge(replayed: &Replayed, tally: &Tally) -> Merged {
         let (into, tier) = merged.entry((process, created_by, start_function)).or_default();
         *tier = replayed.tier(key.image).max(*tier);
         into.population.add(&site.population);
-        into.blocked_ns += site.blocked_ns;
-        into.running_ns += site.running_ns;
-        into.syscall_ns += site.syscall_ns;
+        into.blocked_ns = into.blocked_ns.saturating_add(site.blocked_ns);
+        into.running_ns = into.running_ns.saturating_add(site.running_ns);
+        into.syscall_ns = into.syscall_ns.saturating_add(site.syscall_ns);
         into.runnable.add(&site.runnable);
-        into.oncpu_ns += site.oncpu_ns;
+        into.oncpu_ns = into.oncpu_ns.saturating_add(site.oncpu_ns);
         for (reason, waits) in &site.waits {
             into.waits.entry(*reason).or_default().add(waits);
         }
@@ -372,7 +372,8 @@ fn price(replayed: &Replayed) -> Price {
 }
 
 fn probe_hits(counters: &Counters) -> u64 {
-    counters.hits.iter().map(|hits| hits.count).sum::<u64>() + counters.foreign_hits + counters.duplicate_hits
+    let others = [counters.foreign_hits, counters.duplicate_hits];
+    counters.hits.iter().map(|hits| hits.count).chain(others).fold(0, u64::saturating_add)
 }
 
 fn coverage(replayed: &Replayed) -> Vec<CoverageOut> {

@@ -78,7 +78,7 @@ pub struct DepthTally {
 impl DepthTally {
     pub fn add(&mut self, other: &Self) {
         self.born += other.born;
-        self.running_ns += other.running_ns;
+        self.running_ns = self.running_ns.saturating_add(other.running_ns);
         self.runnable.add(&other.runnable);
         self.blocked.add(&other.blocked);
     }
@@ -136,15 +136,15 @@ impl Waits {
     /// Adds one.
     pub fn record(&mut self, ns: u64) {
         self.count += 1;
-        self.total_ns += ns;
+        self.total_ns = self.total_ns.saturating_add(ns);
         self.max_ns = self.max_ns.max(ns);
         // It resizes itself; a value beyond all limits (centuries) is left out of the quantiles alone.
         let _ = self.histogram.record(ns);
     }
 
     pub fn add(&mut self, other: &Self) {
-        self.count += other.count;
-        self.total_ns += other.total_ns;
+        self.count = self.count.saturating_add(other.count);
+        self.total_ns = self.total_ns.saturating_add(other.total_ns);
         self.max_ns = self.max_ns.max(other.max_ns);
         let _ = self.histogram.add(&other.histogram);
     }
@@ -176,7 +176,7 @@ impl Sink for Tally {
         let depth = self.depths.entry(DepthKey::of(who)).or_default();
         match span.state {
             SpanState::Blocked => {
-                site.blocked_ns += ns;
+                site.blocked_ns = site.blocked_ns.saturating_add(ns);
                 site.waits.entry(span.reason).or_default().record(ns);
                 depth.blocked.record(ns);
             }
@@ -185,10 +185,10 @@ impl Sink for Tally {
                 depth.runnable.record(ns);
             }
             SpanState::Running => {
-                site.running_ns += ns;
-                depth.running_ns += ns;
+                site.running_ns = site.running_ns.saturating_add(ns);
+                depth.running_ns = depth.running_ns.saturating_add(ns);
             }
-            SpanState::Syscall => site.syscall_ns += ns,
+            SpanState::Syscall => site.syscall_ns = site.syscall_ns.saturating_add(ns),
             SpanState::Awake | SpanState::Unknown => {}
         }
     }
@@ -210,7 +210,8 @@ impl Sink for Tally {
     fn sample(&mut self, image: ImageId, sample: &Sample) {
         self.cpu.sample(image, sample);
         if let Some(who) = &sample.who {
-            self.sites.entry(SiteKey::of(who)).or_default().oncpu_ns += sample.ns;
+            let oncpu_ns = &mut self.sites.entry(SiteKey::of(who)).or_default().oncpu_ns;
+            *oncpu_ns = oncpu_ns.saturating_add(sample.ns);
         }
     }
 }
