@@ -25,7 +25,8 @@ pub fn records(input: &[u8]) {
         if let Ok(event) = decode(record) {
             // What was understood is understood the same way once more, but for arguments that were no text.
             let again = encode(&event);
-            assert!(matches!(event.what, What::ProcessExec { .. }) || decode(&again).as_ref() == Ok(&event), "{event:?}");
+            let has_text = matches!(event.what, What::ProcessExec { .. } | What::ProcessMet { .. });
+            assert!(has_text || decode(&again).as_ref() == Ok(&event), "{event:?}");
         }
     }
 }
@@ -34,7 +35,7 @@ pub fn records(input: &[u8]) {
 pub fn whole(input: &[u8]) {
     let mut bytes = input.to_vec();
     repair(&mut bytes);
-    for by in [None, Some(By::Blocked)] {
+    for by in [None, Some(By::Blocked), Some(By::Runnable), Some(By::OnCpu)] {
         outputs(&bytes, by);
     }
 }
