@@ -168,6 +168,9 @@ impl Scribe {
         for message in receiver {
             if outcome.is_ok() {
                 outcome = self.write(message);
+                if let Ok(mut shared) = self.shared.lock() {
+                    *shared = self.written;
+                }
                 if outcome.is_err() {
                     failed.store(true, Ordering::Relaxed);
                 }
@@ -183,9 +186,6 @@ impl Scribe {
                     self.look_at(record);
                 }
                 self.writer.records(&framed)?;
-                if let Ok(mut shared) = self.shared.lock() {
-                    *shared = self.written;
-                }
                 self.write_names()
             }
             Message::Binary(boxed) => {

@@ -52,7 +52,7 @@ impl MultiPrograms {
             let function = object.functions.get(&program.function_key()).ok_or(KernelError::Missing(name))?;
             match load(name, &function.instructions, &program.license) {
                 Ok(fd) => drop(programs.insert(name, fd)),
-                // The attach type is checked before the program is looked at: nothing that the verifier says comes as this.
+                // An attach type that is checked and not known is refused before the program is looked at.
                 Err(Refusal { error, log }) if log.is_empty() && error.raw_os_error() == Some(libc::EINVAL) => return Ok(None),
                 Err(Refusal { error, log }) => {
                     tracing::debug!("{log}");
@@ -63,7 +63,16 @@ impl MultiPrograms {
                 }
             }
         }
-        Ok(Some(Self(programs)))
+        let this = Self(programs);
+        Ok(this.kernel_knows_links(names).then_some(this))
+    }
+
+    /// Kernels before 6.6 load the programs all the same, for they do not look at the attach type; but they have no such links. Those
+    /// that have refuse a folder as such.
+    fn kernel_knows_links(&self, names: &[&'static str]) -> bool {
+        let nowhere = [Point { file_offset: 0, cookie: 0 }];
+        let refused = names.first().map(|name| self.attach(name, Path::new("/"), &nowhere, None));
+        matches!(refused, Some(Err(error)) if error.raw_os_error() == Some(libc::EBADF))
     }
 
     /// Sets probes at all points of a file, for all processes, or for one. They are there until the link is closed.
