@@ -292,12 +292,14 @@ mod tests {
     use super::*;
 
     fn report() -> Report {
-        let text = r#"{"schema":"lifetrace.report/1","duration_ns":9,"goroutines":{"born":4,"exited":2,"alive":2,"preexisting":0,"system":5},
+        let text = r#"{"schema":"lifetrace.report/1","duration_ns":9,
+            "meta":{"zero_unix_ns":1,"clock_error_ns":0,"completeness":"complete","end_reason":null,"target":null,"warnings":[]},
+            "goroutines":{"born":4,"exited":2,"alive":2,"preexisting":0,"system":5},
             "lost":{"events":0,"by_kind":{}},"coverage":[],"processes":[{"tgid":7,"parent":1,"exe":"/x","argv":null,"exit_code":0}],
             "sites":[{"tgid":7,"created_by":{"function":"main.worker","file":"/src/main.go","line":5},"start_function":"main.f","born":3,
-                      "exited":1,"alive":2,"waits":{"chan receive":{"count":2,"blocked_ns":10}}},
+                      "exited":1,"alive":2,"preexisting":0,"waits":{"chan receive":{"count":2,"blocked_ns":10}}},
                      {"tgid":7,"created_by":{"function":"main.main","file":"main.go","line":9},"start_function":null,"born":1,"exited":1,
-                      "alive":0,"waits":null}]}"#;
+                      "alive":0,"preexisting":0,"waits":null}]}"#;
         serde_json::from_str(text).unwrap()
     }
 
