@@ -53,6 +53,10 @@ pub fn read(memory: &impl Memory, program: &Program<'_>, detail: Detail) -> Resu
     // In runs that ascend already: the runtime allocates many at once.
     pointers.sort();
     pointers.dedup();
+    // Goroutines do not lie on top of one another: a list that says so could make millions out of a few kilobytes.
+    let (size, distinct) = (u64::from(program.layout.g_size), pointers.len());
+    pointers.dedup_by(|next, kept| next.saturating_sub(*kept) < size);
+    reader.found.torn += (distinct - pointers.len()) as u64;
     reader.found.all.reserve(pointers.len());
     for chunk in pointers.chunks(CHUNK) {
         let mut left = reader.pass(chunk, false)?;

@@ -157,6 +157,18 @@ fn pointers_to_nowhere() {
     assert_eq!(found.torn, 4);
 }
 
+/// Check that of goroutines that lie on top of one another the first is believed, and the others are counted.
+#[test]
+fn overlapping_goroutines() {
+    let world = World::of(10);
+    for index in 1..5 {
+        world.memory.write_u64(LIST + index * 8, G + index * 8);
+    }
+    let found = world.read().unwrap();
+    assert!(found.all.iter().map(|g| g.goid.0).eq([1, 6, 7, 8, 9, 10]));
+    assert_eq!(found.torn, 4);
+}
+
 /// Check that a process that has no goroutines yet has none.
 #[test]
 fn no_goroutines() {
