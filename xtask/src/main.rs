@@ -42,7 +42,7 @@ enum Command {
         #[arg(long)]
         matrix: bool,
         /// Tiers that the matrix is tried at
-        #[arg(long, value_name = "TIER", default_value = "T2")]
+        #[arg(long, value_name = "TIER", default_values = ["T2", "T3"])]
         tier: Vec<String>,
     },
     /// Generate the table of runtime offsets out of every Go toolchain, fetching them into .cache/ first
