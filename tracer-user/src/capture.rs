@@ -26,7 +26,9 @@ use crate::{
     golang::GoBinary,
     id::{Address, BinaryId, Tgid},
     recording::{
-        contract::{Binary, Code, CodeEntry, CodeUse, Counters, End, GoroutineDump, Joined, Note},
+        contract::{
+            Binary, Code, CodeEntry, CodeUse, Counters, Drained, DumpBegins, End, GoroutineDump, Joined, MemoryAt, Note, Profile,
+        },
         records,
         writer::{WriteError, Writer},
     },
@@ -49,6 +51,11 @@ pub enum Message {
     /// A process that is followed from its middle on.
     Joined(Joined),
     Dump(Box<GoroutineDump>),
+    DumpBegins(DumpBegins),
+    /// Behind the records it speaks of.
+    Drained(Drained),
+    Profile(Box<Profile>),
+    Memory(MemoryAt),
     Counters(Counters),
     End(End),
 }
@@ -204,6 +211,10 @@ impl Scribe {
                 self.writer.dump(&dump)?;
                 self.write_names()
             }
+            Message::DumpBegins(begins) => self.writer.dump_begins(&begins),
+            Message::Drained(drained) => self.writer.drained(&drained),
+            Message::Profile(profile) => self.writer.profile(&profile),
+            Message::Memory(memory) => self.writer.memory(&memory),
             Message::Counters(counters) => self.writer.counters(&counters),
             Message::End(end) => self.writer.end(&end),
         }
@@ -255,10 +266,12 @@ impl Scribe {
         let Some(binary) = self.images.get(&dump.tgid).map(|image| image.binary) else {
             return;
         };
-        self.written.goroutines_found += dump.goroutines.len() as u64;
-        for goroutine in &dump.goroutines {
-            self.want(binary, dump.tgid, goroutine.gopc.0, CodeUse::Return);
-            self.want(binary, dump.tgid, goroutine.startpc.0, CodeUse::Entry);
+        if !dump.check {
+            self.written.goroutines_found += dump.goroutines.len() as u64;
+        }
+        for kind in &dump.kinds {
+            self.want(binary, dump.tgid, kind.gopc.0, CodeUse::Return);
+            self.want(binary, dump.tgid, kind.startpc.0, CodeUse::Entry);
         }
         for pc in dump.stacks.iter().flat_map(|stack| &stack.pcs) {
             self.want(binary, dump.tgid, pc.0, CodeUse::Return);

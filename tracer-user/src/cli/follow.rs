@@ -218,7 +218,7 @@ impl Follower {
             load_bias: process.bias,
             dump_follows: true,
         }));
-        self.dumper.dump(Job { tgid, process, binary: id, tier });
+        self.dumper.dump(Job { key: stat.key, process, binary: id, tier });
         Ok(())
     }
 

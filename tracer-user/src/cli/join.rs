@@ -11,7 +11,7 @@ use std::{
 use crate::{
     capture::{Capture, Message},
     clock::ktime_now,
-    id::{BinaryId, Tgid},
+    id::{BinaryId, ProcessKey, Tgid},
     recording::contract::{Note, Tier},
     snapshot::{
         Detail,
@@ -54,7 +54,7 @@ impl JoinError {
 
 /// A process whose goroutines are to be read.
 pub struct Job {
-    pub tgid: Tgid,
+    pub key: ProcessKey,
     pub process: Process,
     pub binary: BinaryId,
     pub tier: Tier,
@@ -92,8 +92,9 @@ impl Dumper {
 
 /// Reads and hands over. A process that cannot be read, or ended meanwhile, is one of which the memory told nothing.
 fn dump(job: &Job, sender: &SyncSender<Message>) {
-    let Job { tgid, process, binary, tier } = job;
-    let of = Of { tgid: *tgid, binary: &process.binary, binary_id: *binary, bias: process.bias, tier: *tier };
+    let Job { key, process, binary, tier } = job;
+    let tgid = key.tgid;
+    let of = Of { process: *key, binary: &process.binary, binary_id: *binary, bias: process.bias, tier: *tier, check: false };
     // The receiver is there until the capture is finished, which waits for us.
     let send = |message| drop(sender.send(message));
     // Below T2 nothing keeps up what they wait for.
@@ -101,11 +102,12 @@ fn dump(job: &Job, sender: &SyncSender<Message>) {
     match process.snapshot_of(detail) {
         Ok(snapshot) => parts(&snapshot, of).for_each(|part| send(Message::Dump(Box::new(part)))),
         Err(error) => {
+            let gone = matches!(error, ProcessError::Gone { .. } | ProcessError::NoProcess { .. });
             let text =
                 format!("{:#}", anyhow::Error::from(error).context(format!("goroutines of process {tgid} that lived before")));
             tracing::warn!("{text}");
             send(Message::Note(Note::Warning { at: ktime_now(), text: text.clone() }));
-            send(Message::Dump(Box::new(failed(of, ktime_now(), text))));
+            send(Message::Dump(Box::new(failed(of, ktime_now(), text, gone))));
         }
     }
 }

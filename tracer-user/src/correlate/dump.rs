@@ -8,7 +8,7 @@ use super::{
     Engine, Sink, SpanState,
     goroutine::{Goroutine, Origin, Park, Seen, Who},
 };
-use crate::recording::contract::{DumpedGoroutine, GoroutineDump, Joined, Tier};
+use crate::recording::contract::{DumpedGoroutine, GoroutineDump, Joined, Likeness, Tier};
 
 impl Engine {
     /// A process is followed that ran already.
@@ -24,28 +24,29 @@ impl Engine {
         self.newest = self.newest.max(dump.from);
         let Some(image) = self.processes.running(dump.tgid, dump.from) else { return };
         let since = self.processes.image(image).since;
-        for found in &dump.goroutines {
+        for &DumpedGoroutine(goid, creator, kind) in &dump.goroutines {
+            let Some(found) = dump.kinds.get(kind as usize) else { continue };
             let seen = self.seen(found, dump.tier);
-            let origin = Origin { parent: found.parent, gopc: found.gopc, startpc: found.startpc, stack: None };
+            let origin = Origin { parent: creator, gopc: found.gopc, startpc: found.startpc, stack: None };
             let population = self.populations.entry(image).or_default();
-            if population.dead.contains(found.goid) {
+            if population.dead.contains(goid) {
                 continue;
             }
-            match population.live.get_mut(&found.goid) {
+            match population.live.get_mut(&goid) {
                 Some(known) => known.identify(origin),
                 None => {
-                    let parent = found.parent.and_then(|parent| population.live.get(&parent));
+                    let parent = creator.and_then(|parent| population.live.get(&parent));
                     let depth = parent.map_or(0, |parent| parent.who.depth.saturating_add(1));
-                    let who = Who { image, goid: found.goid, born_at: None, origin: Some(origin), since, depth };
+                    let who = Who { image, goid, born_at: None, origin: Some(origin), since, depth };
                     let fresh = Goroutine::found(who, (dump.from, dump.to), seen, dump.tier >= Tier::T3);
-                    population.live.insert(found.goid, fresh);
+                    population.live.insert(goid, fresh);
                 }
             }
         }
     }
 
     /// What a goroutine did, as far as events of the tier will keep that up.
-    fn seen(&mut self, found: &DumpedGoroutine, tier: Tier) -> Seen {
+    fn seen(&mut self, found: &Likeness, tier: Tier) -> Seen {
         if tier < Tier::T2 {
             return Seen::Open(SpanState::Awake);
         }

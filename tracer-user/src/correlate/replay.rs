@@ -12,7 +12,7 @@ use crate::{
     order::{DEFAULT_WINDOW_NS, OrderReport, Orderer},
     recording::{
         Block, Completeness, RecordingError,
-        contract::{Binary, Code, Counters, End, GoroutineDump, Joined, Meta, Note, Tier},
+        contract::{Binary, Code, Counters, End, GoroutineDump, Joined, MemoryAt, Meta, Note, Profile, Tier},
         reader::Recording,
         records,
     },
@@ -41,6 +41,9 @@ pub struct Replayed {
     pub code: Vec<Code>,
     pub stacks: FxHashMap<StackId, Stack>,
     pub notes: Vec<Note>,
+    /// In the order in which they came.
+    pub profiles: Vec<Profile>,
+    pub memory: Vec<MemoryAt>,
     /// The newest counters, if any were written.
     pub counters: Option<Counters>,
     pub end: Option<End>,
@@ -98,6 +101,8 @@ pub fn replay<R: Read>(mut recording: Recording<R>, sink: &mut impl Sink) -> Res
         code: tables.code,
         stacks: tables.stacks,
         notes: tables.notes,
+        profiles: tables.profiles,
+        memory: tables.memory,
         counters: tables.counters,
         end: tables.end,
         ended_at,
@@ -114,6 +119,8 @@ struct Tables {
     code: Vec<Code>,
     stacks: FxHashMap<StackId, Stack>,
     notes: Vec<Note>,
+    profiles: Vec<Profile>,
+    memory: Vec<MemoryAt>,
     counters: Option<Counters>,
     end: Option<End>,
     undecodable: u64,
@@ -193,8 +200,16 @@ impl Tables {
                 self.counters = Some(counters);
             }
             Block::End(end) => self.end = Some(end),
-            // Records and binaries went elsewhere; a second meta block says nothing new.
-            Block::Records(_) | Block::Binary(_) | Block::Meta(_) | Block::Joined(_) | Block::Dump(_) => {}
+            Block::Profile(profile) => self.profiles.push(profile),
+            Block::Memory(memory) => self.memory.push(memory),
+            // Those that are of use went elsewhere; a second meta block says nothing new.
+            Block::Records(_)
+            | Block::Binary(_)
+            | Block::Meta(_)
+            | Block::Joined(_)
+            | Block::Dump(_)
+            | Block::DumpBegins(_)
+            | Block::Drained(_) => {}
         }
     }
 }

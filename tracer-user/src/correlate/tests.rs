@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     event::{Event, Transition},
     id::{SiteId, Tgid},
-    recording::contract::{DumpedGoroutine, GoroutineDump, Joined, Site, Tier},
+    recording::contract::{DumpSource, DumpedGoroutine, GoroutineDump, Joined, Likeness, Site, Tier},
 };
 
 /// Collects what the engine tells, as text.
@@ -108,24 +108,33 @@ fn dumped(engine: &mut Engine, told: &mut Told, goroutines: &[(u64, bool)]) {
         dump_follows: true,
     };
     engine.joined(&joined, told);
-    let goroutines = goroutines.iter().map(|(goid, waits)| DumpedGoroutine {
-        goid: Goid(*goid),
-        parent: None,
+    let kind = |waits: bool| Likeness {
         gopc: Address(0x10),
         startpc: Address(0x20),
-        state: Some(if *waits { "waiting" } else { "running" }.into()),
+        state: Some(if waits { "waiting" } else { "running" }.into()),
         wait_reason: waits.then(|| "chan receive".into()),
         stack: None,
-    });
+        stack_bytes: None,
+        labels: None,
+    };
+    let goroutines = goroutines.iter().map(|(goid, waits)| DumpedGoroutine(Goid(*goid), None, u32::from(*waits)));
     engine.dump(&GoroutineDump {
         tgid: Tgid(7),
+        start_ticks: 0,
+        binary: BinaryId(1),
+        load_bias: 0x1000,
+        source: DumpSource::Memory,
+        check: false,
         from: KtimeNs(10),
         to: KtimeNs(20),
         tier: Tier::T2,
+        kinds: vec![kind(false), kind(true)],
         goroutines: goroutines.collect(),
         stacks: vec![],
+        labels: vec![],
         torn: 0,
         last: true,
+        gone: false,
         problem: None,
     });
 }

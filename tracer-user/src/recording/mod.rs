@@ -7,7 +7,7 @@
 //! ```
 //! Integers are little-endian. `crc` is CRC-32 (IEEE) over the 16 header bytes before it and the stored payload. A
 //! [`Kind::Records`] payload is a run of wire records, each behind its length as u16; every other payload is the JSON of
-//! one type of [`contract`]. The first block is [`Kind::Meta`]; the last one of a recording that was ended in order is
+//! one type of [`contract`], behind which a [`Kind::Profile`] has a line feed and the profile itself. The first block is [`Kind::Meta`]; the last one of a recording that was ended in order is
 //! [`Kind::End`]. A block is written whole, so that a tracer that is killed leaves a readable prefix.
 //!
 //! This module owns the format. What the records mean is `decode`'s business.
@@ -18,12 +18,12 @@ pub mod contract;
 pub mod reader;
 pub mod writer;
 
-use contract::{Binary, Code, Counters, End, GoroutineDump, Joined, Meta, Note};
+use contract::{Binary, Code, Counters, Drained, DumpBegins, End, GoroutineDump, Joined, MemoryAt, Meta, Note, Profile};
 
 /// What a recording begins with.
 const FILE_MAGIC: [u8; 8] = *b"lifetrac";
 /// The format this program writes, and the only one it reads.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 const FILE_HEADER_LEN: usize = 16;
 /// "LBLK" in the file.
 const BLOCK_MAGIC: u32 = u32::from_le_bytes(*b"LBLK");
@@ -44,12 +44,17 @@ pub enum Kind {
     End = 7,
     Joined = 8,
     Dump = 9,
+    DumpBegins = 10,
+    Drained = 11,
+    Profile = 12,
+    Memory = 13,
 }
 
 impl Kind {
     fn from_u8(value: u8) -> Option<Self> {
         use Kind::*;
-        [Meta, Records, Binary, Code, Note, Counters, End, Joined, Dump].into_iter().find(|kind| *kind as u8 == value)
+        let all = [Meta, Records, Binary, Code, Note, Counters, End, Joined, Dump, DumpBegins, Drained, Profile, Memory];
+        all.into_iter().find(|kind| *kind as u8 == value)
     }
 }
 
@@ -73,6 +78,10 @@ pub enum Block {
     End(End),
     Joined(Joined),
     Dump(GoroutineDump),
+    DumpBegins(DumpBegins),
+    Drained(Drained),
+    Profile(Profile),
+    Memory(MemoryAt),
     /// A second meta block (recordings joined by hand).
     Meta(Meta),
 }

@@ -10,7 +10,8 @@ use serde::de::DeserializeOwned;
 
 use super::{
     BLOCK_HEADER_LEN, BLOCK_MAGIC, Block, Codec, Completeness, Damage, FILE_HEADER_LEN, FILE_MAGIC, FORMAT_VERSION, Kind,
-    MAX_PAYLOAD, RecordingError, contract::Meta,
+    MAX_PAYLOAD, RecordingError,
+    contract::{Meta, Profile},
 };
 
 /// An open recording: an iterator over its blocks. After the last one [`Recording::completeness`] says how it ended.
@@ -164,6 +165,10 @@ impl<R: Read> Recording<R> {
             Kind::End => Block::End(self.json(&raw)?),
             Kind::Joined => Block::Joined(self.json(&raw)?),
             Kind::Dump => Block::Dump(self.json(&raw)?),
+            Kind::DumpBegins => Block::DumpBegins(self.json(&raw)?),
+            Kind::Drained => Block::Drained(self.json(&raw)?),
+            Kind::Profile => Block::Profile(self.profile(&raw)?),
+            Kind::Memory => Block::Memory(self.json(&raw)?),
         })
     }
 
@@ -177,6 +182,12 @@ impl<R: Read> Recording<R> {
 
     fn json<T: DeserializeOwned>(&self, raw: &[u8]) -> Result<T, RecordingError> {
         serde_json::from_slice(raw).map_err(|_| self.damaged(Damage::Content))
+    }
+
+    fn profile(&self, raw: &[u8]) -> Result<Profile, RecordingError> {
+        let end = raw.iter().position(|byte| *byte == b'\n').ok_or_else(|| self.damaged(Damage::Content))?;
+        let profile: Profile = self.json(&raw[..end])?;
+        Ok(Profile { data: raw[end + 1..].to_vec(), ..profile })
     }
 
     fn io(&self, source: io::Error) -> RecordingError {

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     BLOCK_HEADER_LEN, BLOCK_MAGIC, Codec, FILE_MAGIC, FORMAT_VERSION, Kind, MAX_PAYLOAD,
-    contract::{Binary, Code, Counters, End, GoroutineDump, Joined, Meta, Note},
+    contract::{Binary, Code, Counters, Drained, DumpBegins, End, GoroutineDump, Joined, MemoryAt, Meta, Note, Profile},
 };
 
 const ZSTD_LEVEL: i32 = 1;
@@ -138,6 +138,26 @@ impl<W: Write> Writer<W> {
 
     pub fn dump(&mut self, dump: &GoroutineDump) -> Result<(), WriteError> {
         self.json(Kind::Dump, dump)
+    }
+
+    pub fn dump_begins(&mut self, begins: &DumpBegins) -> Result<(), WriteError> {
+        self.json(Kind::DumpBegins, begins)
+    }
+
+    pub fn drained(&mut self, drained: &Drained) -> Result<(), WriteError> {
+        self.json(Kind::Drained, drained)
+    }
+
+    pub fn memory(&mut self, memory: &MemoryAt) -> Result<(), WriteError> {
+        self.json(Kind::Memory, memory)
+    }
+
+    /// One line of JSON, then the profile as it came.
+    pub fn profile(&mut self, profile: &Profile) -> Result<(), WriteError> {
+        let mut payload = serde_json::to_vec(profile).map_err(WriteError::Encode)?;
+        payload.push(b'\n');
+        payload.extend_from_slice(&profile.data);
+        self.write_block(Kind::Profile, &payload)
     }
 
     /// The last block: with it the recording counts as complete.

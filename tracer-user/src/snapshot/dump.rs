@@ -6,26 +6,28 @@
 use rustc_hash::{FxHashMap, FxHashSet};
 use tracer_common::stack::{hash_add, hash_end, hash_start};
 
-use super::{Goroutine, Snapshot, StackRead, stack::Stack};
+use super::{Goroutine, LabelsRead, Snapshot, StackRead, stack::Stack};
 use crate::{
     clock::KtimeNs,
     golang::GoBinary,
-    id::{Address, BinaryId, StackId, Tgid},
-    recording::contract::{CodeUse, DumpedGoroutine, DumpedStack, GoroutineDump, Tier},
+    id::{Address, BinaryId, ProcessKey, StackId},
+    recording::contract::{CodeUse, DumpSource, DumpedGoroutine, DumpedStack, GoroutineDump, Likeness, Tier},
 };
 
 /// Goroutines in one part: a few megabytes of it.
 const PART: usize = 16_384;
 
-/// Whose goroutines they are.
+/// Whose goroutines they are, and what for.
 #[derive(Clone, Copy, Debug)]
 pub struct Of<'a> {
-    pub tgid: Tgid,
+    pub process: ProcessKey,
     pub binary: &'a GoBinary,
     pub binary_id: BinaryId,
     pub bias: u64,
     /// Detail at which the process is followed.
     pub tier: Tier,
+    /// It is one of a series that events are held against.
+    pub check: bool,
 }
 
 /// The parts of a snapshot, the last one marked.
@@ -34,30 +36,88 @@ pub fn parts<'a>(snapshot: &'a Snapshot, of: Of<'a>) -> impl Iterator<Item = Gor
     let count = snapshot.found.all.len().div_ceil(PART).max(1);
     (0..count).map(move |part| {
         let mut dump = empty(of, snapshot.taken_at_ktime, KtimeNs(snapshot.taken_at_ktime.0 + snapshot.duration_ns));
-        let goroutines = snapshot.found.all.chunks(PART).nth(part).unwrap_or_default();
-        dump.goroutines = goroutines.iter().map(|goroutine| stacks.dumped(goroutine, &mut dump.stacks)).collect();
+        let mut likenesses = Likenesses::default();
+        for goroutine in snapshot.found.all.chunks(PART).nth(part).unwrap_or_default() {
+            let kind = likenesses.index(goroutine, &mut stacks, &mut dump);
+            dump.goroutines.push(DumpedGoroutine(goroutine.goid, goroutine.parent, kind));
+        }
         dump.last = part + 1 == count;
         dump.torn = if dump.last { snapshot.found.torn } else { 0 };
         dump
     })
 }
 
-/// What stands in place of a snapshot that could not be taken.
-pub fn failed(of: Of<'_>, at: KtimeNs, problem: String) -> GoroutineDump {
-    GoroutineDump { problem: Some(problem), last: true, ..empty(of, at, at) }
+/// What stands in place of a snapshot that could not be taken; `gone`: because there is no such process any more.
+pub fn failed(of: Of<'_>, at: KtimeNs, problem: String, gone: bool) -> GoroutineDump {
+    GoroutineDump { problem: Some(problem), last: true, gone, ..empty(of, at, at) }
 }
 
 fn empty(of: Of<'_>, from: KtimeNs, to: KtimeNs) -> GoroutineDump {
     GoroutineDump {
-        tgid: of.tgid,
+        tgid: of.process.tgid,
+        start_ticks: of.process.start_ticks,
+        binary: of.binary_id,
+        load_bias: of.bias,
+        source: DumpSource::Memory,
+        check: of.check,
         from,
         to,
         tier: of.tier,
+        kinds: Vec::new(),
         goroutines: Vec::new(),
         stacks: Vec::new(),
+        labels: Vec::new(),
         torn: 0,
         last: false,
         problem: None,
+        gone: false,
+    }
+}
+
+/// What goroutines of one part have in common. Told apart by what was read, which is cheaper to compare than what is written.
+#[derive(Default)]
+struct Likenesses {
+    indices: FxHashMap<Goroutine, u32>,
+    labels: FxHashMap<Option<u32>, u32>,
+}
+
+impl Likenesses {
+    fn index(&mut self, goroutine: &Goroutine, stacks: &mut Stacks<'_>, dump: &mut GoroutineDump) -> u32 {
+        let alike = Goroutine { goid: crate::id::Goid(0), parent: None, waits_since: None, ..goroutine.clone() };
+        if let Some(index) = self.indices.get(&alike) {
+            return *index;
+        }
+        let waits = goroutine.state.is_some_and(super::goroutine::State::waits);
+        let stack = match goroutine.stack {
+            StackRead::Known(index) if waits => stacks.id(index, &mut dump.stacks),
+            _ => None,
+        };
+        let labels = self.labels(goroutine.labels, stacks.snapshot, &mut dump.labels);
+        dump.kinds.push(Likeness {
+            gopc: goroutine.gopc,
+            startpc: goroutine.startpc,
+            state: goroutine.state.map(|state| state.name().to_owned()),
+            wait_reason: goroutine.wait_reason.map(str::to_owned),
+            stack,
+            stack_bytes: goroutine.stack_bytes,
+            labels,
+        });
+        let index = (dump.kinds.len() - 1) as u32;
+        self.indices.insert(alike, index);
+        index
+    }
+
+    /// Index into the part's sets of labels.
+    fn labels(&mut self, read: LabelsRead, snapshot: &Snapshot, sets: &mut Vec<Vec<(String, String)>>) -> Option<u32> {
+        let (known, set) = match read {
+            LabelsRead::Unknown => return None,
+            LabelsRead::None => (None, None),
+            LabelsRead::Known(index) => (Some(index), Some(snapshot.found.labels.get(index as usize)?)),
+        };
+        Some(*self.labels.entry(known).or_insert_with(|| {
+            sets.push(set.into_iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect());
+            (sets.len() - 1) as u32
+        }))
     }
 }
 
@@ -72,23 +132,6 @@ struct Stacks<'a> {
 }
 
 impl Stacks<'_> {
-    fn dumped(&mut self, goroutine: &Goroutine, new: &mut Vec<DumpedStack>) -> DumpedGoroutine {
-        let waits = goroutine.state.is_some_and(super::goroutine::State::waits);
-        let stack = match goroutine.stack {
-            StackRead::Known(index) if waits => self.id(index, new),
-            _ => None,
-        };
-        DumpedGoroutine {
-            goid: goroutine.goid,
-            parent: goroutine.parent,
-            gopc: goroutine.gopc,
-            startpc: goroutine.startpc,
-            state: goroutine.state.map(|state| state.name().to_owned()),
-            wait_reason: goroutine.wait_reason.map(str::to_owned),
-            stack,
-        }
-    }
-
     fn id(&mut self, index: u32, new: &mut Vec<DumpedStack>) -> Option<StackId> {
         if let Some(id) = self.ids.get(&index) {
             return Some(*id);

@@ -68,7 +68,7 @@ pub struct Goroutines {
 }
 
 /// One goroutine.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Goroutine {
     pub goid: Goid,
     /// `None`: it changed whenever it was looked at.
@@ -84,12 +84,14 @@ pub struct Goroutine {
     /// Entry of its function.
     pub startpc: Address,
     pub locked_to_thread: bool,
+    /// Memory set aside for its stack; `None` where its bounds make no sense.
+    pub stack_bytes: Option<u64>,
     pub stack: StackRead,
     pub labels: LabelsRead,
 }
 
 /// What became of a goroutine's stack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StackRead {
     /// Index into [`Goroutines::stacks`].
     Known(u32),
@@ -106,7 +108,7 @@ pub enum StackRead {
 }
 
 /// What became of a goroutine's labels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LabelsRead {
     /// It has none.
     None,

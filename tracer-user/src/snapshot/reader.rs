@@ -23,6 +23,8 @@ const MAX_STACK_BYTES: u64 = 16 << 30;
 pub const MAX_BYTES: u64 = 96 << 30;
 /// Code addresses of different stacks that are kept.
 const MAX_ADDRESSES: usize = 8 << 20;
+/// Go ends a program whose stack grows beyond a gigabyte (`runtime/proc.go`, `maxstacksize`), and C's is no larger.
+const MAX_STACK: u64 = 1 << 30;
 /// Goroutines read at once: few, so that little time passes between the two looks at each.
 const CHUNK: usize = 1024;
 /// Pointers read at once, in bytes.
@@ -198,6 +200,7 @@ impl<M: Memory> Reader<'_, M> {
             gopc: Address(after.gopc),
             startpc: Address(after.startpc),
             locked_to_thread: after.locked,
+            stack_bytes: after.stack_hi.checked_sub(after.stack_lo).filter(|bytes| (1..=MAX_STACK).contains(bytes)),
             stack,
             labels,
         });

@@ -125,6 +125,7 @@ mod tests {
             gopc: Address(0),
             startpc: Address(0),
             locked_to_thread: false,
+            stack_bytes: None,
             stack: StackRead::Running,
             labels: LabelsRead::None,
         }
@@ -135,7 +136,7 @@ mod tests {
     fn headers() {
         let waiting = || goroutine(State::Waiting);
         let labels = LabelSet::from([("job".to_owned(), "7".to_owned()), ("path".to_owned(), "/a b".to_owned())]);
-        let long = Goroutine { waits_since: Some(KtimeNs(5)), locked_to_thread: true, ..waiting() };
+        let long = Goroutine { waits_since: Some(KtimeNs(5)), locked_to_thread: true, stack_bytes: None, ..waiting() };
         let torn = Goroutine { state: None, wait_reason: None, ..waiting() };
         let now = KtimeNs(2 * MINUTE_NS + 6);
         for (goroutine, labels, expected) in [

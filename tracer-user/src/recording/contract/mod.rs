@@ -4,8 +4,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::{ClockTie, KtimeNs},
-    id::{Address, BinaryId, Goid, SiteId, StackId, Tgid},
+    id::{Address, BinaryId, SiteId, Tgid},
 };
+
+mod dump;
+mod memory;
+mod profile;
+
+pub use dump::{Drained, DumpBegins, DumpSource, DumpedGoroutine, DumpedStack, GoroutineDump, Joined, Likeness};
+pub use memory::{CgroupMemory, GoHeap, MemoryAt, ProcessMemory};
+pub use profile::{Profile, ProfileKind};
 
 /// The first block: who recorded what, when, where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,66 +101,6 @@ pub struct Site {
     pub address: Address,
     /// The instruction, as a person reads it.
     pub instruction: String,
-}
-
-/// A process that ran already when it came to be followed. What it did before is not known.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Joined {
-    /// From here on its probes report.
-    pub at: KtimeNs,
-    pub tgid: Tgid,
-    /// `starttime` of `/proc/PID/stat`, in ticks.
-    pub start_ticks: u64,
-    pub parent: Option<Tgid>,
-    pub args: Vec<String>,
-    /// What it runs, and by how much that was moved when it was loaded.
-    pub binary: BinaryId,
-    pub load_bias: u64,
-    /// Its goroutines follow in [`GoroutineDump`]s, taken from here on.
-    pub dump_follows: bool,
-}
-
-/// Goroutines that were read out of a process's memory while it ran: one part of them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GoroutineDump {
-    pub tgid: Tgid,
-    /// When the reading began and ended. Anything that an event of that time or later says is newer.
-    pub from: KtimeNs,
-    pub to: KtimeNs,
-    /// Detail at which the process is followed: below T2 what they do now is not kept up.
-    pub tier: Tier,
-    pub goroutines: Vec<DumpedGoroutine>,
-    /// Stacks that are not in an earlier part, by id.
-    pub stacks: Vec<DumpedStack>,
-    /// Goroutines that could not be read because they kept changing.
-    pub torn: u64,
-    /// No part follows.
-    pub last: bool,
-    /// Why nothing, or not all, could be read.
-    pub problem: Option<String>,
-}
-
-/// One goroutine of a [`GoroutineDump`]; addresses are those of the process.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DumpedGoroutine {
-    pub goid: Goid,
-    pub parent: Option<Goid>,
-    pub gopc: Address,
-    pub startpc: Address,
-    /// In the runtime's words (`waiting`, `running`, …); `None`: it changed whenever it was looked at.
-    pub state: Option<String>,
-    /// What it waits for, if it waits and that is known.
-    pub wait_reason: Option<String>,
-    /// Where it waits: return addresses as a park has them.
-    pub stack: Option<StackId>,
-}
-
-/// Return addresses, innermost first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DumpedStack {
-    pub id: StackId,
-    pub pcs: Vec<Address>,
-    pub truncated: bool,
 }
 
 /// Symbols of code addresses of one binary.

@@ -1,0 +1,114 @@
+//! Goroutines that were looked at from outside while their process ran, and the marks that put the looks between the events.
+
+use serde::{Deserialize, Serialize};
+
+use super::Tier;
+use crate::{
+    clock::KtimeNs,
+    id::{Address, BinaryId, Goid, StackId, Tgid},
+};
+
+/// A process that ran already when it came to be followed. What it did before is not known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joined {
+    /// From here on its probes report.
+    pub at: KtimeNs,
+    pub tgid: Tgid,
+    /// `starttime` of `/proc/PID/stat`, in ticks.
+    pub start_ticks: u64,
+    pub parent: Option<Tgid>,
+    pub args: Vec<String>,
+    /// What it runs, and by how much that was moved when it was loaded.
+    pub binary: BinaryId,
+    pub load_bias: u64,
+    /// Its goroutines follow in [`GoroutineDump`]s, taken from here on.
+    pub dump_follows: bool,
+}
+
+/// A look at a process's goroutines begins: its [`GoroutineDump`]s follow, and what they say is as of this time or later.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DumpBegins {
+    pub at: KtimeNs,
+    pub tgid: Tgid,
+}
+
+/// Every record that was numbered before this time is in the blocks before this one, or is lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drained {
+    pub at: KtimeNs,
+    /// By CPU: one more than the largest sequence number dealt out by then. Those that are in no block are lost.
+    pub next_seq: Vec<u64>,
+}
+
+/// Who told of goroutines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DumpSource {
+    /// Their process's memory, read from outside.
+    Memory,
+    /// The process itself, asked by HTTP.
+    Pprof,
+}
+
+/// All goroutines of a process as somebody saw them while it ran: one part of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GoroutineDump {
+    pub tgid: Tgid,
+    /// `starttime` of `/proc/PID/stat`, in ticks.
+    pub start_ticks: u64,
+    /// What it runs, and by how much that was moved when it was loaded.
+    pub binary: BinaryId,
+    pub load_bias: u64,
+    pub source: DumpSource,
+    /// It is one of a series that holds what events told against what is there; else the first look at a process that was joined.
+    pub check: bool,
+    /// When the reading began and ended. Anything that an event of that time or later says is newer.
+    pub from: KtimeNs,
+    pub to: KtimeNs,
+    /// Detail at which the process is followed: below T2 what they do now is not kept up.
+    pub tier: Tier,
+    /// What goroutines of this part have in common, each once.
+    pub kinds: Vec<Likeness>,
+    pub goroutines: Vec<DumpedGoroutine>,
+    /// Stacks that are not in an earlier part, by id.
+    pub stacks: Vec<DumpedStack>,
+    /// Sets of labels of this part, each once.
+    pub labels: Vec<Vec<(String, String)>>,
+    /// Goroutines that could not be read because they kept changing.
+    pub torn: u64,
+    /// No part follows.
+    pub last: bool,
+    /// Why nothing, or not all, could be read.
+    pub problem: Option<String>,
+    /// There is no such process any more.
+    pub gone: bool,
+}
+
+/// One goroutine of a [`GoroutineDump`]: its id, its creator's, and an index into [`GoroutineDump::kinds`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DumpedGoroutine(pub Goid, pub Option<Goid>, pub u32);
+
+/// What one goroutine of a [`GoroutineDump`] shares with many others; addresses are those of the process.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Likeness {
+    pub gopc: Address,
+    pub startpc: Address,
+    /// In the runtime's words (`waiting`, `running`, …); `None`: it changed whenever it was looked at.
+    pub state: Option<String>,
+    /// What it waits for, if it waits and that is known.
+    pub wait_reason: Option<String>,
+    /// Where it waits: return addresses as a park has them.
+    pub stack: Option<StackId>,
+    /// Memory that is set aside for its stack; `None`: unknown.
+    pub stack_bytes: Option<u64>,
+    /// Index into [`GoroutineDump::labels`], where one that has none is an empty set; `None`: unknown.
+    pub labels: Option<u32>,
+}
+
+/// Return addresses, innermost first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DumpedStack {
+    pub id: StackId,
+    pub pcs: Vec<Address>,
+    pub truncated: bool,
+}
