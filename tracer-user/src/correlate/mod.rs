@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 use crate::{
     clock::KtimeNs,
     event::{Event, Transition, What},
-    id::{Address, BinaryId, Goid, StackId, Tid},
+    id::{Address, BinaryId, Goid, Tid},
     recording::contract::Binary,
 };
 
@@ -22,93 +22,19 @@ mod dump;
 pub mod gc;
 pub mod goroutine;
 pub mod loss;
+mod population;
 pub mod process;
 pub mod replay;
 pub mod sample;
+mod sink;
 pub mod wake;
 
-use gc::{Cycle, Gc, Pause};
+use gc::Gc;
 use goroutine::{First, Goroutine, Origin, Park, Repair, Step, Who};
+use population::Population;
 use process::{Change, ImageId, Processes};
-use sample::Sample;
+pub use sink::{Life, LifeEnd, ReasonId, Sink, Span, SpanState};
 pub use wake::WokenBy;
-
-/// A wait reason by name, interned over all binaries ([`Engine::reason`]).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ReasonId(pub u16);
-
-/// What a goroutine did during a span.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum SpanState {
-    /// Not blocked: running, runnable or in a syscall. Only where parks and wakes are all that is seen (T2).
-    Awake,
-    /// Waiting for a CPU; so is one that was preempted.
-    Runnable,
-    Running,
-    /// In a system call, or in C code.
-    Syscall,
-    Blocked,
-    Unknown,
-}
-
-/// One stretch of a goroutine's life, closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
-    pub state: SpanState,
-    pub start: KtimeNs,
-    /// Never before `start`.
-    pub end: KtimeNs,
-    /// Why it blocked. On an unknown span: why it had blocked when sight of it was lost.
-    pub reason: Option<ReasonId>,
-    /// Where it blocked, where it stopped before it waited for a CPU (`None`: it has not run yet), or where it entered the
-    /// system call.
-    pub stack: Option<StackId>,
-    /// The channel it blocked on, else the lock that gopark was given.
-    pub object: Option<Address>,
-    /// `None` unless a wake was seen to end the span.
-    pub woken_by: Option<WokenBy>,
-    /// The thread that it was last seen on during the span; it may have moved before.
-    pub tid: Option<Tid>,
-}
-
-/// How a life, as far as it is known, came to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LifeEnd {
-    /// It exited.
-    Exit,
-    /// Its process exited or executed another program while it lived.
-    ProcessEnd,
-    /// The recording ended while it lived.
-    RecordingEnd,
-    /// Its exit was lost: it was gone by then.
-    Gone,
-}
-
-/// A life, closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Life {
-    pub ended_at: KtimeNs,
-    pub end: LifeEnd,
-}
-
-impl Life {
-    /// Whether it was alive as long as anything could be.
-    pub fn alive_at_end(&self) -> bool {
-        matches!(self.end, LifeEnd::ProcessEnd | LifeEnd::RecordingEnd)
-    }
-}
-
-/// Who listens. Spans of one goroutine come in order of time, and all before its life.
-pub trait Sink {
-    fn span(&mut self, who: &Who, span: &Span);
-    fn life(&mut self, who: &Who, life: &Life);
-    /// A pause of an image is over. In order of time.
-    fn pause(&mut self, _image: ImageId, _pause: &Pause) {}
-    /// A cycle of an image's collector is over. In order of time, but told late: when the next one begins.
-    fn cycle(&mut self, _image: ImageId, _cycle: &Cycle) {}
-    /// A CPU was sampled.
-    fn sample(&mut self, _image: ImageId, _sample: &Sample) {}
-}
 
 /// What had to be repaired because something was lost, by kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -147,15 +73,6 @@ struct Program {
     /// What a goroutine waits for that hands its thread to a coroutine.
     coroutine: Option<ReasonId>,
     stw_reasons: Vec<String>,
-}
-
-/// The live goroutines of one image.
-#[derive(Default)]
-struct Population {
-    live: FxHashMap<Goid, Goroutine>,
-    dead: GoidSet,
-    /// Who left a thread last by a coroutine switch or an exit, until another begins to run there: who a coroutine owes the thread to.
-    left: FxHashMap<Tid, Goid>,
 }
 
 /// Correlates events that come in order of time.
@@ -439,24 +356,6 @@ impl Engine {
         }
         let since = self.processes.image(image).since;
         Some(population.live.entry(goid).or_insert_with(|| Goroutine::met(image, goid, since, scheduling)))
-    }
-}
-
-/// A set of goids. The runtime deals them out in batches, so they lie close together: a bitmap for every 4096.
-#[derive(Default)]
-struct GoidSet {
-    pages: FxHashMap<u64, Box<[u64; 64]>>,
-}
-
-impl GoidSet {
-    fn insert(&mut self, goid: Goid) {
-        let page = self.pages.entry(goid.0 >> 12).or_insert_with(|| Box::new([0; 64]));
-        page[(goid.0 >> 6) as usize & 63] |= 1 << (goid.0 & 63);
-    }
-
-    fn contains(&self, goid: Goid) -> bool {
-        let page = self.pages.get(&(goid.0 >> 12));
-        page.is_some_and(|page| page[(goid.0 >> 6) as usize & 63] & 1 << (goid.0 & 63) != 0)
     }
 }
 

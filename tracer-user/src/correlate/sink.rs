@@ -1,0 +1,90 @@
+//! What the engine tells: spans, lives, and who listens.
+
+use super::{
+    WokenBy,
+    gc::{Cycle, Pause},
+    goroutine::Who,
+    process::ImageId,
+    sample::Sample,
+};
+use crate::{
+    clock::KtimeNs,
+    id::{Address, StackId, Tid},
+};
+
+/// A wait reason by name, interned over all binaries ([`Engine::reason`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReasonId(pub u16);
+
+/// What a goroutine did during a span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SpanState {
+    /// Not blocked: running, runnable or in a syscall. Only where parks and wakes are all that is seen (T2).
+    Awake,
+    /// Waiting for a CPU; so is one that was preempted.
+    Runnable,
+    Running,
+    /// In a system call, or in C code.
+    Syscall,
+    Blocked,
+    Unknown,
+}
+
+/// One stretch of a goroutine's life, closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    pub state: SpanState,
+    pub start: KtimeNs,
+    /// Never before `start`.
+    pub end: KtimeNs,
+    /// Why it blocked. On an unknown span: why it had blocked when sight of it was lost.
+    pub reason: Option<ReasonId>,
+    /// Where it blocked, where it stopped before it waited for a CPU (`None`: it has not run yet), or where it entered the
+    /// system call.
+    pub stack: Option<StackId>,
+    /// The channel it blocked on, else the lock that gopark was given.
+    pub object: Option<Address>,
+    /// `None` unless a wake was seen to end the span.
+    pub woken_by: Option<WokenBy>,
+    /// The thread that it was last seen on during the span; it may have moved before.
+    pub tid: Option<Tid>,
+}
+
+/// How a life, as far as it is known, came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LifeEnd {
+    /// It exited.
+    Exit,
+    /// Its process exited or executed another program while it lived.
+    ProcessEnd,
+    /// The recording ended while it lived.
+    RecordingEnd,
+    /// Its exit was lost: it was gone by then.
+    Gone,
+}
+
+/// A life, closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Life {
+    pub ended_at: KtimeNs,
+    pub end: LifeEnd,
+}
+
+impl Life {
+    /// Whether it was alive as long as anything could be.
+    pub fn alive_at_end(&self) -> bool {
+        matches!(self.end, LifeEnd::ProcessEnd | LifeEnd::RecordingEnd)
+    }
+}
+
+/// Who listens. Spans of one goroutine come in order of time, and all before its life.
+pub trait Sink {
+    fn span(&mut self, who: &Who, span: &Span);
+    fn life(&mut self, who: &Who, life: &Life);
+    /// A pause of an image is over. In order of time.
+    fn pause(&mut self, _image: ImageId, _pause: &Pause) {}
+    /// A cycle of an image's collector is over. In order of time, but told late: when the next one begins.
+    fn cycle(&mut self, _image: ImageId, _cycle: &Cycle) {}
+    /// A CPU was sampled.
+    fn sample(&mut self, _image: ImageId, _sample: &Sample) {}
+}
