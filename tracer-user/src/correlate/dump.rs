@@ -1,14 +1,51 @@
-//! Goroutines that were read out of memory, joined with those that events tell of.
+//! Looks at a process's goroutines, joined with what events tell of them.
 //!
-//! A dump is taken after the probes are set, and its reading takes a while: whatever an event says that came after the
-//! reading began is newer. So it is put in at that moment, as the state of those of which no event has told, and their first event
-//! decides what it meant ([`Goroutine::found`]).
+//! A look takes a while: whatever an event says that came after the reading began is newer. So it is put in at that moment. It confirms
+//! what is known, supplies what is not (creation, labels, stacks, the state of one of which no event told), and repairs: a goroutine that
+//! two looks in a row did not find is gone, one that no event told of was born, a state that two looks contradict is replaced. Every
+//! repair is counted by kind ([`Repairs`](super::Repairs)) and marked where it shows.
+
+use rustc_hash::FxHashMap;
 
 use super::{
-    Engine, Sink, SpanState,
-    goroutine::{Goroutine, Origin, Park, Seen, Who},
+    Engine, LifeEnd, Sink, SpanState,
+    goroutine::{Goroutine, Look, Origin, Park, Seen, Who},
+    process::{Change, ImageId},
+    sink::{Census, CensusSite, LabelsId},
 };
-use crate::recording::contract::{DumpedGoroutine, GoroutineDump, Joined, Likeness, Tier};
+use crate::{
+    clock::KtimeNs,
+    id::{Goid, ProcessKey},
+    recording::contract::{DumpSource, DumpedGoroutine, GoroutineDump, Joined, Likeness, Tier},
+};
+
+/// What the looks of a recording were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LooksTaken {
+    /// Checks that read all there was.
+    pub taken: u64,
+    /// Checks that told nothing, or not all.
+    pub failed: u64,
+    /// What reading took, over all.
+    pub reading_ns: u64,
+    /// When the newest one began.
+    pub newest: Option<KtimeNs>,
+}
+
+impl LooksTaken {
+    fn add(&mut self, dump: &GoroutineDump) {
+        if dump.gone {
+            return;
+        }
+        let whole = dump.problem.is_none();
+        *(if whole { &mut self.taken } else { &mut self.failed }) += 1;
+        self.reading_ns = self.reading_ns.saturating_add(dump.to.since(dump.from));
+        self.newest = self.newest.max(Some(dump.from).filter(|_| whole));
+    }
+}
+
+/// Likenesses of a part, understood.
+struct Kinds(Vec<(Seen, Option<LabelsId>)>);
 
 impl Engine {
     /// A process is followed that ran already.
@@ -17,44 +54,178 @@ impl Engine {
         let change = self.processes.joined(joined);
         self.lost_process_exit(change);
         self.apply(change, sink);
+        if joined.dump_follows
+            && let Some(image) = self.processes.running(joined.tgid, joined.at)
+        {
+            self.populations.entry(image).or_default().joining = true;
+        }
     }
 
-    /// A part of what was read out of the memory of a process. Comes when every event before it has.
-    pub fn dump(&mut self, dump: &GoroutineDump) {
+    /// A part of a look at a process. Comes when every event before it has.
+    pub fn dump(&mut self, dump: &GoroutineDump, sink: &mut impl Sink) {
         self.newest = self.newest.max(dump.from);
-        let Some(image) = self.processes.running(dump.tgid, dump.from) else { return };
-        let since = self.processes.image(image).since;
+        let Some(image) = self.image_looked_at(dump, sink) else { return };
+        let kinds = self.kinds(dump);
+        self.begin_look(image, dump);
         for &DumpedGoroutine(goid, creator, kind) in &dump.goroutines {
-            let Some(found) = dump.kinds.get(kind as usize) else { continue };
-            let seen = self.seen(found, dump.tier);
-            let origin = Origin { parent: creator, gopc: found.gopc, startpc: found.startpc, stack: None };
-            let population = self.populations.entry(image).or_default();
-            if population.dead.contains(goid) {
-                continue;
+            let (Some(alike), Some(known)) = (dump.kinds.get(kind as usize), kinds.0.get(kind as usize)) else { continue };
+            let origin = Origin { parent: creator, gopc: alike.gopc, startpc: alike.startpc, stack: None };
+            self.count(image, alike);
+            self.found(image, goid, origin, *known, dump, sink);
+        }
+        if dump.last {
+            self.end_look(image, dump, sink);
+        }
+    }
+
+    /// The image that a dump is of, as far as that is what runs now: what the dump says of process, program and load bias may be news.
+    fn image_looked_at(&mut self, dump: &GoroutineDump, sink: &mut impl Sink) -> Option<ImageId> {
+        let key = ProcessKey { tgid: dump.tgid, start_ticks: dump.start_ticks };
+        if dump.gone {
+            let change = self.processes.vanished(key, dump.from);
+            self.lost_process_exit(change);
+            self.apply(change, sink);
+            return None;
+        }
+        // The first look at a process that was joined came with its identity.
+        if dump.problem.is_some() || !dump.check {
+            return self.processes.running(dump.tgid, dump.from);
+        }
+        let (image, changes) = self.processes.looked(key, dump.binary, dump.load_bias, dump.from)?;
+        for change in changes {
+            if change != Change::None {
+                self.repairs.count("lost_process_exec");
+                self.apply(change, sink);
             }
-            match population.live.get_mut(&goid) {
-                Some(known) => known.identify(origin),
-                None => {
-                    let parent = creator.and_then(|parent| population.live.get(&parent));
-                    let depth = parent.map_or(0, |parent| parent.who.depth.saturating_add(1));
-                    let who = Who { image, goid, born_at: None, origin: Some(origin), since, depth };
-                    let fresh = Goroutine::found(who, (dump.from, dump.to), seen, dump.tier >= Tier::T3);
-                    population.live.insert(goid, fresh);
+        }
+        Some(image)
+    }
+
+    fn kinds(&mut self, dump: &GoroutineDump) -> Kinds {
+        let sets: Vec<LabelsId> = dump.labels.iter().map(|set| self.labels.intern(set)).collect();
+        let kind = |alike: &Likeness| {
+            let labels = alike.labels.and_then(|index| sets.get(index as usize).copied());
+            (self.seen(alike, dump), labels)
+        };
+        Kinds(dump.kinds.iter().map(kind).collect())
+    }
+
+    fn begin_look(&mut self, image: ImageId, dump: &GoroutineDump) {
+        let population = self.populations.entry(image).or_default();
+        if population.looking.is_none() {
+            population.looks += 1;
+            let look = Look { number: population.looks, from: dump.from, to: dump.to };
+            let census = Census { from: dump.from, to: dump.to, source: dump.source, sites: FxHashMap::default(), torn: 0 };
+            population.looking = Some((look, census));
+        }
+    }
+
+    fn count(&mut self, image: ImageId, alike: &Likeness) {
+        let Some((_, census)) = self.populations.get_mut(&image).and_then(|population| population.looking.as_mut()) else {
+            return;
+        };
+        let site: &mut CensusSite = census.sites.entry((alike.gopc, alike.startpc)).or_default();
+        site.goroutines += 1;
+        match alike.stack_bytes {
+            Some(bytes) => site.stack_bytes = site.stack_bytes.saturating_add(bytes),
+            None => site.stacks_unknown += 1,
+        }
+    }
+
+    /// One goroutine that a look found.
+    fn found(
+        &mut self,
+        image: ImageId,
+        goid: Goid,
+        origin: Origin,
+        (seen, labels): (Seen, Option<LabelsId>),
+        dump: &GoroutineDump,
+        sink: &mut impl Sink,
+    ) {
+        let began = self.processes.image(image).since;
+        let population = self.populations.entry(image).or_default();
+        let Some((look, _)) = population.looking else { return };
+        if population.dead.contains(goid) {
+            return;
+        }
+        let goroutine = match population.live.get_mut(&goid) {
+            Some(known) => {
+                if known.identify(origin) && !population.joining {
+                    self.repairs.count("origin_by_snapshot");
                 }
+                if let Some(repair) = known.look(look, seen, &mut |who, span| sink.span(who, &span)) {
+                    self.repairs.count(repair.name());
+                }
+                known
             }
+            None => {
+                let parent = origin.parent.and_then(|parent| population.live.get(&parent));
+                let depth = parent.map_or(0, |parent| parent.who.depth.saturating_add(1));
+                let born_by = Some(dump.to).filter(|_| !population.joining);
+                let since = population.all_seen_at.map_or(began, |at| at.max(began));
+                let who = Who { image, goid, born_at: None, born_by, origin: Some(origin), since, depth };
+                let fresh = Goroutine::found(who, look, seen, dump.tier >= Tier::T3);
+                population.live.entry(goid).or_insert(fresh)
+            }
+        };
+        if let Some(labels) = labels
+            && goroutine.label(labels)
+        {
+            sink.labels(&goroutine.who, dump.from, labels);
+        }
+    }
+
+    /// All parts have come: what was not among them is missing.
+    fn end_look(&mut self, image: ImageId, dump: &GoroutineDump, sink: &mut impl Sink) {
+        if dump.check {
+            self.looks.add(dump);
+        }
+        let population = self.populations.entry(image).or_default();
+        let Some((look, mut census)) = population.looking.take() else { return };
+        if dump.problem.is_some() {
+            return;
+        }
+        census.torn = dump.torn;
+        sink.census(image, &census);
+        population.joining = false;
+        // What a process tells of itself leaves the runtime's own goroutines out.
+        if dump.source != DumpSource::Memory {
+            return;
+        }
+        if dump.torn == 0 {
+            population.all_seen_at = Some(dump.from);
+        }
+        let mut missing: Vec<Goid> =
+            population.live.iter_mut().filter_map(|(goid, goroutine)| goroutine.missed(look).then_some(*goid)).collect();
+        missing.sort_unstable();
+        for goid in missing {
+            let Some(goroutine) = self.populations.get_mut(&image).and_then(|population| population.live.remove(&goid)) else {
+                continue;
+            };
+            let foreign = goroutine.is_of_foreign_thread();
+            if !foreign {
+                self.populations.entry(image).or_default().dead.insert(goid);
+                self.repairs.count("gone_by_snapshot");
+            }
+            let life = goroutine.gone(look.from, &mut |who, span| sink.span(who, &span));
+            self.tell_life(life, LifeEnd::Gone, sink);
         }
     }
 
     /// What a goroutine did, as far as events of the tier will keep that up.
-    fn seen(&mut self, found: &Likeness, tier: Tier) -> Seen {
-        if tier < Tier::T2 {
+    fn seen(&mut self, found: &Likeness, dump: &GoroutineDump) -> Seen {
+        if dump.tier < Tier::T2 {
             return Seen::Open(SpanState::Awake);
         }
-        let scheduled = |state| if tier >= Tier::T3 { state } else { SpanState::Awake };
+        let scheduled = |state| if dump.tier >= Tier::T3 { state } else { SpanState::Awake };
         match found.state.as_deref() {
             Some("waiting" | "leaked") => {
-                let reason = found.wait_reason.as_ref().map(|name| self.intern(name));
-                match reason {
+                let name = found.wait_reason.as_deref();
+                // Without every change of state, a switch between coroutines is no park.
+                if name == Some("coroutine") && dump.tier < Tier::T3 {
+                    return Seen::Open(SpanState::Awake);
+                }
+                match name.map(|name| self.intern(name)) {
                     // It only seems to wait.
                     Some(None) => Seen::Open(scheduled(SpanState::Running)),
                     reason => Seen::Blocked(Park { reason: reason.flatten(), stack: found.stack, object: None, tid: None }),

@@ -21,6 +21,7 @@ use crate::{
 mod dump;
 pub mod gc;
 pub mod goroutine;
+mod labels;
 pub mod loss;
 mod population;
 pub mod process;
@@ -29,11 +30,13 @@ pub mod sample;
 mod sink;
 pub mod wake;
 
+pub use dump::LooksTaken;
 use gc::Gc;
-use goroutine::{First, Goroutine, Origin, Park, Repair, Step, Who};
+use goroutine::{First, Goroutine, Origin, Park, Parting, Repair, Step, Who};
+pub use labels::LabelSets;
 use population::Population;
 use process::{Change, ImageId, Processes};
-pub use sink::{Life, LifeEnd, ReasonId, Sink, Span, SpanState};
+pub use sink::{Census, CensusSite, LabelsId, Life, LifeEnd, ReasonId, Sink, Span, SpanState};
 pub use wake::WokenBy;
 
 /// What had to be repaired because something was lost, by kind.
@@ -83,7 +86,9 @@ pub struct Engine {
     collectors: FxHashMap<ImageId, Gc>,
     programs: FxHashMap<BinaryId, Program>,
     reasons: Vec<String>,
+    labels: LabelSets,
     repairs: Repairs,
+    looks: LooksTaken,
     newest: KtimeNs,
 }
 
@@ -104,6 +109,15 @@ impl Engine {
 
     pub fn repairs(&self) -> &Repairs {
         &self.repairs
+    }
+
+    pub fn labels(&self) -> &LabelSets {
+        &self.labels
+    }
+
+    /// The looks at processes that events were held against.
+    pub fn looks(&self) -> LooksTaken {
+        self.looks
     }
 
     /// The name of a wait reason.
@@ -189,9 +203,20 @@ impl Engine {
         let mut live: Vec<Goroutine> = population.live.into_values().collect();
         live.sort_unstable_by_key(|goroutine| goroutine.who.goid);
         for goroutine in live {
-            let (who, ended_at) = goroutine.cut(at, &mut |who, span| sink.span(who, &span));
-            sink.life(&who, &Life { ended_at, end });
+            let life = goroutine.cut(at, &mut |who, span| sink.span(who, &span));
+            self.tell_life(life, end, sink);
         }
+    }
+
+    fn tell_life(&mut self, parting: Parting, end: LifeEnd, sink: &mut impl Sink) {
+        let Parting { who, ended_at, last_known, lost } = parting;
+        if let Some(repair) = lost {
+            self.repairs.count(repair.name());
+        }
+        if who.born_by.is_some() {
+            self.repairs.count("born_by_snapshot");
+        }
+        sink.life(&who, &Life { ended_at, end, last_known });
     }
 
     /// The image that an event of a probe is about.
@@ -319,11 +344,11 @@ impl Engine {
         // A parent makes its children while it lives.
         let parent = origin.parent.and_then(|parent| population.live.get(&parent));
         let depth = parent.map_or(0, |parent| parent.who.depth.saturating_add(1));
-        let who = Who { image, goid, born_at: Some(at), origin: Some(origin), since: at, depth };
+        let who = Who { image, goid, born_at: Some(at), born_by: None, origin: Some(origin), since: at, depth };
         let old = population.live.insert(goid, Goroutine::born(who, first));
         if let Some(old) = old.filter(|old| !old.is_only_found()) {
-            let (who, ended_at) = old.gone(at, &mut |who, span| sink.span(who, &span));
-            sink.life(&who, &Life { ended_at, end: LifeEnd::Gone });
+            let life = old.gone(at, &mut |who, span| sink.span(who, &span));
+            self.tell_life(life, LifeEnd::Gone, sink);
             self.repairs.count("lost_exit");
         }
     }
@@ -338,15 +363,13 @@ impl Engine {
             population.left.insert(event.tid, goid);
         }
         if let Some(goroutine) = population.live.remove(&goid) {
-            let (who, ended_at, lost) = goroutine.exit(event.at, event.tid, &mut |who, span| sink.span(who, &span));
-            sink.life(&who, &Life { ended_at, end: LifeEnd::Exit });
-            if let Some(repair) = lost {
-                self.repairs.count(repair.name());
-            }
+            let life = goroutine.exit(event.at, event.tid, &mut |who, span| sink.span(who, &span));
+            self.tell_life(life, LifeEnd::Exit, sink);
         }
     }
 
-    /// The goroutine that an event is about; one that is met for the first time begins as unknown since its image did.
+    /// The goroutine that an event is about; one that is met for the first time begins as unknown since its image did, or since
+    /// all goroutines were seen, and it was not.
     /// `None` if it has exited: the event is late.
     fn goroutine(&mut self, image: ImageId, goid: Goid, scheduling: bool) -> Option<&mut Goroutine> {
         let population = self.populations.entry(image).or_default();
@@ -354,7 +377,8 @@ impl Engine {
             self.repairs.count("event_after_exit");
             return None;
         }
-        let since = self.processes.image(image).since;
+        let began = self.processes.image(image).since;
+        let since = population.all_seen_at.map_or(began, |at| at.max(began));
         Some(population.live.entry(goid).or_insert_with(|| Goroutine::met(image, goid, since, scheduling)))
     }
 }

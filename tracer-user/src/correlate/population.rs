@@ -2,8 +2,14 @@
 
 use rustc_hash::FxHashMap;
 
-use super::goroutine::Goroutine;
-use crate::id::{Goid, Tid};
+use super::{
+    goroutine::{Goroutine, Look},
+    sink::Census,
+};
+use crate::{
+    clock::KtimeNs,
+    id::{Goid, Tid},
+};
 
 /// The live goroutines of one image.
 #[derive(Default)]
@@ -12,6 +18,13 @@ pub(super) struct Population {
     pub dead: GoidSet,
     /// Who left a thread last by a coroutine switch or an exit, until another begins to run there: who a coroutine owes the thread to.
     pub left: FxHashMap<Tid, Goid>,
+    /// The look that is under way, and what it has counted so far.
+    pub looking: Option<(Look, Census)>,
+    pub looks: u32,
+    /// The process ran before it was followed, and no look has told yet what lived then.
+    pub joining: bool,
+    /// When the newest look began that saw every goroutine: one that it did not see was born later.
+    pub all_seen_at: Option<KtimeNs>,
 }
 
 /// A set of goids. The runtime deals them out in batches, so they lie close together: a bitmap for every 4096.

@@ -219,6 +219,28 @@ impl Processes {
         change
     }
 
+    /// The same, told by a look at its memory: who it is, and what it runs. `None` if it has ended, as events know.
+    pub fn looked(&mut self, key: ProcessKey, binary: BinaryId, bias: u64, at: KtimeNs) -> Option<(ImageId, [Change; 3])> {
+        let last = self.processes.iter().rev().find(|process| process.key == Some(key));
+        if last.is_some_and(|process| process.ended.is_some()) {
+            return None;
+        }
+        let (_, other) = self.of_key(key, at);
+        let image = self.running(key.tgid, at)?;
+        let (image, exec) = self.hit(image, binary, at);
+        let moved = self.loaded(image, bias, at);
+        Some((self.running(key.tgid, at)?, [other, exec, moved]))
+    }
+
+    /// There is no such process any more, and its exit was lost.
+    pub fn vanished(&mut self, key: ProcessKey, at: KtimeNs) -> Change {
+        let current = self.current.get(&key.tgid).copied();
+        match current.filter(|id| self.processes[id.0 as usize].key.is_none_or(|known| known == key)) {
+            Some(id) => self.end(id, at, None),
+            None => Change::None,
+        }
+    }
+
     /// The last thread of a process exited.
     pub fn exit(&mut self, tgid: Tgid, boottime_ns: u64, wait_status: u32, at: KtimeNs) -> [Change; 2] {
         let (id, before) = self.identified(tgid, boottime_ns, at);

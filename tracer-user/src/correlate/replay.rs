@@ -12,7 +12,9 @@ use crate::{
     order::{DEFAULT_WINDOW_NS, OrderReport, Orderer},
     recording::{
         Block, Completeness, RecordingError,
-        contract::{Binary, Code, Counters, End, GoroutineDump, Joined, MemoryAt, Meta, Note, Profile, Tier},
+        contract::{
+            Binary, Code, Counters, DumpBegins, DumpSource, End, GoroutineDump, Joined, MemoryAt, Meta, Note, Profile, Tier,
+        },
         reader::Recording,
         records,
     },
@@ -55,8 +57,23 @@ pub struct Replayed {
     pub engine: Engine,
 }
 
+/// What of a recording is believed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum View {
+    /// Events, held against what looks at the processes found.
+    #[default]
+    Repaired,
+    /// Events alone, and what was read of processes when they were joined.
+    EventsOnly,
+}
+
 /// Replays `recording` into `sink`.
-pub fn replay<R: Read>(mut recording: Recording<R>, sink: &mut impl Sink) -> Result<Replayed, RecordingError> {
+pub fn replay<R: Read>(recording: Recording<R>, sink: &mut impl Sink) -> Result<Replayed, RecordingError> {
+    replay_as(recording, View::default(), sink)
+}
+
+/// The same, seen in one way or the other.
+pub fn replay_as<R: Read>(mut recording: Recording<R>, view: View, sink: &mut impl Sink) -> Result<Replayed, RecordingError> {
     let zero = recording.meta().clock.ktime_ns;
     let mut tables = Tables { newest: zero, ..Tables::default() };
     let mut orderer = Orderer::new(DEFAULT_WINDOW_NS, zero);
@@ -76,15 +93,23 @@ pub fn replay<R: Read>(mut recording: Recording<R>, sink: &mut impl Sink) -> Res
                 tables.binaries.insert(binary.id, binary);
             }
             Block::Joined(joined) => {
-                tables.expect(&joined);
+                if joined.dump_follows {
+                    tables.await_dump((joined.tgid, DumpSource::Memory), joined.at);
+                }
                 tables.put_off(joined.at, Later::Joined(joined));
+                orderer.hold(tables.hold());
+            }
+            Block::DumpBegins(DumpBegins { at, tgid, source }) => {
+                tables.await_dump((tgid, source), at);
                 orderer.hold(tables.hold());
             }
             Block::Dump(dump) => {
                 if dump.last {
-                    tables.awaited.remove(&dump.tgid);
+                    tables.dump_came((dump.tgid, dump.source));
                 }
-                tables.put_off(dump.from, Later::Dump(dump));
+                if view == View::Repaired || !dump.check {
+                    tables.put_off(dump.from, Later::Dump(dump));
+                }
                 orderer.hold(tables.hold());
             }
             other => tables.keep(other),
@@ -127,8 +152,8 @@ struct Tables {
     newest: KtimeNs,
     /// What is to be told before the events of its time, by time.
     later: VecDeque<(KtimeNs, Later)>,
-    /// Processes whose dump is still to come, and from when it tells.
-    awaited: FxHashMap<Tgid, KtimeNs>,
+    /// Dumps that are still to come, in the order in which they were begun, and from when each tells.
+    awaited: Vec<((Tgid, DumpSource), KtimeNs)>,
     /// When the probes began to be taken away.
     detaching: Option<KtimeNs>,
 }
@@ -140,15 +165,20 @@ enum Later {
 }
 
 impl Tables {
-    fn expect(&mut self, joined: &Joined) {
-        if joined.dump_follows {
-            self.awaited.insert(joined.tgid, joined.at);
+    fn await_dump(&mut self, of: (Tgid, DumpSource), at: KtimeNs) {
+        self.awaited.push((of, at));
+    }
+
+    /// Who is asked in one way gives one dump after the other.
+    fn dump_came(&mut self, of: (Tgid, DumpSource)) {
+        if let Some(place) = self.awaited.iter().position(|(awaited, _)| *awaited == of) {
+            self.awaited.remove(place);
         }
     }
 
     /// From when on events must wait for a dump.
     fn hold(&self) -> KtimeNs {
-        self.awaited.values().copied().min().unwrap_or(KtimeNs::MAX)
+        self.awaited.iter().map(|(_, at)| *at).min().unwrap_or(KtimeNs::MAX)
     }
 
     fn put_off(&mut self, at: KtimeNs, what: Later) {
@@ -164,7 +194,7 @@ impl Tables {
             match what {
                 Later::Joined(joined) => engine.joined(&joined, sink),
                 Later::Dump(dump) => {
-                    engine.dump(&dump);
+                    engine.dump(&dump, sink);
                     let stacks = dump.stacks.into_iter();
                     self.stacks.extend(
                         stacks.map(|stack| {

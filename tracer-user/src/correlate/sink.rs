@@ -1,5 +1,7 @@
 //! What the engine tells: spans, lives, and who listens.
 
+use rustc_hash::FxHashMap;
+
 use super::{
     WokenBy,
     gc::{Cycle, Pause},
@@ -10,7 +12,12 @@ use super::{
 use crate::{
     clock::KtimeNs,
     id::{Address, StackId, Tid},
+    recording::contract::DumpSource,
 };
+
+/// A set of labels ([`Engine::labels`](super::Engine::labels)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LabelsId(pub u32);
 
 /// A wait reason by name, interned over all binaries ([`Engine::reason`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,6 +55,8 @@ pub struct Span {
     pub woken_by: Option<WokenBy>,
     /// The thread that it was last seen on during the span; it may have moved before.
     pub tid: Option<Tid>,
+    /// No event told that it began: a look at the process did.
+    pub by_look: bool,
 }
 
 /// How a life, as far as it is known, came to its end.
@@ -68,6 +77,8 @@ pub enum LifeEnd {
 pub struct Life {
     pub ended_at: KtimeNs,
     pub end: LifeEnd,
+    /// When it was last known to live, by an event or a look at its process: records lost behind that may have told of its end.
+    pub last_known: KtimeNs,
 }
 
 impl Life {
@@ -77,10 +88,37 @@ impl Life {
     }
 }
 
+/// What a look at a process counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Census {
+    /// When the reading began and ended.
+    pub from: KtimeNs,
+    pub to: KtimeNs,
+    pub source: DumpSource,
+    /// By creation site: return address of the `go` statement, and entry of the start function.
+    pub sites: FxHashMap<(Address, Address), CensusSite>,
+    /// Goroutines that could not be told apart because they kept changing.
+    pub torn: u64,
+}
+
+/// Goroutines of one creation site.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CensusSite {
+    pub goroutines: u64,
+    /// Memory set aside for their stacks, as far as that is known.
+    pub stack_bytes: u64,
+    /// Of how many that is not known.
+    pub stacks_unknown: u64,
+}
+
 /// Who listens. Spans of one goroutine come in order of time, and all before its life.
 pub trait Sink {
     fn span(&mut self, who: &Who, span: &Span);
     fn life(&mut self, who: &Who, life: &Life);
+    /// A look found other labels on a goroutine than are known of it. In order of time, before its life.
+    fn labels(&mut self, _who: &Who, _at: KtimeNs, _labels: LabelsId) {}
+    /// A look at all goroutines of an image is over.
+    fn census(&mut self, _image: ImageId, _census: &Census) {}
     /// A pause of an image is over. In order of time.
     fn pause(&mut self, _image: ImageId, _pause: &Pause) {}
     /// A cycle of an image's collector is over. In order of time, but told late: when the next one begins.

@@ -92,7 +92,7 @@ fn channel_wait() {
     let (_, blocked) = told.spans.iter().find(|(_, span)| span.state == SpanState::Blocked).unwrap();
     assert_eq!(engine.reason(blocked.reason.unwrap()), "chan receive");
     assert_eq!((blocked.object, blocked.woken_by), (Some(Address(0xc000)), Some(WokenBy::Goroutine(Goid(1)))));
-    assert_eq!(told.lives[0].1, Life { ended_at: KtimeNs(40), end: LifeEnd::Exit });
+    assert_eq!(told.lives[0].1, Life { ended_at: KtimeNs(40), end: LifeEnd::Exit, last_known: KtimeNs(40) });
 }
 
 /// A process joined at 5, and what its memory told between 10 and 20: goroutines that wait, or do not.
@@ -118,25 +118,28 @@ fn dumped(engine: &mut Engine, told: &mut Told, goroutines: &[(u64, bool)]) {
         labels: None,
     };
     let goroutines = goroutines.iter().map(|(goid, waits)| DumpedGoroutine(Goid(*goid), None, u32::from(*waits)));
-    engine.dump(&GoroutineDump {
-        tgid: Tgid(7),
-        start_ticks: 0,
-        binary: BinaryId(1),
-        load_bias: 0x1000,
-        source: DumpSource::Memory,
-        check: false,
-        from: KtimeNs(10),
-        to: KtimeNs(20),
-        tier: Tier::T2,
-        kinds: vec![kind(false), kind(true)],
-        goroutines: goroutines.collect(),
-        stacks: vec![],
-        labels: vec![],
-        torn: 0,
-        last: true,
-        gone: false,
-        problem: None,
-    });
+    engine.dump(
+        &GoroutineDump {
+            tgid: Tgid(7),
+            start_ticks: 0,
+            binary: BinaryId(1),
+            load_bias: 0x1000,
+            source: DumpSource::Memory,
+            check: false,
+            from: KtimeNs(10),
+            to: KtimeNs(20),
+            tier: Tier::T2,
+            kinds: vec![kind(false), kind(true)],
+            goroutines: goroutines.collect(),
+            stacks: vec![],
+            labels: vec![],
+            torn: 0,
+            last: true,
+            gone: false,
+            problem: None,
+        },
+        told,
+    );
 }
 
 /// Check that of those in a dump nobody who was born since is told of twice, nobody who ended before comes back, and one who was met
@@ -207,7 +210,7 @@ fn process_end() {
     let late = Event { at: KtimeNs(29), ..wake(29, 17, None) };
     let (told, engine) = run(&[birth(10, 17), park(20, 17, 2), process_exit(30), late], 90);
     assert_eq!(told.lives.len(), 1);
-    assert_eq!(told.lives[0].1, Life { ended_at: KtimeNs(30), end: LifeEnd::ProcessEnd });
+    assert_eq!(told.lives[0].1, Life { ended_at: KtimeNs(30), end: LifeEnd::ProcessEnd, last_known: KtimeNs(20) });
     assert_eq!(engine.repairs().by_kind.get("event_after_process_exit"), Some(&1));
 }
 

@@ -12,7 +12,12 @@ use crate::{
     id::{Address, Goid, StackId, Tid},
 };
 
-use super::{ImageId, ReasonId, Span, SpanState, WokenBy};
+use super::{ImageId, LabelsId, ReasonId, Span, SpanState, WokenBy};
+
+mod look;
+
+use look::Found;
+pub use look::{Look, Seen};
 
 /// Where a goroutine comes from, as its birth told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,6 +38,8 @@ pub struct Who {
     pub image: ImageId,
     pub goid: Goid,
     pub born_at: Option<KtimeNs>,
+    /// It was born while its process was followed, and that was lost: a look at the process found it by then.
+    pub born_by: Option<KtimeNs>,
     /// `None`: it lived before the recording, or its birth was lost.
     pub origin: Option<Origin>,
     /// Birth, or the earliest time of which anything can be said (then its life begins in `Unknown`).
@@ -57,7 +64,7 @@ enum State {
     /// Anything but `Blocked`.
     Open(Open),
     /// Parked; `before` is what it did until then, kept open because the park may be taken back. `None`: that span was closed.
-    Blocked { since: KtimeNs, park: Park, before: Option<Open> },
+    Blocked { since: KtimeNs, park: Park, before: Option<Open>, by_look: bool },
 }
 
 /// A span that has begun.
@@ -67,6 +74,24 @@ struct Open {
     since: KtimeNs,
     /// Where it goes on, or where it entered the system call.
     stack: Option<StackId>,
+    /// No event told that it began, but a look at the process.
+    by_look: bool,
+}
+
+impl State {
+    fn open(state: SpanState, since: KtimeNs) -> Self {
+        Self::Open(Open { state, since, stack: None, by_look: false })
+    }
+
+    fn blocked(since: KtimeNs, park: Park, before: Option<Open>) -> Self {
+        Self::Blocked { since, park, before, by_look: false }
+    }
+}
+
+impl Open {
+    fn unknown(since: KtimeNs) -> Self {
+        Self { state: SpanState::Unknown, since, stack: None, by_look: false }
+    }
 }
 
 /// An event that is still to come and says nothing new.
@@ -84,6 +109,8 @@ pub enum Repair {
     Wake,
     /// Some other change of state.
     Transition,
+    /// What two looks at the process found it to do, and no event told.
+    State,
 }
 
 impl Repair {
@@ -92,8 +119,19 @@ impl Repair {
         match self {
             Self::Wake => "lost_wake",
             Self::Transition => "lost_transition",
+            Self::State => "state_by_snapshot",
         }
     }
+}
+
+/// A life that is over, as far as it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parting {
+    pub who: Who,
+    pub ended_at: KtimeNs,
+    /// When it was last known to live.
+    pub last_known: KtimeNs,
+    pub lost: Option<Repair>,
 }
 
 /// How a goroutine's life begins.
@@ -129,78 +167,43 @@ pub struct Goroutine {
     echo: Option<Echo>,
     /// Its state was read out of memory, and no event of it has come since.
     found: Option<Found>,
-}
-
-/// When a memory was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Found {
-    from: KtimeNs,
-    until: KtimeNs,
-}
-
-/// What a goroutine did when the memory was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
-    Blocked(Park),
-    /// Not [`SpanState::Blocked`].
-    Open(SpanState),
+    /// What looks at its process said of it.
+    looks: look::Looks,
+    labels: Option<LabelsId>,
 }
 
 impl Goroutine {
     /// Born under our eyes.
     pub fn born(who: Who, first: First) -> Self {
         let since = who.since;
-        let open = |state| State::Open(Open { state, since, stack: None });
         let state = match first {
-            First::Awake => open(SpanState::Awake),
-            First::Runnable => open(SpanState::Runnable),
-            First::Waiting(park) => State::Blocked { since, park, before: None },
+            First::Awake => State::open(SpanState::Awake, since),
+            First::Runnable => State::open(SpanState::Runnable, since),
+            First::Waiting(park) => State::blocked(since, park, None),
         };
-        Self { who, last: since, state, scheduling: first != First::Awake, echo: None, found: None }
+        Self::new(who, since, state, first != First::Awake)
     }
 
     /// Met by another event than its birth; nothing is known of it since `since`.
     pub fn met(image: ImageId, goid: Goid, since: KtimeNs, scheduling: bool) -> Self {
-        let who = Who { image, goid, born_at: None, origin: None, since, depth: 0 };
-        let state = State::Open(Open { state: SpanState::Unknown, since, stack: None });
-        Self { who, last: since, state, scheduling, echo: None, found: None }
+        let who = Who { image, goid, born_at: None, born_by: None, origin: None, since, depth: 0 };
+        Self::new(who, since, State::open(SpanState::Unknown, since), scheduling)
     }
 
-    /// Read out of its process's memory between `from` and `until`: it lived before, and nothing is known of that.
-    pub fn found(who: Who, (from, until): (KtimeNs, KtimeNs), seen: Seen, scheduling: bool) -> Self {
-        let state = match seen {
-            Seen::Blocked(park) => State::Blocked { since: from, park, before: None },
-            Seen::Open(state) => State::Open(Open { state, since: from, stack: None }),
-        };
-        Self { who, last: from, state, scheduling, echo: None, found: Some(Found { from, until }) }
+    fn new(who: Who, last: KtimeNs, state: State, scheduling: bool) -> Self {
+        Self { who, last, state, scheduling, echo: None, found: None, looks: look::Looks::default(), labels: None }
     }
 
-    /// Whether nothing but a look at the memory tells of it.
-    pub fn is_only_found(&self) -> bool {
-        self.found.is_some()
-    }
-
-    /// The memory told where one comes from whose birth was not seen.
-    pub fn identify(&mut self, origin: Origin) {
+    /// The memory told where one comes from whose birth was not seen. Whether that was news.
+    pub fn identify(&mut self, origin: Origin) -> bool {
+        let news = self.who.origin.is_none();
         self.who.origin.get_or_insert(origin);
+        news
     }
 
-    /// The first event, `at`, of one that was found decides what the memory said of it: that was read somewhen between two times.
-    /// If the event says that until then it did something else, and came before the reading ended, it was read afterwards.
-    fn settle(&mut self, at: KtimeNs, did: Option<SpanState>, sink: &mut impl FnMut(&Who, Span)) {
-        let Some(Found { from, until }) = self.found.take() else { return };
-        let past = Open { state: SpanState::Unknown, since: self.who.since, stack: None };
-        self.emit(past, from, None, sink);
-        let Some(did) = did.filter(|_| at <= until) else { return };
-        let read = match self.state {
-            State::Blocked { .. } => SpanState::Blocked,
-            State::Open(open) => open.state,
-        };
-        if read != did {
-            // Why it had blocked is not known.
-            let did = if did == SpanState::Blocked { SpanState::Unknown } else { did };
-            self.begin(did, from, None);
-        }
+    /// Its labels are these from now on. Whether that was news.
+    pub fn label(&mut self, labels: LabelsId) -> bool {
+        self.labels.replace(labels) != Some(labels)
     }
 
     /// The newest event of it.
@@ -218,6 +221,7 @@ impl Goroutine {
 
     /// A late event happens, for us, when the newest one did: spans never run backwards.
     fn clamp(&mut self, at: KtimeNs) -> KtimeNs {
+        self.looks.outdated();
         self.last = self.last.max(at);
         self.last
     }
@@ -228,7 +232,7 @@ impl Goroutine {
     }
 
     fn begin(&mut self, state: SpanState, since: KtimeNs, stack: Option<StackId>) {
-        self.state = State::Open(Open { state, since, stack });
+        self.state = State::Open(Open { state, since, stack, by_look: false });
     }
 
     /// It calls gopark: it ran until here.
@@ -238,13 +242,13 @@ impl Goroutine {
         self.echo = None;
         match self.state {
             State::Open(open) if open.state == SpanState::Unknown || open.state == self.running() => {
-                self.state = State::Blocked { since: at, park, before: Some(open) };
+                self.state = State::blocked(at, park, Some(open));
                 None
             }
             // Only what runs can park: what made it run is lost.
             _ => {
                 let lost = self.close(at, self.running(), None, park.tid, sink);
-                self.state = State::Blocked { since: at, park, before: None };
+                self.state = State::blocked(at, park, None);
                 lost
             }
         }
@@ -257,7 +261,7 @@ impl Goroutine {
         self.echo = self.scheduling.then_some(Echo::Run);
         match self.state {
             // The park at least told that it ran then.
-            State::Blocked { since: parked, before: Some(open), park } if open.state == SpanState::Unknown => {
+            State::Blocked { since: parked, before: Some(open), park, .. } if open.state == SpanState::Unknown => {
                 self.emit(open, parked, park.tid, sink);
                 self.begin(self.running(), parked, None);
             }
@@ -322,7 +326,7 @@ impl Goroutine {
         };
         let lost = self.close(at, from, by, park.tid, sink);
         match to {
-            Blocked => self.state = State::Blocked { since: at, park, before: None },
+            Blocked => self.state = State::blocked(at, park, None),
             _ => self.begin(to, at, stack),
         }
         if transition == Transition::Preempt {
@@ -336,36 +340,36 @@ impl Goroutine {
     }
 
     /// It ends by itself, on thread `tid`.
-    pub fn exit(mut self, at: KtimeNs, tid: Tid, sink: &mut impl FnMut(&Who, Span)) -> (Who, KtimeNs, Option<Repair>) {
+    pub fn exit(mut self, at: KtimeNs, tid: Tid, sink: &mut impl FnMut(&Who, Span)) -> Parting {
         let at = self.clamp(at);
         self.settle(at, None, sink);
         let lost = self.close(at, self.running(), None, Some(tid), sink);
-        (self.who, at, lost)
+        Parting { who: self.who, ended_at: at, last_known: at, lost }
     }
 
     /// The process or the recording ends while it lives: what it did, it did until then.
-    pub fn cut(mut self, at: KtimeNs, sink: &mut impl FnMut(&Who, Span)) -> (Who, KtimeNs) {
-        let at = self.clamp(at);
+    pub fn cut(mut self, at: KtimeNs, sink: &mut impl FnMut(&Who, Span)) -> Parting {
+        let (last_known, at) = (self.last_known(), self.clamp(at));
         self.settle(at, None, sink);
         match self.state {
             State::Open(open) => self.emit(open, at, None, sink),
             State::Blocked { .. } => _ = self.close(at, SpanState::Blocked, None, None, sink),
         }
-        (self.who, at)
+        Parting { who: self.who, ended_at: at, last_known, lost: None }
     }
 
     /// Its exit was lost: by `at` it is gone, and since its last event nothing is known.
-    pub fn gone(mut self, at: KtimeNs, sink: &mut impl FnMut(&Who, Span)) -> (Who, KtimeNs) {
-        let (known, at) = (self.last, self.clamp(at));
+    pub fn gone(mut self, at: KtimeNs, sink: &mut impl FnMut(&Who, Span)) -> Parting {
+        let (known, last_known, at) = (self.last, self.last_known(), self.clamp(at));
         self.settle(at, None, sink);
         match self.state {
             State::Open(open) => {
                 self.emit(open, known, None, sink);
-                self.emit(Open { state: SpanState::Unknown, since: known.max(open.since), stack: None }, at, None, sink);
+                self.emit(Open::unknown(known.max(open.since)), at, None, sink);
             }
             State::Blocked { .. } => _ = self.close(at, SpanState::Unknown, None, None, sink),
         }
-        (self.who, at)
+        Parting { who: self.who, ended_at: at, last_known, lost: None }
     }
 
     /// Ends what it did, given that an event `at` says that until then it did `expected`. Where that is not what was known of it,
@@ -387,11 +391,11 @@ impl Goroutine {
                 self.emit(Open { state: SpanState::Unknown, ..open }, at, tid, sink);
                 Some(Repair::Transition)
             }
-            State::Blocked { since, park, before } => {
+            State::Blocked { since, park, before, by_look } => {
                 if let Some(before) = before {
                     self.emit(before, since, park.tid, sink);
                 }
-                let span = self.blocked_span(since, at, &park);
+                let span = Span { by_look, ..self.blocked_span(since, at, &park) };
                 if expected == SpanState::Blocked {
                     sink(&self.who, Span { woken_by: by, ..span });
                     return None;
@@ -404,12 +408,12 @@ impl Goroutine {
 
     /// A span without a park. One of no length says nothing and is left out.
     fn emit(&self, open: Open, end: KtimeNs, tid: Option<Tid>, sink: &mut impl FnMut(&Who, Span)) {
-        let Open { state, since: start, stack } = open;
+        let Open { state, since: start, stack, by_look } = open;
         if start < end {
             let stack = stack.filter(|_| state != SpanState::Unknown);
             // What waits for a CPU is on no thread.
             let tid = tid.filter(|_| state != SpanState::Runnable);
-            let span = Span { state, start, end, reason: None, stack, object: None, woken_by: None, tid };
+            let span = Span { state, start, end, reason: None, stack, object: None, woken_by: None, tid, by_look };
             sink(&self.who, span);
         }
     }
@@ -424,6 +428,7 @@ impl Goroutine {
             object: park.object,
             woken_by: None,
             tid: park.tid,
+            by_look: false,
         }
     }
 }

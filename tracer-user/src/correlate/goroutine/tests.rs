@@ -30,7 +30,7 @@ fn run(first: Option<First>, scheduling: bool, events: &[Happens]) -> Vec<String
 fn who() -> Who {
     let (image, goid, since) = (ImageId(0), Goid(1), KtimeNs(10));
     let origin = Origin { parent: None, gopc: Address(1), startpc: Address(2), stack: None };
-    Who { image, goid, born_at: Some(since), origin: Some(origin), since, depth: 0 }
+    Who { image, goid, born_at: Some(since), born_by: None, origin: Some(origin), since, depth: 0 }
 }
 
 fn run_from(goroutine: Goroutine, events: &[Happens]) -> Vec<String> {
@@ -50,7 +50,7 @@ fn run_from(goroutine: Goroutine, events: &[Happens]) -> Vec<String> {
             }
             Wake(at) => live.wake(KtimeNs(at), WokenBy::Unknown, &mut sink),
             Change(transition, at) => live.transition(KtimeNs(at), Step { transition, park: PARK, by: None }, &mut sink),
-            Exit(at) => goroutine.take().unwrap().exit(KtimeNs(at), Tid(1), &mut sink).2,
+            Exit(at) => goroutine.take().unwrap().exit(KtimeNs(at), Tid(1), &mut sink).lost,
             Cut(at) => {
                 goroutine.take().unwrap().cut(KtimeNs(at), &mut sink);
                 None
@@ -234,7 +234,7 @@ fn lives_that_begin_otherwise() {
 }
 
 fn found(seen: Seen, scheduling: bool) -> Goroutine {
-    Goroutine::found(Who { born_at: None, ..who() }, (KtimeNs(20), KtimeNs(30)), seen, scheduling)
+    Goroutine::found(Who { born_at: None, ..who() }, Look { number: 1, from: KtimeNs(20), to: KtimeNs(30) }, seen, scheduling)
 }
 
 /// Check what is made of a goroutine that was read out of memory between 20 and 30, waiting or not, by its first event.

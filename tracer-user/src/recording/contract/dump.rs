@@ -30,6 +30,7 @@ pub struct Joined {
 pub struct DumpBegins {
     pub at: KtimeNs,
     pub tgid: Tgid,
+    pub source: DumpSource,
 }
 
 /// Every record that was numbered before this time is in the blocks before this one, or is lost.

@@ -1,0 +1,166 @@
+//! What looks at a process say of a goroutine, held against its events.
+//!
+//! A look is no instant: what it says was so at some time between its beginning and its end. So an event in that time or later is
+//! newer, one look alone is never believed against events, and two in a row are, if no event came between them.
+
+use super::{Goroutine, ImageId, Open, Park, Repair, Span, SpanState, State, Who};
+use crate::clock::KtimeNs;
+
+/// A look at a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Tells it from others at the same process.
+    pub number: u32,
+    pub from: KtimeNs,
+    pub to: KtimeNs,
+}
+
+/// What a goroutine did when it was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    Blocked(Park),
+    /// Not [`SpanState::Blocked`].
+    Open(SpanState),
+}
+
+impl Seen {
+    fn state(&self, since: KtimeNs) -> State {
+        match *self {
+            Self::Blocked(park) => State::Blocked { since, park, before: None, by_look: true },
+            Self::Open(state) => State::Open(Open { state, since, stack: None, by_look: true }),
+        }
+    }
+
+    /// Whether two looks, or a look and what events told, say the same. What is not known contradicts nothing.
+    fn agrees(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Blocked(one), Self::Blocked(other)) => {
+                one.reason == other.reason || one.reason.is_none() || other.reason.is_none()
+            }
+            (Self::Open(one), Self::Open(other)) => one == other || [one, other].contains(&&SpanState::Unknown),
+            (Self::Open(state), _) | (_, Self::Open(state)) => *state == SpanState::Unknown,
+        }
+    }
+}
+
+/// When a state was read of which no event told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    from: KtimeNs,
+    until: KtimeNs,
+    /// From when on nothing was known of it before that.
+    unknown_since: KtimeNs,
+    /// No event ever told of it.
+    only: bool,
+}
+
+/// What looks said since the newest event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Looks {
+    /// The newest look that found it.
+    found: Option<Look>,
+    /// Looks in a row that did not.
+    missed: u32,
+    /// Another state than events told, and when.
+    doubt: Option<(KtimeNs, Seen)>,
+}
+
+impl Looks {
+    /// An event came: what looks said before is older.
+    pub fn outdated(&mut self) {
+        (self.missed, self.doubt) = (0, None);
+    }
+}
+
+impl Goroutine {
+    /// Seen by a look, and known by nothing else; of what was before nothing is known.
+    pub fn found(who: Who, look: Look, seen: Seen, scheduling: bool) -> Self {
+        let mut found = Self::new(who, look.from, seen.state(look.from), scheduling);
+        found.found = Some(Found { from: look.from, until: look.to, unknown_since: who.since, only: true });
+        found.looks.found = Some(look);
+        found
+    }
+
+    /// Whether nothing but looks tells of it.
+    pub fn is_only_found(&self) -> bool {
+        self.found.is_some_and(|found| found.only)
+    }
+
+    /// When it was last known to live.
+    pub fn last_known(&self) -> KtimeNs {
+        self.looks.found.map_or(self.last, |look| look.from.max(self.last))
+    }
+
+    /// The first event, `at`, of one that was found decides what the look said of it: that was read somewhen between two times.
+    /// If the event says that until then it did something else, and came before the reading ended, it was read afterwards.
+    pub(super) fn settle(&mut self, at: KtimeNs, did: Option<SpanState>, sink: &mut impl FnMut(&Who, Span)) {
+        let Some(Found { from, until, unknown_since, .. }) = self.found.take() else { return };
+        self.emit(Open::unknown(unknown_since), from, None, sink);
+        let Some(did) = did.filter(|_| at <= until) else { return };
+        let read = match self.state {
+            State::Blocked { .. } => SpanState::Blocked,
+            State::Open(open) => open.state,
+        };
+        if read != did {
+            // Why it had blocked is not known.
+            let did = if did == SpanState::Blocked { SpanState::Unknown } else { did };
+            self.begin(did, from, None);
+        }
+    }
+
+    /// A look found it. Confirms what is known, supplies what is not, and repairs what the look before contradicted as well.
+    pub fn look(&mut self, look: Look, seen: Seen, sink: &mut impl FnMut(&Who, Span)) -> Option<Repair> {
+        self.looks.found = Some(look);
+        self.looks.missed = 0;
+        let told = match self.state {
+            State::Open(Open { state: SpanState::Unknown, since, .. }) => {
+                if seen != Seen::Open(SpanState::Unknown) {
+                    let only = self.is_only_found();
+                    let unknown_since = self.found.map_or(since, |found| found.unknown_since);
+                    self.found = Some(Found { from: look.from, until: look.to, unknown_since, only });
+                    self.state = seen.state(look.from);
+                }
+                return None;
+            }
+            State::Open(open) => Seen::Open(open.state),
+            State::Blocked { park, .. } => Seen::Blocked(park),
+        };
+        if told.agrees(&seen) {
+            self.looks.doubt = None;
+            return None;
+        }
+        match self.looks.doubt {
+            Some((at, earlier)) if earlier.agrees(&seen) => {
+                self.looks.doubt = None;
+                self.settle(look.from, None, sink);
+                self.last = self.last.max(at);
+                self.close(self.last, SpanState::Unknown, None, None, sink);
+                self.state = seen.state(self.last);
+                Some(Repair::State)
+            }
+            _ => {
+                self.looks.doubt = Some((look.from, seen));
+                None
+            }
+        }
+    }
+
+    /// Whether a look that has found all goroutines did not find this one, and neither did the one before.
+    pub fn missed(&mut self, look: Look) -> bool {
+        if self.last >= look.from || self.looks.found.is_some_and(|found| found.number == look.number) {
+            return false;
+        }
+        self.looks.missed += 1;
+        self.looks.missed >= 2
+    }
+
+    /// It belongs to a thread of C, which takes and leaves it as it calls into Go: it has no birth, and comes and goes with no event.
+    pub fn is_of_foreign_thread(&self) -> bool {
+        self.who.born_at.is_none() && self.who.origin.is_none_or(|origin| origin.gopc.0 == 0)
+    }
+
+    /// The image whose goroutine it is.
+    pub fn image(&self) -> ImageId {
+        self.who.image
+    }
+}
