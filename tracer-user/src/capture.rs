@@ -263,9 +263,11 @@ impl Scribe {
     }
 
     fn name_dump(&mut self, dump: &GoroutineDump) {
-        let Some(binary) = self.images.get(&dump.tgid).map(|image| image.binary) else {
-            return;
-        };
+        let binary = dump.binary;
+        if dump.check && dump.problem.is_none() {
+            // The record of its first hit may be lost.
+            self.images.entry(dump.tgid).or_insert(Image { binary, load_bias: dump.load_bias });
+        }
         if !dump.check {
             self.written.goroutines_found += dump.goroutines.len() as u64;
         }

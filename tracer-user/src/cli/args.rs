@@ -110,6 +110,26 @@ pub struct DetailArgs {
     /// Sample what the CPUs do N times a second; 0 for not at all [default: 0, at T3 99]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub cpu_hz: Option<u32>,
+    /// Read the goroutines of each process out of its memory so often, and at the end, and hold events against that: 10s, 500ms; 0 for
+    /// never
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_every)]
+    pub snapshot_every: Every,
+}
+
+/// How often something is done, if ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Every(pub Option<Duration>);
+
+/// More often than that is no time between.
+const MIN_EVERY: Duration = Duration::from_millis(100);
+
+fn parse_every(text: &str) -> Result<Every, String> {
+    let time = if text == "0" { Duration::ZERO } else { humantime::parse_duration(text).map_err(|error| error.to_string())? };
+    match time {
+        Duration::ZERO => Ok(Every(None)),
+        time if time < MIN_EVERY => Err(format!("at most every {}", humantime::format_duration(MIN_EVERY))),
+        time => Ok(Every(Some(time))),
+    }
 }
 
 impl DetailArgs {
@@ -360,6 +380,10 @@ mod tests {
             ("flame a.rec --by runnable --format folded", true),
             ("flame a.rec --by oncpu", true),
             ("flame a.rec --by nothing", false),
+            ("run --snapshot-every 500ms -- ./app", true),
+            ("run --snapshot-every 0 -- ./app", true),
+            ("run --snapshot-every 1ms -- ./app", false),
+            ("attach --pid 7 --snapshot-every often", false),
             ("run --cpu-hz 99 -- ./app", true),
             ("run --cpu-hz 10001 -- ./app", false),
             ("run -o x.rec --tier T1 -- ./app --its-own-flag", true),

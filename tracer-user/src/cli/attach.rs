@@ -59,6 +59,7 @@ async fn record(args: &AttachArgs, global: Global, target: Target, identity: Opt
         empty_probes: false,
         bad_layout: false,
         each_mount: false,
+        snapshot_every: args.detail.snapshot_every.0,
         adopt: target.adopt_others(),
     };
     let mut follower = Follower::new(session, Capture::start(writer)?, how)?;

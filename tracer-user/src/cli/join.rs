@@ -4,7 +4,11 @@
 
 use std::{
     io::{self, ErrorKind},
-    sync::mpsc::{self, Sender, SyncSender},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{self, Sender, SyncSender},
+    },
     thread::{self, JoinHandle},
 };
 
@@ -18,6 +22,7 @@ use crate::{
         dump::{Of, failed, parts},
         process::{Process, ProcessError},
     },
+    target::procfs,
 };
 
 /// Why a running process cannot be followed.
@@ -58,11 +63,15 @@ pub struct Job {
     pub process: Process,
     pub binary: BinaryId,
     pub tier: Tier,
+    /// What it tells is held against events; else the process is just being joined.
+    pub check: bool,
 }
 
 /// The thread that reads.
 pub struct Dumper {
     jobs: Sender<Job>,
+    /// Jobs that were given and are not done.
+    outstanding: Arc<AtomicUsize>,
     thread: JoinHandle<()>,
 }
 
@@ -70,17 +79,28 @@ impl Dumper {
     pub fn start(capture: &Capture) -> io::Result<Self> {
         let (jobs, waiting) = mpsc::channel::<Job>();
         let sender = capture.sender();
+        let outstanding = Arc::new(AtomicUsize::new(0));
+        let done = Arc::clone(&outstanding);
         let thread = thread::Builder::new().name("dumper".into()).spawn(move || {
             if let Some(sender) = sender {
-                waiting.into_iter().for_each(|job| dump(&job, &sender));
+                for job in waiting {
+                    dump(&job, &sender);
+                    done.fetch_sub(1, Ordering::Release);
+                }
             }
         })?;
-        Ok(Self { jobs, thread })
+        Ok(Self { jobs, outstanding, thread })
     }
 
     pub fn dump(&self, job: Job) {
+        self.outstanding.fetch_add(1, Ordering::Relaxed);
         // It ends with us, not before.
         let _ = self.jobs.send(job);
+    }
+
+    /// Whether every dump is handed over.
+    pub fn is_idle(&self) -> bool {
+        self.outstanding.load(Ordering::Acquire) == 0
     }
 
     /// Waits until every dump is handed over.
@@ -92,22 +112,27 @@ impl Dumper {
 
 /// Reads and hands over. A process that cannot be read, or ended meanwhile, is one of which the memory told nothing.
 fn dump(job: &Job, sender: &SyncSender<Message>) {
-    let Job { key, process, binary, tier } = job;
+    let Job { key, process, binary, tier, check } = job;
     let tgid = key.tgid;
-    let of = Of { process: *key, binary: &process.binary, binary_id: *binary, bias: process.bias, tier: *tier, check: false };
+    let of = Of { process: *key, binary: &process.binary, binary_id: *binary, bias: process.bias, tier: *tier, check: *check };
     // The receiver is there until the capture is finished, which waits for us.
     let send = |message| drop(sender.send(message));
     // Below T2 nothing keeps up what they wait for.
     let detail = if *tier >= Tier::T2 { Detail::Whole } else { Detail::WithoutStacks };
     match process.snapshot_of(detail) {
         Ok(snapshot) => parts(&snapshot, of).for_each(|part| send(Message::Dump(Box::new(part)))),
+        // Its end, or that it became another program, is told by events; a look that comes too late says it for those that are lost.
+        Err(ProcessError::Gone { .. } | ProcessError::NoProcess { .. }) if *check => {
+            let lives = procfs::stat(tgid).is_ok_and(|stat| stat.key == *key && !stat.zombie);
+            let text = format!("process {tgid} ended or became another program");
+            send(Message::Dump(Box::new(failed(of, ktime_now(), text, !lives))));
+        }
         Err(error) => {
-            let gone = matches!(error, ProcessError::Gone { .. } | ProcessError::NoProcess { .. });
-            let text =
-                format!("{:#}", anyhow::Error::from(error).context(format!("goroutines of process {tgid} that lived before")));
+            let what = if *check { "goroutines" } else { "goroutines that lived before" };
+            let text = format!("{:#}", anyhow::Error::from(error).context(format!("process {tgid}: {what} unknown")));
             tracing::warn!("{text}");
             send(Message::Note(Note::Warning { at: ktime_now(), text: text.clone() }));
-            send(Message::Dump(Box::new(failed(of, ktime_now(), text, gone))));
+            send(Message::Dump(Box::new(failed(of, ktime_now(), text, false))));
         }
     }
 }

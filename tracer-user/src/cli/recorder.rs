@@ -30,6 +30,8 @@ const TICK: Duration = Duration::from_millis(10);
 const FLUSH_EVERY: Duration = Duration::from_millis(250);
 /// Bytes of records in one block.
 const BLOCK_BYTES: usize = 1 << 20;
+/// How long the last looks at the processes may take before their probes go all the same.
+const LAST_LOOK_NS: u64 = 5_000_000_000;
 /// Blocks taken out of the ring after the probes are gone: more than it holds.
 const LAST_ROUNDS: usize = 256;
 
@@ -123,6 +125,7 @@ impl Recorder {
                 _ = flush.tick() => {
                     self.flush();
                     course.look_around(&mut self.follower);
+                    self.follower.look_at_processes();
                     if let Err(error) = self.follower.note_counters(&self.ring) {
                         tracing::warn!(%error, "the counters cannot be read");
                     }
@@ -228,9 +231,20 @@ impl Recorder {
         }
     }
 
+    /// Looks at those who are still there, under the probes' eyes: what happens meanwhile is recorded.
+    fn look_a_last_time(&mut self) {
+        self.follower.look_a_last_time();
+        let began = ktime_now();
+        while !self.follower.looks_are_done() && ktime_now().since(began) < LAST_LOOK_NS {
+            self.drain();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Takes the probes away, empties the ring, ends the recording.
     pub fn finish(mut self, over: &Over<'_>) -> (Written, Result<(), CaptureError>) {
         self.follower.look_at_cpu();
+        self.look_a_last_time();
         let at = ktime_now();
         self.follower.capture().send(Message::Note(Note::Detaching { at }));
         self.follower.detach();

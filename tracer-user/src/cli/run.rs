@@ -78,6 +78,7 @@ async fn record(args: &RunArgs, global: Global, launch: Launch, output: &Path) -
         empty_probes: args.empty_probes,
         bad_layout: args.knob("bad-layout").is_some(),
         each_mount: args.knob("probe-each-mount").is_some(),
+        snapshot_every: args.detail.snapshot_every.0,
         adopt: ADOPT_NOBODY,
     };
     let mut follower = Follower::new(session, Capture::start(writer)?, how)?;

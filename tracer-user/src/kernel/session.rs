@@ -206,6 +206,11 @@ impl Session {
         self.followed.get(&tgid.0, 0).is_ok()
     }
 
+    /// Everybody who is followed now.
+    pub fn followed(&self) -> impl Iterator<Item = Tgid> + '_ {
+        self.followed.keys().filter_map(Result::ok).map(Tgid)
+    }
+
     /// From here on, every process of this cgroup is followed that executes a program or hits a probe.
     pub fn adopt_cgroup(&mut self, cgroup: u64, level: u32) -> Result<(), KernelError> {
         let adoption = Adoption { cgroup, level, _pad: 0 };

@@ -1,0 +1,122 @@
+//! Looks at the goroutines of followed processes: at the start, every now and then, and before the probes go.
+//!
+//! Owns who is looked at and when; the reading is [`crate::cli::join`]'s. Each look is announced by the thread that drains the ring, so
+//! that in the recording no event of its time lies before the announcement's end (docs/recording.md).
+
+use std::{collections::BTreeMap, fs::File, sync::Arc, time::Duration};
+
+use super::{Follower, Probed};
+use crate::{
+    capture::Message,
+    cli::join::Job,
+    clock::{KtimeNs, ktime_now},
+    golang::GoBinary,
+    id::{BinaryId, ProcessKey, Tgid},
+    kernel::gate::FileKey,
+    recording::contract::{DumpBegins, DumpSource, Tier},
+    snapshot::process::Process,
+    target::procfs,
+};
+
+/// Between two looks at who is followed.
+const SCAN_EVERY_NS: u64 = 1_000_000_000;
+/// Processes that are looked at; more are followed without checks.
+const MAX_PROCESSES: usize = 4096;
+
+/// A followed process that runs a probed Go program.
+#[derive(Clone)]
+pub struct GoProcess {
+    pub key: ProcessKey,
+    pub binary: BinaryId,
+    pub code: Arc<GoBinary>,
+    pub tier: Tier,
+    program: FileKey,
+    /// When it is to be looked at next.
+    due: KtimeNs,
+}
+
+/// Who is to be looked at when.
+pub struct Checks {
+    every_ns: Option<u64>,
+    scanned: KtimeNs,
+    processes: BTreeMap<ProcessKey, GoProcess>,
+}
+
+impl Checks {
+    pub fn new(every: Option<Duration>) -> Self {
+        let every_ns = every.map(|every| u64::try_from(every.as_nanos()).unwrap_or(u64::MAX));
+        Self { every_ns, scanned: KtimeNs(0), processes: BTreeMap::new() }
+    }
+}
+
+impl Follower {
+    /// Finds out which Go programs are followed, and looks at those whose time has come. Comes a few times a second.
+    pub fn look_at_processes(&mut self) {
+        let now = ktime_now();
+        if now.since(self.checks.scanned) >= SCAN_EVERY_NS.min(self.checks.every_ns.unwrap_or(SCAN_EVERY_NS)) {
+            self.checks.scanned = now;
+            self.scan(now);
+        }
+        // While looks are under way, readers of the recording keep everything back that came since: no more of them then.
+        if let Some(every_ns) = self.checks.every_ns
+            && self.dumper.is_idle()
+        {
+            let due = self.checks.processes.values_mut().filter(|process| process.due <= now);
+            let due: Vec<GoProcess> = due
+                .map(|process| {
+                    process.due = KtimeNs(now.0.saturating_add(every_ns));
+                    process.clone()
+                })
+                .collect();
+            due.iter().for_each(|process| self.check(process));
+        }
+    }
+
+    /// The last look at everybody who is still there. They are done when [`Self::looks_are_done`].
+    pub fn look_a_last_time(&mut self) {
+        if self.checks.every_ns.is_none() {
+            return;
+        }
+        self.scan(ktime_now());
+        let all: Vec<GoProcess> = self.checks.processes.values().cloned().collect();
+        all.iter().for_each(|process| self.check(process));
+    }
+
+    /// Whether no look is under way.
+    pub fn looks_are_done(&self) -> bool {
+        self.dumper.is_idle()
+    }
+
+    /// The Go processes that are followed, as of the last scan.
+    pub fn go_processes(&self) -> impl Iterator<Item = &GoProcess> {
+        self.checks.processes.values()
+    }
+
+    /// Announces that goroutines of a process are about to be asked for: what comes of it is as of the time returned, or later.
+    pub fn announce_dump(&self, tgid: Tgid, source: DumpSource) -> KtimeNs {
+        let at = ktime_now();
+        self.capture.send(Message::DumpBegins(DumpBegins { at, tgid, source }));
+        at
+    }
+
+    /// The BPF side knows who is followed even if the record that told us was lost.
+    fn scan(&mut self, now: KtimeNs) {
+        let mut before = std::mem::take(&mut self.checks.processes);
+        for tgid in self.session.followed().take(MAX_PROCESSES) {
+            let Ok(stat) = procfs::stat(tgid) else { continue };
+            let Ok(program) = File::open(format!("/proc/{tgid}/exe")).and_then(|file| FileKey::of(&file)) else { continue };
+            let Some(Some(Probed { id, code, tier, .. })) = self.known.get(&program) else { continue };
+            let fresh = || GoProcess { key: stat.key, binary: *id, code: Arc::clone(code), tier: *tier, program, due: now };
+            let known = before.remove(&stat.key).filter(|process| process.program == program && process.binary == *id);
+            self.checks.processes.insert(stat.key, known.unwrap_or_else(fresh));
+        }
+    }
+
+    fn check(&self, of: &GoProcess) {
+        let tgid = of.key.tgid;
+        // One that has just ended or become another program: its events tell.
+        let Ok(process) = Process::running(tgid, Arc::clone(&of.code)) else { return };
+        self.announce_dump(tgid, DumpSource::Memory);
+        self.dumper.dump(Job { key: of.key, process, binary: of.binary, tier: of.tier, check: true });
+    }
+}

@@ -1,0 +1,143 @@
+//! Processes that are followed from their middle on, and the CPU time of all.
+
+use std::{
+    fs::{self, File},
+    sync::Arc,
+};
+
+use super::{Follower, Probed, analyse};
+use crate::{
+    capture::Message,
+    cli::join::{Job, JoinError},
+    clock::{KtimeNs, ktime_now},
+    golang,
+    id::Tgid,
+    kernel::gate::FileKey,
+    recording::contract::{Joined, Note},
+    snapshot::process::Process,
+    target::procfs::{self, NS_PER_TICK},
+};
+
+/// CPU time of a joined process: when it was joined, and when it was last looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Used {
+    first_ns: u64,
+    last_ns: u64,
+}
+
+impl Follower {
+    /// Follows a process that runs already: its probes first, then its goroutines out of its memory, so that none is missed in
+    /// between. Once for each process. `adopt` says who else is followed that runs the same file.
+    pub fn join(&mut self, tgid: Tgid, adopt: u8) -> Result<(), JoinError> {
+        let of = |source: std::io::Error| JoinError::of(tgid, source);
+        let stat = procfs::stat(tgid).map_err(of)?;
+        if stat.zombie {
+            return Err(JoinError::Gone { tgid });
+        }
+        if self.joined.contains(&stat.key) {
+            return Ok(());
+        }
+        let file = File::open(format!("/proc/{tgid}/exe")).map_err(of)?;
+        if !golang::looks_like_go(&file).map_err(of)? {
+            let what = golang::what_is_file(&file).unwrap_or_else(|_| "unreadable".to_owned());
+            return Err(JoinError::NotGo { tgid, what });
+        }
+        let key = FileKey::of(&file).map_err(of)?;
+        if !self.knows(key) {
+            let probed = analyse(&file, self.how.tier).and_then(|analysed| self.probe(&file, analysed, adopt));
+            probed.map_err(|source| JoinError::Unprobed { tgid, source })?;
+        }
+        let Some(Some(Probed { id, code, tier, .. })) = self.known.get(&key) else {
+            return Err(JoinError::Refused { tgid });
+        };
+        let (id, code, tier) = (*id, Arc::clone(code), *tier);
+        self.session.follow(tgid).map_err(|source| JoinError::Unprobed { tgid, source: source.into() })?;
+        // The number may have passed to another process, and the process to another program.
+        let same = procfs::stat(tgid).is_ok_and(|now| now.key == stat.key)
+            && File::open(format!("/proc/{tgid}/exe")).and_then(|now| FileKey::of(&now)).is_ok_and(|now| now == key);
+        if !same {
+            self.session.forget(tgid);
+            return Err(JoinError::Gone { tgid });
+        }
+        let process = Process::running(tgid, code).inspect_err(|_| self.session.forget(tgid))?;
+        self.joined.insert(stat.key);
+        self.metered.insert(stat.key, Used { first_ns: stat.cpu_ns, last_ns: stat.cpu_ns });
+        self.capture.send(Message::Joined(Joined {
+            at: ktime_now(),
+            tgid,
+            start_ticks: stat.key.start_ticks,
+            parent: Some(stat.parent).filter(|parent| parent.0 != 0),
+            args: procfs::args(tgid),
+            binary: id,
+            load_bias: process.bias,
+            dump_follows: true,
+        }));
+        self.dumper.dump(Job { key: stat.key, process, binary: id, tier, check: false });
+        Ok(())
+    }
+
+    /// Joins one of several processes, if it was not tried before. One that runs no Go program is passed over.
+    pub fn join_if_new(&mut self, tgid: Tgid, adopt: u8) {
+        let Some(key) = procfs::stat(tgid).ok().filter(|stat| !stat.zombie).map(|stat| stat.key) else {
+            return;
+        };
+        let program = File::open(format!("/proc/{tgid}/exe")).and_then(|file| FileKey::of(&file)).ok();
+        // What is followed from its start needs no joining; another program may be one that can be followed.
+        if self.metered.contains_key(&key) || !self.tried.insert((key, program)) {
+            return;
+        }
+        match self.join(tgid, adopt) {
+            Ok(()) | Err(JoinError::NotGo { .. }) => {}
+            Err(error) => self.note_unjoined(tgid, &error),
+        }
+    }
+
+    /// A process that the BPF side adopted: one that began before its file was probed has to be joined.
+    pub fn adopted(&mut self, tgid: Tgid) {
+        let Ok(stat) = procfs::stat(tgid) else {
+            return; // it has ended already
+        };
+        let file = File::open(format!("/proc/{tgid}/exe")).and_then(|file| FileKey::of(&file));
+        let probed_since = file.ok().and_then(|key| self.known.get(&key)?.as_ref().map(|probed| probed.since));
+        // A process's start is told in boot time, which runs on while the machine sleeps; so it may seem late, and never early.
+        let began = KtimeNs(stat.key.start_ticks.saturating_mul(NS_PER_TICK));
+        if probed_since.is_some_and(|since| began > since) {
+            return self.meter(tgid);
+        }
+        if let Err(error) = self.join(tgid, self.how.adopt) {
+            self.note_unjoined(tgid, &error);
+        }
+    }
+
+    /// Counts the CPU time of a process that is followed from its start.
+    pub fn meter(&mut self, tgid: Tgid) {
+        if let Ok(stat) = procfs::stat(tgid) {
+            self.metered.entry(stat.key).or_insert(Used { first_ns: 0, last_ns: stat.cpu_ns });
+        }
+    }
+
+    /// Says that a process could not be joined, unless it just ended.
+    pub fn note_unjoined(&mut self, tgid: Tgid, error: &JoinError) {
+        if matches!(error, JoinError::Gone { .. }) {
+            return;
+        }
+        let reason = format!("{:#}", anyhow::Error::msg(error.to_string()));
+        tracing::warn!("process {tgid} is not followed: {reason}");
+        let exe = fs::read_link(format!("/proc/{tgid}/exe")).map_or_else(|_| "?".to_owned(), |path| path.display().to_string());
+        self.capture.send(Message::Note(Note::Unprobed { at: ktime_now(), tgid, exe, reason }));
+    }
+
+    /// Looks at the CPU time of the processes.
+    pub fn look_at_cpu(&mut self) {
+        for (key, used) in &mut self.metered {
+            if let Some(stat) = procfs::stat(key.tgid).ok().filter(|stat| stat.key == *key) {
+                used.last_ns = stat.cpu_ns;
+            }
+        }
+    }
+
+    /// CPU time that the processes used while they were followed, as far as it was seen.
+    pub fn cpu_ns(&self) -> Option<u64> {
+        (!self.metered.is_empty()).then(|| self.metered.values().map(|used| used.last_ns.saturating_sub(used.first_ns)).sum())
+    }
+}
