@@ -1,0 +1,113 @@
+//! The report: what lived, by creation site, with totals, loss, coverage and price. The structures here are the JSON
+//! contract `lifetrace.report/1`: fields may be added, none renamed; what a tier cannot know is `null`.
+//!
+//! Each file owns the structures of one noun and fills them.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::{
+    correlate::{process::ProcessId, replay::Replayed},
+    symbolize::is_system,
+    timeline::human,
+};
+
+use super::{
+    cpu::CpuOut,
+    findings::{Finding, findings},
+    gc::GcOut,
+    tally::{Population, Tally},
+};
+
+mod depths;
+mod processes;
+mod session;
+mod sites;
+
+pub use depths::DepthOut;
+pub use processes::{CoverageOut, ProcessOut};
+pub use session::{LostOut, MetaOut, Price, RepairsOut};
+pub use sites::{Quantiles, SiteOut, WaitOut};
+
+#[derive(Serialize)]
+pub struct Report {
+    pub schema: &'static str,
+    pub meta: MetaOut,
+    pub duration_ns: u64,
+    pub goroutines: Totals,
+    pub lost: LostOut,
+    pub repairs: RepairsOut,
+    pub price: Price,
+    pub coverage: Vec<CoverageOut>,
+    pub processes: Vec<ProcessOut>,
+    pub sites: Vec<SiteOut>,
+    /// The same for the runtime's own goroutines.
+    pub system_sites: Vec<SiteOut>,
+    /// The program's own goroutines by their depth in the tree of creation.
+    pub depths: Vec<DepthOut>,
+    /// `null`: CPUs were not sampled.
+    pub cpu: Option<CpuOut>,
+    /// Processes whose runtime has a track.
+    pub gc: Vec<GcOut>,
+    pub findings: Vec<Finding>,
+    /// The loss and coverage in a line.
+    #[serde(skip)]
+    pub trust: String,
+    #[serde(skip)]
+    pub recorded: String,
+}
+
+#[derive(Clone, Copy, Default, Serialize)]
+pub struct Totals {
+    #[serde(flatten)]
+    pub own: Population,
+    /// The runtime's own goroutines, which are in none of the other numbers.
+    pub system: u64,
+}
+
+/// Names what was tallied.
+pub fn report(replayed: &Replayed, tally: &Tally) -> Report {
+    let merged = sites::merge(replayed, tally);
+    let mut by_process: BTreeMap<ProcessId, Totals> = BTreeMap::new();
+    let (mut sites, mut system_sites) = (Vec::new(), Vec::new());
+    for ((process, created_by, start_function), (site, tier)) in &merged {
+        let totals = by_process.entry(*process).or_default();
+        let system = start_function.as_deref().is_some_and(is_system);
+        if system {
+            totals.system += site.population.seen();
+        } else {
+            totals.own.add(&site.population);
+        }
+        let out = sites::site_out(replayed, *process, (created_by.clone(), start_function.clone()), site, *tier);
+        if system { system_sites.push(out) } else { sites.push(out) }
+    }
+    let order = |site: &SiteOut| std::cmp::Reverse((site.population.alive, site.blocked_ns, site.population.seen()));
+    sites.sort_by_key(order);
+    system_sites.sort_by_key(order);
+    let mut goroutines = Totals::default();
+    for totals in by_process.values() {
+        goroutines.own.add(&totals.own);
+        goroutines.system += totals.system;
+    }
+    let losses = replayed.losses();
+    Report {
+        schema: "lifetrace.report/1",
+        meta: session::meta(replayed),
+        duration_ns: replayed.duration_ns(),
+        goroutines,
+        lost: LostOut { events: losses.events, by_kind: losses.by_kind, undated: losses.undated, late: replayed.order.late },
+        repairs: RepairsOut { by_kind: replayed.engine.repairs().by_kind.clone() },
+        price: session::price(replayed),
+        coverage: processes::coverage(replayed),
+        processes: processes::processes(replayed, &by_process),
+        sites,
+        system_sites,
+        depths: depths::depths(replayed, tally),
+        cpu: super::cpu::cpu(replayed, &tally.cpu),
+        gc: super::gc::gc(replayed, &tally.gc),
+        findings: findings(replayed, &tally.late),
+        trust: replayed.trust(),
+        recorded: human::wall(replayed.meta.clock.wall_ns),
+    }
+}

@@ -1,0 +1,105 @@
+//! The session itself: who recorded what, what is lost and repaired, and what it cost.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::{
+    correlate::replay::Replayed,
+    recording::{
+        Completeness,
+        contract::{Counters, Note, Tier},
+    },
+};
+
+#[derive(Serialize)]
+pub struct MetaOut {
+    pub lifetrace: String,
+    pub hostname: String,
+    pub kernel: String,
+    pub cpus: u32,
+    pub command: Vec<String>,
+    /// What was attached to, in place of a command.
+    pub target: Option<String>,
+    pub tier: Tier,
+    /// Wall time of the recording's zero, and how exact it is.
+    pub zero_unix_ns: u64,
+    pub clock_error_ns: u64,
+    pub hit_cost_ns: Option<u64>,
+    /// `complete`, `not_ended` or `truncated`.
+    pub completeness: &'static str,
+    pub truncated_at: Option<u64>,
+    pub end_reason: Option<String>,
+    pub detach_ns: Option<u64>,
+    pub warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+pub struct LostOut {
+    pub events: u64,
+    pub by_kind: BTreeMap<String, u64>,
+    /// Of `events`, those of which it is not known when they were lost.
+    pub undated: u64,
+    /// Events that came too late to be put into order.
+    pub late: u64,
+}
+
+#[derive(Serialize)]
+pub struct RepairsOut {
+    pub by_kind: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Serialize)]
+pub struct Price {
+    pub probe_hits: Option<u64>,
+    /// Of `probe_hits`, those through a second probe at the same place: another mount of the same file.
+    pub duplicate_hits: Option<u64>,
+    pub cost_ns: Option<u64>,
+    pub target_cpu_ns: Option<u64>,
+    pub share: Option<f64>,
+}
+
+pub(super) fn meta(replayed: &Replayed) -> MetaOut {
+    let meta = &replayed.meta;
+    let (completeness, truncated_at) = match replayed.completeness {
+        Completeness::Complete => ("complete", None),
+        Completeness::NotEnded => ("not_ended", None),
+        Completeness::Truncated { at } => ("truncated", Some(at)),
+    };
+    let warnings = replayed.notes.iter().filter_map(|note| match note {
+        Note::Warning { text, .. } => Some(text.clone()),
+        Note::Coverage { .. } | Note::Unprobed { .. } | Note::Detaching { .. } | Note::Sampling { .. } => None,
+    });
+    MetaOut {
+        lifetrace: meta.lifetrace.clone(),
+        hostname: meta.hostname.clone(),
+        kernel: meta.kernel.clone(),
+        cpus: meta.cpus,
+        command: meta.command.clone(),
+        target: meta.target.clone(),
+        tier: meta.tier,
+        zero_unix_ns: meta.clock.wall_ns.0,
+        clock_error_ns: meta.clock.error_ns,
+        hit_cost_ns: meta.hit_cost_ns,
+        completeness,
+        truncated_at,
+        end_reason: replayed.end.as_ref().map(|end| end.reason.clone()),
+        detach_ns: replayed.end.as_ref().and_then(|end| end.detach_ns),
+        warnings: warnings.collect(),
+    }
+}
+
+/// What the probes cost the traced programs. Tracepoints of processes cost too, but are few and not calibrated.
+pub(super) fn price(replayed: &Replayed) -> Price {
+    let probe_hits = replayed.counters.as_ref().map(probe_hits);
+    let duplicate_hits = replayed.counters.as_ref().map(|counters| counters.duplicate_hits);
+    let cost_ns = probe_hits.zip(replayed.meta.hit_cost_ns).map(|(hits, cost)| hits.saturating_mul(cost));
+    let target_cpu_ns = replayed.end.as_ref().and_then(|end| end.target_cpu_ns);
+    let share = cost_ns.zip(target_cpu_ns).filter(|(_, cpu)| *cpu > 0).map(|(cost, cpu)| cost as f64 / cpu as f64);
+    Price { probe_hits, duplicate_hits, cost_ns, target_cpu_ns, share }
+}
+
+fn probe_hits(counters: &Counters) -> u64 {
+    let others = [counters.foreign_hits, counters.duplicate_hits];
+    counters.hits.iter().map(|hits| hits.count).chain(others).fold(0, u64::saturating_add)
+}
