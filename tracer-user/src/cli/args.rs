@@ -1,10 +1,10 @@
 //! The command line, as clap parses it. What the flags mean is each subcommand's own business.
 
-use std::{ffi::OsString, fmt, path::PathBuf, time::Duration};
+use std::{ffi::OsString, fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
-use crate::{export::flamegraph::By, recording::contract::Tier, timeline::Id};
+use crate::{correlate::replay::View, export::flamegraph::By, recording::contract::Tier, timeline::Id};
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -220,8 +220,45 @@ pub struct ReportArgs {
     pub recording: PathBuf,
     #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
     pub format: ReportFormat,
+    /// Count goroutines by the value of a label, as looks at the process saw it
+    #[arg(long, value_name = "label:KEY")]
+    pub group_by: Option<LabelKey>,
+    #[command(flatten)]
+    pub view: ViewArg,
     #[command(flatten)]
     pub output: OutputArg,
+}
+
+/// What of a recording is shown.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct ViewArg {
+    /// What events alone tell: without what snapshots confirmed, supplied and repaired
+    #[arg(long)]
+    pub events_only: bool,
+}
+
+impl ViewArg {
+    pub fn view(self) -> View {
+        if self.events_only { View::EventsOnly } else { View::Repaired }
+    }
+}
+
+/// `label:KEY`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelKey(pub String);
+
+impl FromStr for LabelKey {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let key = text.strip_prefix("label:").filter(|key| !key.is_empty());
+        key.map(|key| Self(key.to_owned())).ok_or_else(|| "label:KEY".to_owned())
+    }
+}
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -238,6 +275,14 @@ pub struct TimelineArgs {
     /// Only this: go:GOID, go:GOID@TGID (needed where several processes have that goroutine), pid:TGID, or gc:TGID
     #[arg(long)]
     pub id: Option<Id>,
+    /// Only goroutines that were seen with this label; all of them, if several are given
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]
+    pub label: Vec<(String, String)>,
+    /// In groups by the value of a label
+    #[arg(long, value_name = "label:KEY")]
+    pub group_by: Option<LabelKey>,
+    #[command(flatten)]
+    pub view: ViewArg,
     #[arg(long, value_enum, default_value_t = TimelineFormat::Text)]
     pub format: TimelineFormat,
     #[command(flatten)]
@@ -375,6 +420,9 @@ mod tests {
             ("report a.rec --format yaml", false),
             ("timeline a.rec --id go:17@4", true),
             ("timeline a.rec --id seventeen", false),
+            ("timeline a.rec --label a=b --label c= --group-by label:endpoint --events-only", true),
+            ("timeline a.rec --label a", false),
+            ("report a.rec --group-by endpoint", false),
             ("flame a.rec --by blocked --format pprof", true),
             ("flame a.rec", false),
             ("flame a.rec --by runnable --format folded", true),

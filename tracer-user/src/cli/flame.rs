@@ -9,9 +9,12 @@ use super::{
     args::{FlameArgs, FlameFormat, Global},
     load, write_output,
 };
-use crate::export::{
-    flamegraph::{Tally, graph},
-    pprof,
+use crate::{
+    correlate::replay::View,
+    export::{
+        flamegraph::{Tally, graph},
+        pprof,
+    },
 };
 
 pub fn main(args: &FlameArgs, global: Global) -> Result<(), Failure> {
@@ -19,7 +22,7 @@ pub fn main(args: &FlameArgs, global: Global) -> Result<(), Failure> {
         return Err(Failure::usage(anyhow!("a pprof profile is binary: name a file with -o")));
     }
     let mut tally = Tally::new(args.by.into());
-    let replayed = load(&args.recording, Global { quiet: true, ..global }, &mut tally)?;
+    let replayed = load(&args.recording, View::default(), Global { quiet: true, ..global }, &mut tally)?;
     let graph = graph(&replayed, &tally).map_err(Failure::usage)?;
     if args.format == FlameFormat::Folded && !global.quiet {
         // The lines have no room for it.

@@ -44,7 +44,7 @@ use args::{Cli, Color, Command, Global};
 use crate::{
     correlate::{
         Sink,
-        replay::{Replayed, replay},
+        replay::{Replayed, View, replay_as},
     },
     recording::reader::Recording,
 };
@@ -176,9 +176,9 @@ fn no_color() -> bool {
 }
 
 /// Replays a recording into `sink`, and says on stderr what is wrong with it.
-fn load(path: &Path, global: Global, sink: &mut impl Sink) -> Result<Replayed, Failure> {
+fn load(path: &Path, view: View, global: Global, sink: &mut impl Sink) -> Result<Replayed, Failure> {
     let recording = Recording::open(path).map_err(Failure::usage)?;
-    let replayed = replay(recording, sink).map_err(Failure::usage)?;
+    let replayed = replay_as(recording, view, sink).map_err(Failure::usage)?;
     let whole = replayed.completeness == crate::recording::Completeness::Complete;
     if !global.quiet && (!whole || replayed.losses().events > 0) {
         let _ = writeln!(io::stderr(), "lifetrace: note: {}", replayed.trust());

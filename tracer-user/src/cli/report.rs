@@ -5,11 +5,14 @@ use super::{
     args::{Global, ReportArgs, ReportFormat},
     colored, load, write_output,
 };
-use crate::export::{report::report, report_text, tally::Tally};
+use crate::export::{labels::LabelTally, report::report, report_text, tally::Tally};
 
 pub fn main(args: &ReportArgs, global: Global) -> Result<(), Failure> {
     let mut tally = Tally::default();
-    let replayed = load(&args.recording, global, &mut tally)?;
+    if let Some(key) = &args.group_by {
+        tally.labels = LabelTally::by(&key.0);
+    }
+    let replayed = load(&args.recording, args.view.view(), global, &mut tally)?;
     let report = report(&replayed, &tally);
     let output = args.output.output.as_deref();
     write_output(output, |mut out| match args.format {

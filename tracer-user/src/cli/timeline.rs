@@ -11,8 +11,12 @@ use crate::timeline::{Collector, Timeline, write::Writer};
 
 pub fn main(args: &TimelineArgs, global: Global) -> Result<(), Failure> {
     let mut collector = Collector::new(args.id);
-    let replayed = load(&args.recording, Global { quiet: true, ..global }, &mut collector)?;
-    let timeline = Timeline::new(&replayed, collector, args.id).map_err(Failure::usage)?;
+    let replayed = load(&args.recording, args.view.view(), Global { quiet: true, ..global }, &mut collector)?;
+    let mut timeline = Timeline::new(&replayed, collector, args.id).map_err(Failure::usage)?;
+    timeline.keep_labelled(&args.label);
+    if let Some(key) = &args.group_by {
+        timeline.group_by(&key.0);
+    }
     if args.format == TimelineFormat::Jsonl && !global.quiet {
         // Its lines have no room for it.
         let _ = writeln!(io::stderr(), "lifetrace: note: {}", replayed.trust());

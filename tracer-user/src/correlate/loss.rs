@@ -44,6 +44,14 @@ impl Replayed {
         }
     }
 
+    /// No record made at this time or later is lost. Where some were lost nobody knows when, that is the end.
+    pub fn lost_until(&self) -> KtimeNs {
+        if self.losses().undated > 0 {
+            return KtimeNs::MAX;
+        }
+        self.order.gaps.iter().map(|gap| gap.to).max().unwrap_or(KtimeNs(0))
+    }
+
     /// When events are missing, over all CPUs: by start, apart from each other.
     pub fn lost_intervals(&self) -> Vec<(KtimeNs, KtimeNs)> {
         let mut merged: Vec<(KtimeNs, KtimeNs)> = Vec::new();

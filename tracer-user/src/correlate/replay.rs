@@ -38,6 +38,7 @@ pub struct Stack {
 /// Everything a recording said, besides the spans and lives that went to the sink.
 pub struct Replayed {
     pub meta: Meta,
+    pub view: View,
     pub completeness: Completeness,
     pub binaries: FxHashMap<BinaryId, Binary>,
     pub code: Vec<Code>,
@@ -121,6 +122,7 @@ pub fn replay_as<R: Read>(mut recording: Recording<R>, view: View, sink: &mut im
     let ended_at = engine.finish(ended_at, sink);
     Ok(Replayed {
         meta: recording.meta().clone(),
+        view,
         completeness: recording.completeness().unwrap_or(Completeness::NotEnded),
         binaries: tables.binaries,
         code: tables.code,

@@ -7,6 +7,8 @@ pub mod cpu;
 pub mod findings;
 pub mod flamegraph;
 pub mod gc;
+pub mod labels;
+mod labels_text;
 pub mod pprof;
 pub mod report;
 pub mod report_text;

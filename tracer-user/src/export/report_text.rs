@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use crate::timeline::human::{count, duration, plain};
 
 use super::{
+    labels_text,
     report::{DepthOut, ProcessOut, Quantiles, Report, SiteOut, Totals},
     runtime_text,
 };
@@ -36,6 +37,9 @@ pub fn write(report: &Report, color: bool, out: &mut impl Write) -> io::Result<(
         let repairs: Vec<String> = report.repairs.by_kind.iter().map(|(kind, n)| format!("{kind} {}", count(*n))).collect();
         writeln!(out, "repairs    {}", repairs.join(", "))?;
     }
+    if let Some(line) = labels_text::snapshots(&report.snapshots) {
+        writeln!(out, "snapshots  {line}")?;
+    }
     writeln!(out, "price      {}", price(report))?;
     writeln!(out, "goroutines {}", totals(&report.goroutines))?;
     for warning in &meta.warnings {
@@ -52,6 +56,10 @@ pub fn write(report: &Report, color: bool, out: &mut impl Write) -> io::Result<(
     if !report.system_sites.is_empty() {
         writeln!(out, "\n{}", heading("goroutines of the Go runtime"))?;
         sites(&report.system_sites, many, out)?;
+    }
+    if let Some(labels) = &report.labels {
+        writeln!(out, "\n{}", heading(&format!("goroutines by label {}", plain(&labels.key))))?;
+        labels_text::write(labels, many, out)?;
     }
     // At lower tiers the tree's depth says nothing that the sites do not say.
     if report.depths.iter().any(|depth| depth.runnable_ns.is_some()) {
@@ -71,9 +79,11 @@ fn totals(totals: &Totals) -> String {
     if own.preexisting > 0 {
         parts.push(format!("{} whose birth was not seen", count(own.preexisting)));
     }
-    let gone = own.seen().saturating_sub(own.exited + own.alive);
-    if gone > 0 {
-        parts.push(format!("{} whose exit was lost", count(gone)));
+    if own.gone > 0 {
+        parts.push(format!("{} gone whose exit was lost", count(own.gone)));
+    }
+    if own.unconfirmed > 0 {
+        parts.push(format!("{} of those alive unconfirmed: events were lost since they were last known", count(own.unconfirmed)));
     }
     format!("{}; {} of the runtime besides", parts.join(", "), count(totals.system))
 }

@@ -6,8 +6,9 @@ use rustc_hash::FxHashMap;
 use serde::Serialize;
 
 use crate::{
+    clock::KtimeNs,
     correlate::{
-        Life, LifeEnd, ReasonId, Sink, Span, SpanState,
+        LabelsId, Life, LifeEnd, ReasonId, Sink, Span, SpanState,
         gc::{Cycle, Pause},
         goroutine::Who,
         process::ImageId,
@@ -16,7 +17,7 @@ use crate::{
     id::Address,
 };
 
-use super::{cpu::CpuTally, findings::LateTally, gc::GcTally};
+use super::{cpu::CpuTally, findings::LateTally, gc::GcTally, labels::LabelTally};
 
 /// Where goroutines are made and what they run; both `None` where the birth was not seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,6 +46,8 @@ pub struct SiteTally {
     pub waits: FxHashMap<Option<ReasonId>, Waits>,
     /// CPU time of its goroutines, as far as samples knew whose it was.
     pub oncpu_ns: u64,
+    /// When each of those that are alive at the end was last known to live.
+    pub alive_known: Vec<KtimeNs>,
 }
 
 /// Deeper goroutines are counted as of this depth: a chain in which each makes the next must not make a table of its own.
@@ -84,28 +87,37 @@ impl DepthTally {
     }
 }
 
-/// How many there were. `born + preexisting = exited + alive` plus those whose exit was lost.
+/// How many there were: `born + preexisting = exited + gone + alive`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Population {
+    /// Births that events told of, and those that a look at the process showed to be lost.
     pub born: u64,
     pub exited: u64,
+    /// Their exit was lost: a look at the process, or another of their number, showed that they had ended.
+    pub gone: u64,
     /// When the process or the recording ended.
     pub alive: u64,
+    /// Of `alive`, those who may have ended: records were lost since they were last heard of or seen.
+    pub unconfirmed: u64,
     /// Met without a birth: they lived before the recording, or their birth was lost.
     pub preexisting: u64,
 }
 
 impl Population {
     fn add_life(&mut self, who: &Who, life: &Life) {
-        *(if who.born_at.is_some() { &mut self.born } else { &mut self.preexisting }) += 1;
+        let born = who.born_at.or(who.born_by).is_some();
+        *(if born { &mut self.born } else { &mut self.preexisting }) += 1;
         self.exited += u64::from(life.end == LifeEnd::Exit);
+        self.gone += u64::from(life.end == LifeEnd::Gone);
         self.alive += u64::from(life.alive_at_end());
     }
 
     pub fn add(&mut self, other: &Self) {
         self.born += other.born;
         self.exited += other.exited;
+        self.gone += other.gone;
         self.alive += other.alive;
+        self.unconfirmed += other.unconfirmed;
         self.preexisting += other.preexisting;
     }
 
@@ -163,11 +175,13 @@ pub struct Tally {
     pub cpu: CpuTally,
     pub gc: GcTally,
     pub late: LateTally,
+    pub labels: LabelTally,
 }
 
 impl Sink for Tally {
     fn span(&mut self, who: &Who, span: &Span) {
         self.late.span(who, span);
+        self.labels.span(who, span);
         let ns = span.end.since(span.start);
         if matches!(span.state, SpanState::Awake | SpanState::Unknown) {
             return;
@@ -194,8 +208,17 @@ impl Sink for Tally {
     }
 
     fn life(&mut self, who: &Who, life: &Life) {
-        self.sites.entry(SiteKey::of(who)).or_default().population.add_life(who, life);
+        let site = self.sites.entry(SiteKey::of(who)).or_default();
+        site.population.add_life(who, life);
+        if life.alive_at_end() {
+            site.alive_known.push(life.last_known);
+        }
+        self.labels.life(who);
         self.depths.entry(DepthKey::of(who)).or_default().born += u64::from(who.born_at.is_some());
+    }
+
+    fn labels(&mut self, who: &Who, _at: KtimeNs, labels: LabelsId) {
+        self.labels.labels(who, labels);
     }
 
     fn pause(&mut self, image: ImageId, pause: &Pause) {

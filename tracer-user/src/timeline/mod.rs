@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use crate::{
     clock::KtimeNs,
     correlate::{
-        Life, LifeEnd, Sink, Span, SpanState,
+        LabelsId, Life, LifeEnd, Sink, Span, SpanState,
         gc::{Cycle, Pause},
         goroutine::Who,
         process::{ImageId, ProcessId},
@@ -22,6 +22,7 @@ use crate::{
 
 pub mod gc;
 pub mod human;
+mod labels;
 pub mod write;
 
 /// What a timeline is about, as people write it: `go:17`, `go:17@4242`, `pid:4242`, `tid:4243`, `gc:4242`.
@@ -86,6 +87,8 @@ pub struct GoroutineLine {
     pub who: Who,
     pub life: Life,
     pub spans: Vec<Span>,
+    /// The labels that looks at its process found on it, from when on each.
+    pub labels: Vec<(KtimeNs, LabelsId)>,
 }
 
 /// Collects lives while a recording is replayed.
@@ -94,6 +97,7 @@ pub struct Collector {
     /// Only these goroutines, if any are named; their process is checked when it is known.
     only: Option<Goid>,
     open: FxHashMap<(ImageId, Goid), Vec<Span>>,
+    labels: FxHashMap<(ImageId, Goid), Vec<(KtimeNs, LabelsId)>>,
     closed: Vec<GoroutineLine>,
     tracks: gc::Tracks,
 }
@@ -123,7 +127,14 @@ impl Sink for Collector {
     fn life(&mut self, who: &Who, life: &Life) {
         if self.wanted(who) {
             let spans = self.open.remove(&(who.image, who.goid)).unwrap_or_default();
-            self.closed.push(GoroutineLine { who: *who, life: *life, spans });
+            let labels = self.labels.remove(&(who.image, who.goid)).unwrap_or_default();
+            self.closed.push(GoroutineLine { who: *who, life: *life, spans, labels });
+        }
+    }
+
+    fn labels(&mut self, who: &Who, at: KtimeNs, labels: LabelsId) {
+        if self.wanted(who) {
+            self.labels.entry((who.image, who.goid)).or_default().push((at, labels));
         }
     }
 
@@ -140,8 +151,10 @@ impl Sink for Collector {
 pub struct Timeline<'a> {
     pub replayed: &'a Replayed,
     pub processes: Vec<ProcessId>,
-    /// By process, image and goid.
+    /// By process, image and goid; within the groups of a label, if these are asked for.
     pub goroutines: Vec<GoroutineLine>,
+    /// The label that they are grouped by.
+    group_by: Option<String>,
     /// By image.
     pub tracks: gc::Tracks,
     lost: Vec<(KtimeNs, KtimeNs)>,
@@ -181,6 +194,11 @@ impl State {
     }
 }
 
+/// Marks of repairs.
+const STATE_BY_SNAPSHOT: &str = "state_by_snapshot";
+const BORN_BY_SNAPSHOT: &str = "born_by_snapshot";
+const GONE_BY_SNAPSHOT: &str = "gone_by_snapshot";
+
 /// One line: a state from when to when, with the span that it comes from.
 #[derive(Clone, Copy, Debug)]
 pub struct Row<'s> {
@@ -190,6 +208,8 @@ pub struct Row<'s> {
     pub span: Option<&'s Span>,
     /// Why it is dead.
     pub death: Option<&'static str>,
+    /// What of it no event told, but a look at the process: the repair by its name in `repairs.by_kind`.
+    pub repaired: Option<&'static str>,
 }
 
 impl<'a> Timeline<'a> {
@@ -232,7 +252,7 @@ impl<'a> Timeline<'a> {
             }
         }
         processes.sort_by_key(|process| (all.process(*process).tgid, *process));
-        Ok(Self { replayed, processes, goroutines, tracks, lost: replayed.lost_intervals() })
+        Ok(Self { replayed, processes, goroutines, group_by: None, tracks, lost: replayed.lost_intervals() })
     }
 
     /// The lines of one goroutine, by start.
@@ -257,7 +277,13 @@ impl<'a> Timeline<'a> {
             end: span.end,
             span: Some(span),
             death: None,
+            repaired: span.by_look.then_some(STATE_BY_SNAPSHOT),
         }));
+        if line.who.born_by.is_some()
+            && let Some(first) = rows.first_mut()
+        {
+            first.repaired = Some(BORN_BY_SNAPSHOT);
+        }
         self.add_losses(line.who.since, line.life.ended_at, &mut rows);
         let death = match line.life.end {
             LifeEnd::Exit => Some("exit"),
@@ -266,7 +292,8 @@ impl<'a> Timeline<'a> {
             LifeEnd::RecordingEnd => None,
         };
         let at = line.life.ended_at;
-        rows.extend(death.map(|death| Row { state: State::Dead, start: at, end: at, span: None, death: Some(death) }));
+        let repaired = (line.life.end == LifeEnd::Gone).then_some(GONE_BY_SNAPSHOT);
+        rows.extend(death.map(|death| Row { state: State::Dead, start: at, end: at, span: None, death: Some(death), repaired }));
         rows
     }
 
@@ -274,7 +301,7 @@ impl<'a> Timeline<'a> {
     pub fn process_rows(&self, process: ProcessId) -> Vec<Row<'static>> {
         let process = self.replayed.engine.processes().process(process);
         let end = process.ended.map_or(self.replayed.ended_at, |(at, _)| at);
-        let row = |state, start, end, death| Row { state, start, end, span: None, death };
+        let row = |state, start, end, death| Row { state, start, end, span: None, death, repaired: None };
         let mut rows = vec![row(State::Alive, process.first_seen, end, None)];
         self.add_losses(process.first_seen, end, &mut rows);
         rows.extend(
@@ -296,6 +323,7 @@ impl<'a> Timeline<'a> {
             end: lost.1.min(to),
             span: None,
             death: None,
+            repaired: None,
         }));
         if rows.len() > before {
             rows.sort_by_key(|row| (row.start, row.state == State::Lost));

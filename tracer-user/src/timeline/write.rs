@@ -1,6 +1,9 @@
 //! A timeline as text for people, or as JSON lines.
 
-use std::io::{self, Write};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+};
 
 use rustc_hash::FxHashMap;
 use serde::Serialize;
@@ -8,6 +11,7 @@ use serde::Serialize;
 use crate::{
     clock::KtimeNs,
     correlate::{
+        LabelsId,
         process::{ImageId, Process},
         replay::Replayed,
     },
@@ -32,6 +36,16 @@ struct JsonRow<'a> {
     woken_by: Option<String>,
     tid: Option<u32>,
     object: Option<String>,
+    /// What of it no event told, but a snapshot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repaired: Option<&'a str>,
+    /// The newest labels that a snapshot had seen by the end of the line; those that make a request findable once more by themselves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    labels: Option<BTreeMap<&'a str, &'a str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    span_id: Option<&'a str>,
 }
 
 /// Writes a timeline in one of its forms.
@@ -55,7 +69,7 @@ impl<'a> Writer<'a> {
             let tgid = self.replayed.engine.processes().process(*process).tgid;
             let id = format!("pid:{tgid}");
             for row in timeline.process_rows(*process) {
-                self.json_row(out, (&id, tgid.0, None), &row)?;
+                self.json_row(out, (&id, tgid.0, None), None, &row)?;
             }
         }
         gc::jsonl(&timeline.tracks, self.replayed, out)?;
@@ -63,13 +77,19 @@ impl<'a> Writer<'a> {
             let tgid = self.replayed.engine.processes().of_image(line.who.image).tgid;
             let id = format!("go:{}", line.who.goid);
             for row in timeline.rows(line) {
-                self.json_row(out, (&id, tgid.0, Some(line.who.image)), &row)?;
+                self.json_row(out, (&id, tgid.0, Some(line.who.image)), line.labels_at(row.end), &row)?;
             }
         }
         Ok(())
     }
 
-    fn json_row(&mut self, out: &mut impl Write, who: (&str, u32, Option<ImageId>), row: &Row<'_>) -> io::Result<()> {
+    fn json_row(
+        &mut self,
+        out: &mut impl Write,
+        who: (&str, u32, Option<ImageId>),
+        labels: Option<LabelsId>,
+        row: &Row<'_>,
+    ) -> io::Result<()> {
         let (id, tgid, image) = who;
         let replayed = self.replayed;
         let span = row.span;
@@ -86,6 +106,12 @@ impl<'a> Writer<'a> {
             woken_by: span.and_then(|span| span.woken_by).map(|by| by.to_string()),
             tid: span.and_then(|span| span.tid).map(|tid| tid.0),
             object: span.and_then(|span| span.object).map(|object| format!("{:#x}", object.0)),
+            repaired: row.repaired,
+            trace_id: labels.and_then(|labels| replayed.engine.labels().value(labels, "trace_id")),
+            span_id: labels.and_then(|labels| replayed.engine.labels().value(labels, "span_id")),
+            labels: labels.map(|labels| {
+                replayed.engine.labels().get(labels).iter().map(|(key, value)| (key.as_str(), value.as_str())).collect()
+            }),
         };
         serde_json::to_writer(&mut *out, &row)?;
         out.write_all(b"\n")
@@ -113,7 +139,13 @@ impl<'a> Writer<'a> {
             self.text_rows(out, None, &timeline.process_rows(*id))?;
         }
         gc::text(&timeline.tracks, self.replayed, out)?;
+        let mut group = None;
         for line in &timeline.goroutines {
+            let of = timeline.group(line);
+            if let Some((key, value)) = of.filter(|of| group.replace(*of) != Some(*of)) {
+                let value = value.map_or("(not seen with it)".to_owned(), human::plain);
+                writeln!(out, "\n── {}: {value}", human::plain(key))?;
+            }
             self.text_header(out, line)?;
             self.text_rows(out, Some(line.who.image), &timeline.rows(line))?;
         }
@@ -136,6 +168,21 @@ impl<'a> Writer<'a> {
                 writeln!(out, "  its birth was not seen")?;
             }
         }
+        for (at, labels) in &line.labels {
+            let set: Vec<String> = self
+                .replayed
+                .engine
+                .labels()
+                .get(*labels)
+                .iter()
+                .map(|(key, value)| human::plain(&format!("{key}={value}")))
+                .collect();
+            let set = if set.is_empty() { "none".to_owned() } else { set.join(" ") };
+            writeln!(out, "  labels seen at {}: {set}", human::instant(self.replayed.since_zero(*at)))?;
+        }
+        if line.who.born_by.is_some() {
+            writeln!(out, "  its birth was lost: a snapshot found it")?;
+        }
         writeln!(out, "  in {}", command(self.replayed, process))
     }
 
@@ -156,7 +203,8 @@ impl<'a> Writer<'a> {
 
     fn what(&mut self, image: Option<ImageId>, row: &Row<'_>) -> String {
         if let Some(death) = row.death {
-            return death.to_owned();
+            let found = if row.repaired.is_some() { " (its exit was lost; snapshots found it gone)" } else { "" };
+            return format!("{death}{found}");
         }
         if row.state == super::State::Lost {
             return "events are missing here".to_owned();

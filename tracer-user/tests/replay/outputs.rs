@@ -78,9 +78,12 @@ fn report_contract() {
         "alive": 2,
         "born": 3,
         "exited": 1,
+        "gone": 0,
         "preexisting": 0,
-        "system": 1
+        "system": 1,
+        "unconfirmed": 0
       },
+      "labels": null,
       "lost": {
         "by_kind": {},
         "events": 0,
@@ -131,8 +134,10 @@ fn report_contract() {
             "alive": 2,
             "born": 3,
             "exited": 1,
+            "gone": 0,
             "preexisting": 0,
-            "system": 1
+            "system": 1,
+            "unconfirmed": 0
           },
           "offsets": null,
           "parent": 900,
@@ -159,6 +164,7 @@ fn report_contract() {
             "line": 12
           },
           "exited": 1,
+          "gone": 0,
           "oncpu_ns": null,
           "preexisting": 0,
           "runnable": null,
@@ -167,6 +173,7 @@ fn report_contract() {
           "start_function": "main.worker",
           "syscall_ns": null,
           "tgid": 1000,
+          "unconfirmed": 0,
           "waits": {
             "chan receive": {
               "blocked_ns": 10600000,
@@ -188,6 +195,7 @@ fn report_contract() {
             "line": 360
           },
           "exited": 0,
+          "gone": 0,
           "oncpu_ns": null,
           "preexisting": 0,
           "runnable": null,
@@ -196,6 +204,7 @@ fn report_contract() {
           "start_function": "runtime.main",
           "syscall_ns": null,
           "tgid": 1000,
+          "unconfirmed": 0,
           "waits": {
             "sleep": {
               "blocked_ns": 2000000,
@@ -208,6 +217,13 @@ fn report_contract() {
           }
         }
       ],
+      "snapshots": {
+        "failed": 0,
+        "left_out": false,
+        "newest_ns": null,
+        "reading_ns": 0,
+        "taken": 0
+      },
       "system_sites": [
         {
           "alive": 1,
@@ -219,6 +235,7 @@ fn report_contract() {
             "line": 214
           },
           "exited": 0,
+          "gone": 0,
           "oncpu_ns": null,
           "preexisting": 0,
           "runnable": null,
@@ -227,6 +244,7 @@ fn report_contract() {
           "start_function": "runtime.bgsweep",
           "syscall_ns": null,
           "tgid": 1000,
+          "unconfirmed": 0,
           "waits": {
             "GC sweep wait": {
               "blocked_ns": 8500000,

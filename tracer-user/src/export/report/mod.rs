@@ -17,6 +17,7 @@ use super::{
     cpu::CpuOut,
     findings::{Finding, findings},
     gc::GcOut,
+    labels::LabelsOut,
     tally::{Population, Tally},
 };
 
@@ -27,7 +28,7 @@ mod sites;
 
 pub use depths::DepthOut;
 pub use processes::{CoverageOut, ProcessOut};
-pub use session::{LostOut, MetaOut, Price, RepairsOut};
+pub use session::{LostOut, MetaOut, Price, RepairsOut, SnapshotsOut};
 pub use sites::{Quantiles, SiteOut, WaitOut};
 
 #[derive(Serialize)]
@@ -38,6 +39,7 @@ pub struct Report {
     pub goroutines: Totals,
     pub lost: LostOut,
     pub repairs: RepairsOut,
+    pub snapshots: SnapshotsOut,
     pub price: Price,
     pub coverage: Vec<CoverageOut>,
     pub processes: Vec<ProcessOut>,
@@ -51,6 +53,8 @@ pub struct Report {
     /// Processes whose runtime has a track.
     pub gc: Vec<GcOut>,
     pub findings: Vec<Finding>,
+    /// By the value of a label, if one was named.
+    pub labels: Option<LabelsOut>,
     /// The loss and coverage in a line.
     #[serde(skip)]
     pub trust: String,
@@ -98,6 +102,7 @@ pub fn report(replayed: &Replayed, tally: &Tally) -> Report {
         goroutines,
         lost: LostOut { events: losses.events, by_kind: losses.by_kind, undated: losses.undated, late: replayed.order.late },
         repairs: RepairsOut { by_kind: replayed.engine.repairs().by_kind.clone() },
+        snapshots: session::snapshots(replayed),
         price: session::price(replayed),
         coverage: processes::coverage(replayed),
         processes: processes::processes(replayed, &by_process),
@@ -107,6 +112,7 @@ pub fn report(replayed: &Replayed, tally: &Tally) -> Report {
         cpu: super::cpu::cpu(replayed, &tally.cpu),
         gc: super::gc::gc(replayed, &tally.gc),
         findings: findings(replayed, &tally.late),
+        labels: tally.labels.out(replayed),
         trust: replayed.trust(),
         recorded: human::wall(replayed.meta.clock.wall_ns),
     }

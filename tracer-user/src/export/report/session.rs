@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::{
-    correlate::replay::Replayed,
+    correlate::replay::{Replayed, View},
     recording::{
         Completeness,
         contract::{Counters, Note, Tier},
@@ -47,6 +47,31 @@ pub struct LostOut {
 #[derive(Serialize)]
 pub struct RepairsOut {
     pub by_kind: BTreeMap<&'static str, u64>,
+}
+
+/// Looks at the goroutines of processes that events were held against.
+#[derive(Serialize)]
+pub struct SnapshotsOut {
+    /// They were left out on demand (`--events-only`).
+    pub left_out: bool,
+    pub taken: u64,
+    /// Those that could not be read.
+    pub failed: u64,
+    /// How long the reading took, over all; the processes ran on meanwhile.
+    pub reading_ns: u64,
+    /// When the newest began.
+    pub newest_ns: Option<u64>,
+}
+
+pub(super) fn snapshots(replayed: &Replayed) -> SnapshotsOut {
+    let looks = replayed.engine.looks();
+    SnapshotsOut {
+        left_out: replayed.view == View::EventsOnly,
+        taken: looks.taken,
+        failed: looks.failed,
+        reading_ns: looks.reading_ns,
+        newest_ns: looks.newest.map(|at| replayed.since_zero(at)),
+    }
 }
 
 #[derive(Serialize)]

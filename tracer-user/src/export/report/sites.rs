@@ -52,6 +52,7 @@ pub(super) fn merge(replayed: &Replayed, tally: &Tally) -> Merged {
     let mut keys: Vec<&SiteKey> = tally.sites.keys().collect();
     keys.sort_unstable();
     let mut merged = Merged::new();
+    let lost_until = replayed.lost_until();
     for key in keys {
         let site = &tally.sites[key];
         let process = replayed.engine.processes().image(key.image).process;
@@ -60,6 +61,7 @@ pub(super) fn merge(replayed: &Replayed, tally: &Tally) -> Merged {
         let (into, tier) = merged.entry((process, created_by, start_function)).or_default();
         *tier = replayed.tier(key.image).max(*tier);
         into.population.add(&site.population);
+        into.population.unconfirmed += site.alive_known.iter().filter(|at| **at < lost_until).count() as u64;
         into.blocked_ns = into.blocked_ns.saturating_add(site.blocked_ns);
         into.running_ns = into.running_ns.saturating_add(site.running_ns);
         into.syscall_ns = into.syscall_ns.saturating_add(site.syscall_ns);
