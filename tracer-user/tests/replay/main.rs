@@ -12,6 +12,7 @@ use tracer_user::{
     timeline::{Collector, Id, IdError, Timeline, write::Writer},
 };
 
+mod checks;
 mod damage;
 mod outputs;
 mod program;

@@ -8,7 +8,10 @@ use tracer_user::{
     event::{Event, Runner, Top, Transition, What},
     id::{Address, BinaryId, Goid, SiteId, StackId, Tgid, Tid},
     recording::{
-        contract::{Binary, Code, CodeEntry, CodeUse, Counters, End, Frame, KindCount, Lost, Meta, Note, Site, Tier},
+        contract::{
+            Binary, Code, CodeEntry, CodeUse, Counters, DumpBegins, End, Frame, GoroutineDump, KindCount, Lost, Meta, Note, Site,
+            Tier,
+        },
         frame_record,
         writer::Writer,
     },
@@ -48,6 +51,8 @@ pub struct Scene {
     pub unended: bool,
     /// The CPUs were sampled a hundred times a second.
     pub sampled: bool,
+    /// Looks at the processes; they come late, as they do in life.
+    pub dumps: Vec<GoroutineDump>,
 }
 
 impl Scene {
@@ -276,6 +281,10 @@ impl Scene {
             let mut framed = Vec::new();
             events.iter().for_each(|event| frame_record(&mut framed, &encode(event)));
             writer.records(&framed).unwrap();
+        }
+        for dump in &self.dumps {
+            writer.dump_begins(&DumpBegins { at: dump.from, tgid: dump.tgid, source: dump.source }).unwrap();
+            writer.dump(dump).unwrap();
         }
         writer.code(&code()).unwrap();
         let at = KtimeNs(ZERO + 20 * MS);
