@@ -20,6 +20,8 @@ pub const FAILED_SWAPS: u32 = 6;
 pub const NO_SCRATCH: u32 = 7;
 /// Ticks of the sampling clock, whatever ran.
 pub const TICKS: u32 = 8;
+/// Records that did not fit into the ring, of any kind. Never more than numbers taken from [`SEQ`] at the same time.
+pub const LOST_RECORDS: u32 = 9;
 /// Records that did not fit into the ring, by kind: `LOST + kind`.
 pub const LOST: u32 = 16;
 /// Size of the table.

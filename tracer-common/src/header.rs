@@ -86,7 +86,7 @@ impl Kind {
 #[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
 #[repr(C)]
 pub struct Header {
-    /// `bpf_ktime_get_ns`: CLOCK_MONOTONIC, taken when the probe was hit.
+    /// `bpf_ktime_get_ns`: CLOCK_MONOTONIC, taken after `seq`.
     pub ktime_ns: u64,
     /// Counts the records this CPU tried to send, lost ones included, from 0: a gap is a loss.
     pub seq: u64,

@@ -16,14 +16,19 @@ use crate::maps::{EVENTS, count, count_and_get};
 /// a microsecond inside the target's trap.
 const WAKE_EVERY: u64 = 1024;
 
-/// The header of a record made now. Takes the next sequence number of this CPU, whether the record will fit or not.
+/// The header of a record made now. Takes the next sequence number of this CPU, whether the record will fit or not: from here on it
+/// must be submitted, or counted as lost.
+///
+/// First the number, then the time: whoever reads the clock and then finds a number not yet taken knows that its record will be
+/// younger (docs/order.md).
 #[inline(always)]
 pub fn header(kind: Kind, binary: u16, site: u16, pid_tgid: u64) -> Header {
+    let seq = count_and_get(counters::SEQ);
     // SAFETY: takes no pointer.
     let ktime_ns = unsafe { bpf_ktime_get_ns() };
     Header {
         ktime_ns,
-        seq: count_and_get(counters::SEQ),
+        seq,
         tgid: (pid_tgid >> 32) as u32,
         tid: pid_tgid as u32,
         // SAFETY: takes no pointer.
@@ -41,6 +46,7 @@ pub fn reserve<T: 'static>(kind: Kind) -> Option<RingBufEntry<T>> {
     let entry = EVENTS.reserve::<T>(0);
     if entry.is_none() {
         count(counters::LOST + kind as u32);
+        count(counters::LOST_RECORDS);
     }
     entry
 }

@@ -121,18 +121,18 @@ impl Capture {
         self.sender.clone()
     }
 
-    /// Hands over a block of records if there is room for it; gives it back otherwise.
-    pub fn try_records(&self, block: Vec<u8>) -> Result<(), Vec<u8>> {
+    /// Hands over something to write if there is room for it; gives it back otherwise.
+    pub fn try_send(&self, message: Message) -> Result<(), Message> {
         let Some(sender) = &self.sender else {
             return Ok(());
         };
-        match sender.try_send(Message::Records(block)) {
-            Ok(()) => Ok(()),
-            Err(TrySendError::Full(Message::Records(block))) => Err(block),
-            Err(_) => {
+        match sender.try_send(message) {
+            Err(TrySendError::Full(message)) => Err(message),
+            Err(TrySendError::Disconnected(_)) => {
                 self.failed.store(true, Ordering::Relaxed);
                 Ok(())
             }
+            Ok(()) => Ok(()),
         }
     }
 

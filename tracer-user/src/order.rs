@@ -1,9 +1,10 @@
 //! Puts events into the order in which they happened, and finds where some are missing.
 //!
-//! CPUs write into the ring independently, so records arrive nearly sorted. [`Orderer`] holds each event back until one
-//! arrives that is a window younger, and releases by (ktime, cpu, seq). What comes later than that is released at once
-//! and counted. Sequence numbers count the records a CPU tried to send: a number that never arrives is a lost record, and
-//! the records beside it say when. No clock is read here.
+//! CPUs write into the ring independently, so records arrive nearly sorted. The recording says from time to time up to when all of
+//! them are there (`Drained`; why that can be said stands in docs/order.md): [`Orderer`] holds each event back until a mark is past it,
+//! and releases by (ktime, cpu, seq). A recording without marks, made by hand or by another, is ordered within a window. What
+//! comes later than that is released at once and counted. Sequence numbers count the records a CPU tried to send: a number that never
+//! arrives is a lost record, and the records and marks beside it say when. No clock is read here.
 
 use std::{
     cmp::Reverse,
@@ -12,17 +13,19 @@ use std::{
 
 use rustc_hash::FxHashMap;
 
-use crate::{clock::KtimeNs, event::Event};
+use crate::{clock::KtimeNs, event::Event, recording::contract::Drained};
 
-/// How much younger an event must be to release another.
+/// How much younger an event must be to release another, where there are no marks.
 pub const DEFAULT_WINDOW_NS: u64 = 1_000_000_000;
+/// More events than this do not wait for a mark: the oldest goes. Twice what a ring of the default size holds.
+const MAX_WAITING: usize = 2 << 20;
 
 /// Records of one CPU that never arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SeqGap {
-    /// When the record before the gap was made; the recording's zero if there is none.
+    /// When the record before the gap was made, or the mark before it; the recording's zero if there is none.
     pub from: KtimeNs,
-    /// When the record behind it was made.
+    /// When the record behind it was made, or the mark.
     pub to: KtimeNs,
     pub cpu: u16,
     pub missing: u64,
@@ -39,7 +42,7 @@ pub struct OrderReport {
 }
 
 impl OrderReport {
-    /// Records that the gaps account for. Records lost behind a CPU's last one leave no gap.
+    /// Records that the gaps account for. Records lost behind a CPU's last one leave a gap only where a mark speaks of them.
     pub fn missing(&self) -> u64 {
         self.gaps.iter().fold(0, |sum, gap| sum.saturating_add(gap.missing))
     }
@@ -53,6 +56,9 @@ pub struct Orderer {
     slots: Vec<Option<Event>>,
     free: Vec<u32>,
     newest: KtimeNs,
+    /// Everything older than this is here; `None`: the recording does not say.
+    mark: Option<KtimeNs>,
+    max_waiting: usize,
     /// Nothing from here on is released until it is lifted.
     hold: KtimeNs,
     released: KtimeNs,
@@ -95,6 +101,8 @@ impl Orderer {
             slots: Vec::new(),
             free: Vec::new(),
             newest: KtimeNs(0),
+            mark: None,
+            max_waiting: MAX_WAITING,
             hold: KtimeNs::MAX,
             released: KtimeNs(0),
             events: 0,
@@ -127,8 +135,27 @@ impl Orderer {
             }
         };
         self.heap.push(Reverse(Place { at, cpu, seq, slot }));
-        let horizon = (self.newest - self.window_ns).min(self.hold);
-        while self.heap.peek().is_some_and(|Reverse(place)| place.at < horizon) {
+        self.release(release);
+    }
+
+    /// Takes the recording's word that everything older than the mark has been pushed, and releases it. Numbers below the mark's that
+    /// did not come are lost.
+    pub fn drained(&mut self, mark: &Drained, release: &mut impl FnMut(Event)) {
+        let zero = self.zero;
+        for (cpu, &next) in (0..=u16::MAX).zip(&mark.next_seq) {
+            self.cpus.entry(cpu).or_insert_with(|| Sequence::new(zero)).mark(next, mark.at);
+        }
+        self.mark = self.mark.max(Some(mark.at));
+        self.release(release);
+    }
+
+    fn release(&mut self, release: &mut impl FnMut(Event)) {
+        let known = self.mark.unwrap_or(self.newest - self.window_ns).min(self.hold);
+        while let Some(Reverse(oldest)) = self.heap.peek() {
+            let crowded = self.heap.len() > self.max_waiting && oldest.at < self.hold;
+            if oldest.at >= known && !crowded {
+                return;
+            }
             self.pop(release);
         }
     }
@@ -189,114 +216,28 @@ impl Sequence {
             self.missing.insert(seq + 1, Run { end: run.end, from: at, to: run.to });
         }
     }
+
+    /// Numbers below `next` were made by `at`, all others are later.
+    fn mark(&mut self, next: u64, at: KtimeNs) {
+        if next > self.next {
+            self.missing.insert(self.next, Run { end: next, from: self.last_at, to: at });
+            self.next = next;
+        }
+        if next == self.next {
+            self.last_at = self.last_at.max(at);
+        }
+        for run in self.missing.range_mut(next..).map(|(_, run)| run) {
+            run.from = run.from.max(at);
+        }
+        if let Some((_, run)) = self.missing.range_mut(..next).next_back()
+            && run.end > next
+        {
+            let beyond = Run { from: run.from.max(at), ..*run };
+            (run.end, run.to) = (next, run.to.min(at));
+            self.missing.insert(next, beyond);
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::{
-        event::What,
-        id::{Goid, SiteId, Tgid, Tid},
-    };
-
-    fn event(at: u64, cpu: u16, seq: u64) -> Event {
-        let what = What::GoroutineExit { goid: Goid(at) };
-        Event { at: KtimeNs(at), cpu, seq, tgid: Tgid(1), tid: Tid(1), binary: None, site: SiteId(0), what }
-    }
-
-    fn run(window: u64, events: impl IntoIterator<Item = Event>) -> (Vec<u64>, OrderReport) {
-        let mut out = Vec::new();
-        let mut orderer = Orderer::new(window, KtimeNs(5));
-        let mut release = |event: Event| out.push(event.at.0);
-        for event in events {
-            orderer.push(event, &mut release);
-        }
-        let report = orderer.finish(&mut release);
-        (out, report)
-    }
-
-    /// Check that two CPUs are merged by time, and ties go by CPU.
-    #[test]
-    fn merges_cpus() {
-        let (out, report) = run(100, [event(10, 1, 0), event(30, 1, 1), event(10, 0, 0), event(20, 0, 1)]);
-        assert_eq!(out, [10, 10, 20, 30]);
-        assert_eq!(report, OrderReport { events: 4, late: 0, gaps: vec![] });
-    }
-
-    /// Check that an event is released as soon as one arrives that is younger by more than the window.
-    #[test]
-    fn releases_by_window() {
-        let mut orderer = Orderer::new(10, KtimeNs(0));
-        let mut out = Vec::new();
-        for (seq, at) in [1, 11, 12].into_iter().enumerate() {
-            orderer.push(event(at, 0, seq as u64), &mut |event: Event| out.push(event.at.0));
-        }
-        assert_eq!(out, [1]);
-    }
-
-    /// Check that events from a held time on wait, however old they become, and come in order when it is lifted.
-    #[test]
-    fn holds() {
-        let mut orderer = Orderer::new(10, KtimeNs(0));
-        let mut out = Vec::new();
-        orderer.hold(KtimeNs(50));
-        for (seq, at) in [40, 50, 60, 500].into_iter().enumerate() {
-            orderer.push(event(at, 0, seq as u64), &mut |event: Event| out.push(event.at.0));
-        }
-        assert_eq!(out, [40]);
-        orderer.hold(KtimeNs::MAX);
-        orderer.push(event(501, 0, 4), &mut |event: Event| out.push(event.at.0));
-        assert_eq!(out, [40, 50, 60]);
-    }
-
-    /// Check that an event older than what has been released is counted, and still released.
-    #[test]
-    fn counts_late() {
-        let (out, report) = run(10, [event(100, 0, 0), event(200, 0, 1), event(50, 1, 0), event(201, 0, 2)]);
-        assert_eq!(out, [100, 50, 200, 201]);
-        assert_eq!(report.late, 1);
-    }
-
-    /// Check that missing numbers become gaps between their neighbours, from the recording's zero where there is none before.
-    #[test]
-    fn finds_gaps() {
-        let (_, report) = run(1000, [event(10, 0, 2), event(40, 0, 6), event(30, 0, 4), event(20, 1, 0)]);
-        let gap = |from, to, missing| SeqGap { from: KtimeNs(from), to: KtimeNs(to), cpu: 0, missing };
-        assert_eq!(report.gaps, [gap(5, 10, 2), gap(10, 30, 1), gap(30, 40, 1)]);
-        assert_eq!(report.missing(), 4);
-    }
-
-    /// Check that sequence numbers of several CPUs that jump to their end add up to the largest number there is.
-    #[test]
-    fn gaps_too_large_to_add_up() {
-        let (_, report) = run(1000, [event(10, 0, u64::MAX - 1), event(20, 1, u64::MAX - 1)]);
-        assert_eq!((report.gaps.len(), report.missing()), (2, u64::MAX));
-    }
-
-    proptest! {
-        /// Check that any arrival order within the window gives the same order and the same gaps.
-        #[test]
-        fn permutations_agree(
-            picks in proptest::collection::vec((1u64..1000, 0u16..3, any::<bool>()), 1..60),
-            shuffle in any::<prop::sample::Index>(),
-        ) {
-            let mut seqs = [0; 3];
-            let mut picks = picks;
-            picks.sort();
-            let events: Vec<Event> = picks.iter().filter_map(|&(at, cpu, kept)| {
-                let seq = seqs[cpu as usize];
-                seqs[cpu as usize] += 1;
-                kept.then(|| event(at, cpu, seq))
-            }).collect();
-            let mut shuffled = events.clone();
-            if !shuffled.is_empty() {
-                let by = shuffle.index(shuffled.len());
-                shuffled.rotate_left(by);
-                shuffled.reverse();
-            }
-            prop_assert_eq!(run(2000, events), run(2000, shuffled));
-        }
-    }
-}
+mod tests;

@@ -90,9 +90,8 @@ pub struct RunArgs {
     /// Probes that do nothing: the floor of a benchmark
     #[arg(long, hide = true)]
     pub empty_probes: bool,
-    /// Provoke what is rare (tests): `ring-bytes=N`, `max-processes=N`, `bad-layout=1`
-    #[arg(long, hide = true, value_name = "NAME=VALUE", value_parser = parse_knob)]
-    pub knob: Vec<(String, u32)>,
+    #[command(flatten)]
+    pub knobs: Knobs,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub command: Vec<OsString>,
@@ -143,6 +142,22 @@ impl DetailArgs {
 impl RunArgs {
     /// The value of a test knob.
     pub fn knob(&self, name: &str) -> Option<u32> {
+        self.knobs.get(name)
+    }
+}
+
+/// What tests provoke.
+#[derive(Clone, Debug, Args)]
+pub struct Knobs {
+    /// Provoke what is rare (tests). `ring-bytes=N`; of `run` also `max-processes=N`, `bad-layout=1`, `probe-each-mount=1`. Records:
+    /// `drop-permille=N` with `drop-seed`; `drop-kind=K` with `drop-from-ms`, `drop-for-ms`. The reader: `freeze-ms=N` with `freeze-from-ms`
+    #[arg(long, hide = true, value_name = "NAME=VALUE", value_parser = parse_knob)]
+    pub knob: Vec<(String, u32)>,
+}
+
+impl Knobs {
+    /// The value that was given last.
+    pub fn get(&self, name: &str) -> Option<u32> {
         self.knob.iter().rev().find(|(known, _)| known == name).map(|(_, value)| *value)
     }
 }
@@ -159,6 +174,8 @@ pub struct AttachArgs {
     pub duration: Option<Duration>,
     #[command(flatten)]
     pub detail: DetailArgs,
+    #[command(flatten)]
+    pub knobs: Knobs,
 }
 
 /// What is attached to.

@@ -25,6 +25,7 @@ use crate::{
     id::{ProcessKey, Tgid},
     kernel::{
         command::Identity,
+        faults::Faults,
         session::{Session, Sizes},
         signals::{Inherited, Signals},
     },
@@ -47,7 +48,10 @@ pub fn attach(args: &AttachArgs, global: Global) -> Result<u8> {
 
 async fn record(args: &AttachArgs, global: Global, target: Target, identity: Option<&Identity>) -> Result<u8> {
     let signals = Signals::open()?;
-    let (mut session, ring, logger) = Session::load(Sizes::default()).map_err(Failure::environment)?;
+    let default = Sizes::default();
+    let sizes = Sizes { ring_bytes: args.knobs.get("ring-bytes").unwrap_or(default.ring_bytes), ..default };
+    let (mut session, mut ring, logger) = Session::load(sizes).map_err(Failure::environment)?;
+    ring.inject(Faults::from_knobs(|name| args.knobs.get(name)));
     if let Target::Cgroup(cgroup) = &target {
         session.adopt_cgroup(cgroup.id, cgroup.level).map_err(Failure::environment)?;
     }

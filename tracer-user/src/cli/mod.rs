@@ -27,6 +27,8 @@ mod follow;
 mod join;
 mod live;
 #[cfg(feature = "live")]
+mod marks;
+#[cfg(feature = "live")]
 mod recorder;
 #[cfg(feature = "live")]
 mod relay;

@@ -8,6 +8,7 @@ use tokio::time::MissedTickBehavior;
 use super::{
     Failure,
     follow::Follower,
+    marks::Marks,
     relay::{Ended, Relay, Starting},
 };
 use crate::{
@@ -21,7 +22,7 @@ use crate::{
         ring::{Appeared, Ring},
         signals::Signals,
     },
-    recording::contract::{End, Note},
+    recording::contract::{Drained, End, Note},
 };
 
 /// How long records may lie in the ring when no wake-up comes.
@@ -60,11 +61,15 @@ pub struct Recorder {
     follower: Follower,
     ring: Ring,
     block: Vec<u8>,
+    marks: Marks,
+    /// Whether the last round found the ring empty.
+    empty: bool,
 }
 
 impl Recorder {
     pub fn new(follower: Follower, ring: Ring) -> Self {
-        Self { follower, ring, block: Vec::with_capacity(BLOCK_BYTES + 4096) }
+        Marks::announce(follower.capture());
+        Self { follower, ring, block: Vec::with_capacity(BLOCK_BYTES + 4096), marks: Marks::default(), empty: true }
     }
 
     /// Whether the recording cannot be written any more.
@@ -153,27 +158,27 @@ impl Recorder {
         if self.block.len() >= BLOCK_BYTES && !self.flush() {
             return true;
         }
-        let empty = self.ring.drain(&mut self.block, BLOCK_BYTES);
+        self.marks.begin(self.follower.session(), &mut self.ring, self.empty);
+        self.empty = self.ring.drain(&mut self.block, BLOCK_BYTES);
+        self.marks.look(&mut self.ring);
         if self.block.len() >= BLOCK_BYTES {
             self.flush();
         }
         self.catch_up();
-        empty
+        self.empty
     }
 
-    /// Hands the block on; false if there is no room for it yet.
+    /// Hands the block on, and the mark that speaks of it; false if there is no room for it yet.
     fn flush(&mut self) -> bool {
-        if self.block.is_empty() {
-            return true;
-        }
-        let full = std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK_BYTES + 4096));
-        match self.follower.capture().try_records(full) {
-            Ok(()) => true,
-            Err(full) => {
+        if !self.block.is_empty() {
+            let full = std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK_BYTES + 4096));
+            if let Err(Message::Records(full)) = self.follower.capture().try_send(Message::Records(full)) {
                 self.block = full;
-                false
+                return false;
             }
         }
+        self.marks.write(self.follower.capture());
+        true
     }
 
     /// Answers every held exec; false if the gate is gone.
@@ -241,6 +246,26 @@ impl Recorder {
         }
     }
 
+    /// Writes everything that is left in the ring. Nothing new comes but from processes that are still followed: their share is bounded by
+    /// the rounds.
+    fn empty_ring(&mut self) -> Option<Drained> {
+        let sender = self.follower.capture().sender();
+        let mut block = std::mem::take(&mut self.block);
+        std::mem::take(&mut self.marks).finish(self.follower.session(), &mut self.ring, |ring| {
+            for _ in 0..LAST_ROUNDS {
+                let empty = ring.drain(&mut block, BLOCK_BYTES);
+                let full = std::mem::take(&mut block);
+                if !full.is_empty() && let Some(sender) = &sender {
+                    // One that cannot be written is told of when the capture is finished.
+                    let _ = sender.send(Message::Records(full));
+                }
+                if empty {
+                    break;
+                }
+            }
+        })
+    }
+
     /// Takes the probes away, empties the ring, ends the recording.
     pub fn finish(mut self, over: &Over<'_>) -> (Written, Result<(), CaptureError>) {
         self.follower.look_at_cpu();
@@ -249,16 +274,9 @@ impl Recorder {
         self.follower.capture().send(Message::Note(Note::Detaching { at }));
         self.follower.detach();
         let detach_ns = Some(ktime_now().since(at));
-        // Nothing new comes but from processes that are still followed: their share is bounded by these rounds.
-        for _ in 0..LAST_ROUNDS {
-            let empty = self.ring.drain(&mut self.block, BLOCK_BYTES);
-            let block = std::mem::take(&mut self.block);
-            if !block.is_empty() {
-                self.follower.capture().send(Message::Records(block));
-            }
-            if empty {
-                break;
-            }
+        let last_mark = self.empty_ring();
+        if let Some(mark) = last_mark {
+            self.follower.capture().send(Message::Drained(mark));
         }
         if let Err(error) = self.follower.note_counters(&self.ring) {
             tracing::warn!(%error, "the last counters are missing");

@@ -18,6 +18,7 @@ use crate::{
     golang,
     kernel::{
         command::{CommandError, Identity, Launch, resolve},
+        faults::Faults,
         gate::{FileKey, Gate},
         session::{Session, Sizes},
         signals::Inherited,
@@ -57,7 +58,8 @@ fn sizes(args: &RunArgs) -> Sizes {
 
 /// Everything from the first probe to the last block.
 async fn record(args: &RunArgs, global: Global, launch: Launch, output: &Path) -> Result<u8> {
-    let (mut session, ring, logger) = Session::load(sizes(args)).map_err(Failure::ours)?;
+    let (mut session, mut ring, logger) = Session::load(sizes(args)).map_err(Failure::ours)?;
+    ring.inject(Faults::from_knobs(|name| args.knob(name)));
     let hit_cost_ns = calibrated(&mut session);
     let meta = Meta {
         command: args.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),

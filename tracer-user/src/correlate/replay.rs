@@ -113,6 +113,7 @@ pub fn replay_as<R: Read>(mut recording: Recording<R>, view: View, sink: &mut im
                 }
                 orderer.hold(tables.hold());
             }
+            Block::Drained(mark) => orderer.drained(&mark, &mut |event| tables.release(event, &mut engine, sink)),
             other => tables.keep(other),
         }
     }

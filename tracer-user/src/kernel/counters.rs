@@ -1,11 +1,11 @@
-//! The BPF side's counters, summed for people.
+//! The BPF side's counters: summed for people, and by CPU for marks.
 
 use aya::maps::{MapData, PerCpuArray};
 use tracer_common::{counters, header::Kind};
 
-use super::KernelError;
+use super::{KernelError, watermark::Reading};
 use crate::{
-    clock::KtimeNs,
+    clock::{KtimeNs, ktime_now},
     recording::contract::{Counters, KindCount, Lost},
 };
 
@@ -41,6 +41,14 @@ pub fn read(
         }
     }
     Ok(read)
+}
+
+/// How far the records of each CPU are numbered, for a mark: first the losses, then the clock, then the numbers.
+pub fn numbers(table: &PerCpuArray<MapData, u64>) -> Result<Reading, KernelError> {
+    let per_cpu = |index: u32| table.get(&index, 0).map(|values| values.to_vec()).map_err(KernelError::map("COUNTERS"));
+    let lost = per_cpu(counters::LOST_RECORDS)?;
+    let at = ktime_now();
+    Ok(Reading { lost, at, next_seq: per_cpu(counters::SEQ)? })
 }
 
 /// Whether a record of this kind stands for a trap in the target; the others ride on one, or come from tracepoints.

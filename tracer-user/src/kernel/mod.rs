@@ -5,6 +5,7 @@
 pub mod calibrate;
 pub mod command;
 pub mod counters;
+pub mod faults;
 pub mod features;
 pub mod gate;
 mod multi;
@@ -14,6 +15,7 @@ pub mod ring;
 pub mod session;
 pub mod shared;
 pub mod signals;
+pub mod watermark;
 
 use std::path::PathBuf;
 

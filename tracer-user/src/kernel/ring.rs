@@ -1,17 +1,22 @@
 //! Draining the ring buffer.
 
 use std::{
-    mem::offset_of,
     os::fd::{AsFd, BorrowedFd},
+    thread,
 };
 
 use aya::maps::{MapData, RingBuf};
 use tracer_common::header::{Header, Kind};
 use zerocopy::FromBytes;
 
+use super::{
+    faults::{Faults, Injector},
+    watermark::{Reading, Watermark},
+};
 use crate::{
+    clock::ktime_now,
     id::{BinaryId, Tgid},
-    recording::frame_record,
+    recording::{contract::Drained, frame_record},
 };
 
 /// Records taken in one round at most, so that signals and timers are served in between.
@@ -22,6 +27,9 @@ pub struct Ring {
     ring: RingBuf<MapData>,
     delivered: [u64; Kind::LIMIT as usize],
     noticed: Noticed,
+    watermark: Watermark,
+    /// What tests let go wrong.
+    injector: Option<Injector>,
 }
 
 /// A process that userspace should look at.
@@ -41,21 +49,46 @@ struct Noticed {
 }
 
 impl Noticed {
-    fn look_at(&mut self, kind: usize, record: &[u8]) {
-        let told = [Kind::ProcessExec, Kind::ProcessMet, Kind::ProcessImage].into_iter().find(|told| *told as usize == kind);
-        let (Some(told), Ok((header, _))) = (told, Header::read_from_prefix(record)) else { return };
+    fn look_at(&mut self, header: &Header) {
         let tgid = Tgid(header.tgid);
-        match told {
-            Kind::ProcessExec => self.appeared.push(Appeared::Executed(tgid)),
-            Kind::ProcessMet => self.appeared.push(Appeared::Met(tgid)),
-            _ => self.images.push((tgid, BinaryId(header.binary))),
+        match Kind::from_u8(header.kind) {
+            Some(Kind::ProcessExec) => self.appeared.push(Appeared::Executed(tgid)),
+            Some(Kind::ProcessMet) => self.appeared.push(Appeared::Met(tgid)),
+            Some(Kind::ProcessImage) => self.images.push((tgid, BinaryId(header.binary))),
+            _ => {}
         }
     }
 }
 
 impl Ring {
     pub(super) fn new(ring: RingBuf<MapData>) -> Self {
-        Self { ring, delivered: [0; Kind::LIMIT as usize], noticed: Noticed::default() }
+        Self {
+            ring,
+            delivered: [0; Kind::LIMIT as usize],
+            noticed: Noticed::default(),
+            watermark: Watermark::default(),
+            injector: None,
+        }
+    }
+
+    /// Lets things go wrong from here on (tests).
+    pub fn inject(&mut self, faults: Option<Faults>) {
+        self.injector = faults.map(Injector::new);
+    }
+
+    /// Begins a mark: see [`Watermark`].
+    pub fn begin_mark(&mut self, reading: Reading) {
+        self.watermark.begin(reading);
+    }
+
+    /// Whether a mark is under way.
+    pub fn mark_pending(&self) -> bool {
+        self.watermark.pending()
+    }
+
+    /// The mark, once everything that it is about was taken out.
+    pub fn mark_reached(&mut self) -> Option<Drained> {
+        self.watermark.reached()
     }
 
     /// Records taken out so far, by kind.
@@ -74,23 +107,27 @@ impl Ring {
     }
 
     /// Moves records into `block`, each behind its length, until the ring is empty, the round is over or the block holds
-    /// `block_limit` bytes. Returns whether the ring was found empty.
+    /// `block_limit` bytes. Returns whether the ring was found empty, or at a record that is still being written.
     pub fn drain(&mut self, block: &mut Vec<u8>, block_limit: usize) -> bool {
+        if let Some(lasting) = self.injector.as_mut().and_then(|injector| injector.freeze(ktime_now())) {
+            thread::sleep(lasting);
+        }
         for _ in 0..ROUND {
             if block.len() >= block_limit {
                 return false;
             }
-            match self.ring.next() {
-                Some(record) => {
-                    let kind = record.get(offset_of!(Header, kind)).map_or(0, |kind| usize::from(*kind));
-                    if let Some(delivered) = self.delivered.get_mut(kind) {
-                        *delivered += 1;
-                    }
-                    self.noticed.look_at(kind, &record);
-                    frame_record(block, &record);
+            let Some(record) = self.ring.next() else { return true };
+            if let Ok((header, _)) = Header::read_from_prefix(&record) {
+                self.watermark.took(header.cpu, header.seq);
+                if self.injector.as_mut().is_some_and(|injector| injector.drops(&header)) {
+                    continue;
                 }
-                None => return true,
+                if let Some(delivered) = self.delivered.get_mut(usize::from(header.kind)) {
+                    *delivered += 1;
+                }
+                self.noticed.look_at(&header);
             }
+            frame_record(block, &record);
         }
         false
     }

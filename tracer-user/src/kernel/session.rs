@@ -26,6 +26,7 @@ use super::{
     multi::{MultiPrograms, Point},
     offsets,
     ring::Ring,
+    watermark::Reading,
 };
 use crate::{
     clock::ktime_now,
@@ -299,6 +300,11 @@ impl Session {
     /// Every counter of the BPF side, now.
     pub fn counters(&self, ring: &Ring) -> Result<Counters, KernelError> {
         counters::read(&self.counters, ring.delivered(), ktime_now())
+    }
+
+    /// How far the records of each CPU are numbered, now.
+    pub fn numbers(&self) -> Result<Reading, KernelError> {
+        counters::numbers(&self.counters)
     }
 
     /// The table of followed processes, for the exec gate.
