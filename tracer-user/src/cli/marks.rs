@@ -65,9 +65,10 @@ impl Marks {
     /// Writes the newest mark, if it says anything new. Every record taken so far must have been handed on before.
     pub fn write(&mut self, capture: &Capture) {
         let Some(mark) = self.ready.take() else { return };
-        let old = self.written.as_ref().is_some_and(|written| {
-            written.next_seq == mark.next_seq && mark.at.since(written.at) < WRITE_EVERY_NS
-        });
+        let old = self
+            .written
+            .as_ref()
+            .is_some_and(|written| written.next_seq == mark.next_seq && mark.at.since(written.at) < WRITE_EVERY_NS);
         if old {
             return;
         }

@@ -255,7 +255,9 @@ impl Recorder {
             for _ in 0..LAST_ROUNDS {
                 let empty = ring.drain(&mut block, BLOCK_BYTES);
                 let full = std::mem::take(&mut block);
-                if !full.is_empty() && let Some(sender) = &sender {
+                if !full.is_empty()
+                    && let Some(sender) = &sender
+                {
                     // One that cannot be written is told of when the capture is finished.
                     let _ = sender.send(Message::Records(full));
                 }

@@ -21,6 +21,27 @@ pub struct Losses {
     pub undated: u64,
 }
 
+/// A time in which events are missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostInterval {
+    pub from: KtimeNs,
+    pub to: KtimeNs,
+    /// On which CPUs they were made: what happened on others meanwhile is all there. By number.
+    pub cpus: Vec<u16>,
+}
+
+impl LostInterval {
+    /// Stretches it to the end of a later one, whose losses are its own from here on.
+    fn absorb(&mut self, other: &Self) {
+        self.to = self.to.max(other.to);
+        for cpu in &other.cpus {
+            if let Err(place) = self.cpus.binary_search(cpu) {
+                self.cpus.insert(place, *cpu);
+            }
+        }
+    }
+}
+
 impl Replayed {
     /// Counts losses: what the BPF side counted, checked against the gaps in the sequence numbers, and what does not decode.
     pub fn losses(&self) -> Losses {
@@ -52,13 +73,14 @@ impl Replayed {
         self.order.gaps.iter().map(|gap| gap.to).max().unwrap_or(KtimeNs(0))
     }
 
-    /// When events are missing, over all CPUs: by start, apart from each other.
-    pub fn lost_intervals(&self) -> Vec<(KtimeNs, KtimeNs)> {
-        let mut merged: Vec<(KtimeNs, KtimeNs)> = Vec::new();
+    /// When events are missing, and where: by start, apart from each other.
+    pub fn lost_intervals(&self) -> Vec<LostInterval> {
+        let mut merged: Vec<LostInterval> = Vec::new();
         for gap in &self.order.gaps {
+            let interval = LostInterval { from: gap.from, to: gap.to, cpus: vec![gap.cpu] };
             match merged.last_mut() {
-                Some(last) if gap.from <= last.1 => last.1 = last.1.max(gap.to),
-                _ => merged.push((gap.from, gap.to)),
+                Some(last) if gap.from <= last.to => last.absorb(&interval),
+                _ => merged.push(interval),
             }
         }
         coarsen(merged)
@@ -108,17 +130,17 @@ impl Replayed {
 }
 
 /// Joins the intervals that lie nearest to each other until there are few enough.
-fn coarsen(intervals: Vec<(KtimeNs, KtimeNs)>) -> Vec<(KtimeNs, KtimeNs)> {
+fn coarsen(intervals: Vec<LostInterval>) -> Vec<LostInterval> {
     if intervals.len() <= MAX_INTERVALS {
         return intervals;
     }
-    let mut spaces: Vec<u64> = intervals.windows(2).map(|pair| pair[1].0.since(pair[0].1)).collect();
+    let mut spaces: Vec<u64> = intervals.windows(2).map(|pair| pair[1].from.since(pair[0].to)).collect();
     spaces.sort_unstable();
     let joined = spaces[intervals.len() - MAX_INTERVALS - 1];
-    let mut coarse: Vec<(KtimeNs, KtimeNs)> = Vec::with_capacity(MAX_INTERVALS);
+    let mut coarse: Vec<LostInterval> = Vec::with_capacity(MAX_INTERVALS);
     for interval in intervals {
         match coarse.last_mut() {
-            Some(last) if interval.0.since(last.1) <= joined => last.1 = interval.1,
+            Some(last) if interval.from.since(last.to) <= joined => last.absorb(&interval),
             _ => coarse.push(interval),
         }
     }
@@ -129,14 +151,18 @@ fn coarsen(intervals: Vec<(KtimeNs, KtimeNs)>) -> Vec<(KtimeNs, KtimeNs)> {
 mod tests {
     use super::*;
 
-    /// Check that many intervals become few, and that the widest spaces between them stay.
+    /// Check that many intervals become few, that the widest spaces between them stay, and that no CPU is forgotten.
     #[test]
     fn coarse_intervals() {
-        let many: Vec<_> =
-            (0..5000).map(|n| (KtimeNs(n * 10 + n / 2500 * 100_000), KtimeNs(n * 10 + 1 + n / 2500 * 100_000))).collect();
+        let interval = |n: u64| {
+            let from = n * 10 + n / 2500 * 100_000;
+            LostInterval { from: KtimeNs(from), to: KtimeNs(from + 1), cpus: vec![(n % 3) as u16] }
+        };
+        let many: Vec<_> = (0..5000).map(interval).collect();
         let few = coarsen(many.clone());
         assert!(few.len() <= MAX_INTERVALS);
-        assert_eq!((few[0].0, few.last().unwrap().1), (many[0].0, many[4999].1));
-        assert!(few.windows(2).any(|pair| pair[1].0.since(pair[0].1) > 100_000));
+        assert_eq!((few[0].from, few.last().unwrap().to), (many[0].from, many[4999].to));
+        assert!(few.windows(2).any(|pair| pair[1].from.since(pair[0].to) > 100_000));
+        assert!(few.iter().any(|interval| interval.cpus == [0, 1, 2]));
     }
 }

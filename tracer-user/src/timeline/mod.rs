@@ -13,6 +13,7 @@ use crate::{
         LabelsId, Life, LifeEnd, Sink, Span, SpanState,
         gc::{Cycle, Pause},
         goroutine::Who,
+        loss::LostInterval,
         process::{ImageId, ProcessId},
         replay::Replayed,
     },
@@ -157,7 +158,7 @@ pub struct Timeline<'a> {
     group_by: Option<String>,
     /// By image.
     pub tracks: gc::Tracks,
-    lost: Vec<(KtimeNs, KtimeNs)>,
+    lost: Vec<LostInterval>,
 }
 
 /// What a line of a timeline says that something did.
@@ -210,6 +211,8 @@ pub struct Row<'s> {
     pub death: Option<&'static str>,
     /// What of it no event told, but a look at the process: the repair by its name in `repairs.by_kind`.
     pub repaired: Option<&'static str>,
+    /// The CPUs whose events are missing.
+    pub cpus: &'s [u16],
 }
 
 impl<'a> Timeline<'a> {
@@ -256,7 +259,7 @@ impl<'a> Timeline<'a> {
     }
 
     /// The lines of one goroutine, by start.
-    pub fn rows<'s>(&self, line: &'s GoroutineLine) -> Vec<Row<'s>> {
+    pub fn rows<'s>(&'s self, line: &'s GoroutineLine) -> Vec<Row<'s>> {
         let coverage = self.replayed.coverage(line.who.image);
         let tier_at = |at: KtimeNs| {
             let covering = coverage.iter().rev().find(|span| span.from <= at);
@@ -278,6 +281,7 @@ impl<'a> Timeline<'a> {
             span: Some(span),
             death: None,
             repaired: span.by_look.then_some(STATE_BY_SNAPSHOT),
+            cpus: &[],
         }));
         if line.who.born_by.is_some()
             && let Some(first) = rows.first_mut()
@@ -293,15 +297,23 @@ impl<'a> Timeline<'a> {
         };
         let at = line.life.ended_at;
         let repaired = (line.life.end == LifeEnd::Gone).then_some(GONE_BY_SNAPSHOT);
-        rows.extend(death.map(|death| Row { state: State::Dead, start: at, end: at, span: None, death: Some(death), repaired }));
+        rows.extend(death.map(|death| Row {
+            state: State::Dead,
+            start: at,
+            end: at,
+            span: None,
+            death: Some(death),
+            repaired,
+            cpus: &[],
+        }));
         rows
     }
 
     /// The lines of one process.
-    pub fn process_rows(&self, process: ProcessId) -> Vec<Row<'static>> {
+    pub fn process_rows(&self, process: ProcessId) -> Vec<Row<'_>> {
         let process = self.replayed.engine.processes().process(process);
         let end = process.ended.map_or(self.replayed.ended_at, |(at, _)| at);
-        let row = |state, start, end, death| Row { state, start, end, span: None, death, repaired: None };
+        let row = |state, start, end, death| Row { state, start, end, span: None, death, repaired: None, cpus: &[] };
         let mut rows = vec![row(State::Alive, process.first_seen, end, None)];
         self.add_losses(process.first_seen, end, &mut rows);
         rows.extend(
@@ -313,17 +325,18 @@ impl<'a> Timeline<'a> {
     }
 
     /// Adds the times between `from` and `to` in which events are missing.
-    fn add_losses(&self, from: KtimeNs, to: KtimeNs, rows: &mut Vec<Row<'_>>) {
-        let first = self.lost.partition_point(|lost| lost.1 < from);
-        let touching = self.lost[first..].iter().take_while(|lost| lost.0 <= to);
+    fn add_losses<'s>(&'s self, from: KtimeNs, to: KtimeNs, rows: &mut Vec<Row<'s>>) {
+        let first = self.lost.partition_point(|lost| lost.to < from);
+        let touching = self.lost[first..].iter().take_while(|lost| lost.from <= to);
         let before = rows.len();
         rows.extend(touching.map(|lost| Row {
             state: State::Lost,
-            start: lost.0.max(from),
-            end: lost.1.min(to),
+            start: lost.from.max(from),
+            end: lost.to.min(to),
             span: None,
             death: None,
             repaired: None,
+            cpus: &lost.cpus,
         }));
         if rows.len() > before {
             rows.sort_by_key(|row| (row.start, row.state == State::Lost));

@@ -46,6 +46,9 @@ struct JsonRow<'a> {
     trace_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     span_id: Option<&'a str>,
+    /// Of `lost`: the CPUs whose events are missing.
+    #[serde(skip_serializing_if = "<[u16]>::is_empty")]
+    cpus: &'a [u16],
 }
 
 /// Writes a timeline in one of its forms.
@@ -112,6 +115,7 @@ impl<'a> Writer<'a> {
             labels: labels.map(|labels| {
                 replayed.engine.labels().get(labels).iter().map(|(key, value)| (key.as_str(), value.as_str())).collect()
             }),
+            cpus: row.cpus,
         };
         serde_json::to_writer(&mut *out, &row)?;
         out.write_all(b"\n")
@@ -207,7 +211,7 @@ impl<'a> Writer<'a> {
             return format!("{death}{found}");
         }
         if row.state == super::State::Lost {
-            return "events are missing here".to_owned();
+            return missing_from(row.cpus);
         }
         let Some(span) = row.span else { return String::new() };
         let mut what = span.reason.map_or(String::new(), |reason| self.replayed.engine.reason(reason).to_owned());
@@ -222,6 +226,12 @@ impl<'a> Writer<'a> {
         }
         what
     }
+}
+
+fn missing_from(cpus: &[u16]) -> String {
+    let noun = if cpus.len() == 1 { "CPU" } else { "CPUs" };
+    let names: Vec<String> = cpus.iter().map(u16::to_string).collect();
+    format!("events of {noun} {} are missing here", names.join(", "))
 }
 
 /// The innermost frame that is not of the runtime or the packages just above it: where the program itself waits.

@@ -355,7 +355,7 @@ fn lost_wake() {
       its birth was not seen
       in /srv/shop
       10.500 ms      1.50 ms  unknown  chan receive at ? 0x555500005000
-      10.500 ms      2.50 ms  lost     events are missing here
+      10.500 ms      2.50 ms  lost     events of CPU 1 are missing here
       12.000 ms         1 ms  blocked  chan receive at ? 0x555500005000, woken by go:1
       13.000 ms         7 ms  awake
     ");

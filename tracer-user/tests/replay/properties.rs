@@ -2,11 +2,17 @@
 
 use proptest::prelude::*;
 use tracer_user::{
+    clock::KtimeNs,
     correlate::{Life, Sink, Span, goroutine::Who, replay::replay},
     event::Event,
+    recording::contract::Drained,
 };
 
-use crate::{open, report_json, scene::Scene, timeline};
+use crate::{
+    open, report_json,
+    scene::{Scene, ZERO},
+    timeline,
+};
 
 fn two_shops() -> Scene {
     let mut scene = Scene::default();
@@ -18,6 +24,32 @@ fn rearranged(events: Vec<Event>) -> Scene {
     let mut scene = two_shops();
     scene.events = events;
     scene
+}
+
+/// Two shops for much longer than the window: the second one begins three seconds later.
+fn far_apart() -> Vec<Event> {
+    let mut scene = two_shops();
+    let half = scene.events.len() / 2;
+    scene.events[half..].iter_mut().for_each(|event| event.at = KtimeNs(event.at.0 + 3_000_000_000));
+    scene.events
+}
+
+/// Marks behind so many events, each the latest that is true there; the first one says that there are marks.
+fn marked(events: Vec<Event>, places: &[usize]) -> Scene {
+    let mut scene = rearranged(events);
+    let first = Drained { at: KtimeNs(0), next_seq: Vec::new() };
+    scene.marks =
+        std::iter::once((0, first)).chain(places.iter().map(|place| (*place, true_mark(&scene.events, *place)))).collect();
+    scene
+}
+
+/// The latest mark that is true of all events behind the first so many. In a scene numbers and times of a CPU rise together.
+fn true_mark(events: &[Event], place: usize) -> Drained {
+    let to_come = &events[place.min(events.len())..];
+    let at = to_come.iter().map(|event| event.at.0).min().unwrap_or(ZERO * 100) - 1;
+    let next =
+        |cpu| events.iter().filter(|event| event.cpu == cpu && event.at.0 <= at).map(|event| event.seq + 1).max().unwrap_or(0);
+    Drained { at: KtimeNs(at), next_seq: (0..2).map(next).collect() }
 }
 
 /// Fails on a span or life that cannot be.
@@ -42,6 +74,21 @@ proptest! {
         let (sorted, shuffled) = (two_shops(), rearranged(events));
         prop_assert_eq!(timeline(&sorted, None), timeline(&shuffled, None));
         prop_assert_eq!(report_json(&sorted), report_json(&shuffled));
+    }
+
+    /// Check that any order of arrival that the marks allow for gives the same timeline and the same report, however far apart; and that
+    /// without marks it would not.
+    #[test]
+    fn order_of_arrival_with_marks(
+        events in Just(far_apart()).prop_shuffle(),
+        places in proptest::collection::vec(0..=far_apart().len(), 0..6),
+    ) {
+        let (sorted, shuffled) = (marked(far_apart(), &[]), marked(events.clone(), &places));
+        prop_assert_eq!(timeline(&sorted, None), timeline(&shuffled, None));
+        let report = report_json(&shuffled);
+        prop_assert_eq!(&report_json(&sorted), &report);
+        prop_assert_eq!(&report["lost"]["late"], 0);
+        prop_assert!(report_json(&rearranged(events))["lost"]["late"] != 0);
     }
 
     /// Check that dropping any events gives no negative time, no exit before birth, and no panic, and is counted.

@@ -9,8 +9,8 @@ use tracer_user::{
     id::{Address, BinaryId, Goid, SiteId, StackId, Tgid, Tid},
     recording::{
         contract::{
-            Binary, Code, CodeEntry, CodeUse, Counters, DumpBegins, End, Frame, GoroutineDump, KindCount, Lost, Meta, Note, Site,
-            Tier,
+            Binary, Code, CodeEntry, CodeUse, Counters, Drained, DumpBegins, End, Frame, GoroutineDump, KindCount, Lost, Meta,
+            Note, Site, Tier,
         },
         frame_record,
         writer::Writer,
@@ -49,6 +49,8 @@ pub struct Scene {
     pub tier: Option<Tier>,
     pub lost: Vec<Lost>,
     pub unended: bool,
+    /// Behind so many events: up to when everything is there. By place.
+    pub marks: Vec<(usize, Drained)>,
     /// The CPUs were sampled a hundred times a second.
     pub sampled: bool,
     /// Looks at the processes; they come late, as they do in life.
@@ -277,11 +279,18 @@ impl Scene {
             writer.note(&Note::Sampling { at: KtimeNs(ZERO), hz: 100, cpus: 2 }).unwrap();
             writer.note(&Note::Sampling { at: KtimeNs(ZERO + 15 * MS), hz: 0, cpus: 2 }).unwrap();
         }
-        for events in self.events.chunks(7) {
-            let mut framed = Vec::new();
-            events.iter().for_each(|event| frame_record(&mut framed, &encode(event)));
-            writer.records(&framed).unwrap();
+        let mut framed = Vec::new();
+        for (index, event) in self.events.iter().enumerate() {
+            let marks: Vec<_> = self.marks.iter().filter(|(place, _)| *place == index).collect();
+            if index % 7 == 0 || !marks.is_empty() {
+                writer.records(&std::mem::take(&mut framed)).unwrap();
+            }
+            marks.into_iter().for_each(|(_, mark)| writer.drained(mark).unwrap());
+            frame_record(&mut framed, &encode(event));
         }
+        writer.records(&framed).unwrap();
+        let last_marks = self.marks.iter().filter(|(place, _)| *place >= self.events.len());
+        last_marks.for_each(|(_, mark)| writer.drained(mark).unwrap());
         for dump in &self.dumps {
             writer.dump_begins(&DumpBegins { at: dump.from, tgid: dump.tgid, source: dump.source }).unwrap();
             writer.dump(dump).unwrap();
