@@ -30,6 +30,9 @@ pub struct Span {
     #[serde(default)]
     pub stack: Option<Vec<Frame>>,
     pub woken_by: Option<String>,
+    /// Of `lost`: whose events are missing.
+    #[serde(default)]
+    pub cpus: Vec<u16>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

@@ -89,6 +89,12 @@ pub struct Totals {
 pub struct Lost {
     pub events: u64,
     pub by_kind: BTreeMap<String, u64>,
+    /// Lost at an unknown time.
+    #[serde(default)]
+    pub undated: u64,
+    /// Came too late to be put in order.
+    #[serde(default)]
+    pub late: u64,
 }
 
 /// What had to be assumed because an event was missing.

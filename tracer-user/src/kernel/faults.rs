@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tracer_common::header::Header;
+use tracer_common::header::{Header, Kind};
 
 use crate::clock::KtimeNs;
 
@@ -60,7 +60,9 @@ impl Injector {
         let age = at.since(*self.zero.get_or_insert(at));
         let (from, to) = self.faults.drop_span;
         let silenced = self.faults.drop_kind == Some(header.kind) && (from..to).contains(&age);
-        silenced || self.next() % 1000 < self.faults.drop_permille
+        // A process's first hit is sent until it fits: that it never comes cannot happen by chance.
+        let repeated = header.kind == Kind::ProcessImage as u8;
+        silenced || self.next() % 1000 < self.faults.drop_permille && !repeated
     }
 
     /// For how long the reader is to stop now, if it is.
@@ -82,8 +84,6 @@ impl Injector {
 
 #[cfg(test)]
 mod tests {
-    use tracer_common::header::Kind;
-
     use super::*;
 
     fn faults(knobs: &[(&str, u32)]) -> Option<Faults> {
@@ -111,6 +111,8 @@ mod tests {
         };
         assert!((900..1100).contains(&dropped().len()), "{}", dropped().len());
         assert_eq!(dropped(), dropped());
+        let mut injector = Injector::new(faults(&[("drop-permille", 1000)]).unwrap());
+        assert!(injector.drops(&header(0, Kind::GoroutinePark)) && !injector.drops(&header(0, Kind::ProcessImage)));
     }
 
     /// Check that records of one kind are dropped in their time, and no others.
