@@ -28,6 +28,7 @@ type options struct {
 	serve   string
 	stay    time.Duration
 	hold    bool
+	told    bool
 	workers int
 	rate    int
 }
@@ -58,6 +59,7 @@ func parse() (options, error) {
 	flag.StringVar(&opts.serve, "serve", "", "serve orders and pprof on this `address` until SIGINT or SIGTERM")
 	flag.DurationVar(&opts.stay, "for", 0, "how long to stay after the work")
 	flag.BoolVar(&opts.hold, "hold", false, "customers stay connected until the end, all n goroutines of them")
+	flag.BoolVar(&opts.told, "truth", false, "say once more, before staying, how many goroutines are there")
 	flag.IntVar(&opts.workers, "workers", 8, "workers of each pipeline stage")
 	flag.IntVar(&opts.rate, "rate", 0, "orders a second that are let in; 0 is no limit")
 	flag.Parse()
@@ -97,6 +99,11 @@ func run(opts options) (truth.Report, error) {
 	}
 	placed := service.placeAll(ctx, opts.n, opts.hold)
 	log.Printf("%d orders placed, %d accepted", opts.n, placed)
+	if opts.told { // the watcher of ctx is there still
+		if err := json.NewEncoder(os.Stdout).Encode(truth.Settle(others+1, 10*time.Second)); err != nil {
+			return truth.Report{}, err
+		}
+	}
 	if api != nil {
 		<-ctx.Done()
 		api.close()

@@ -71,7 +71,12 @@ impl Recording {
     }
 
     pub fn report(&self) -> Result<Report> {
-        let text = self.answer("report", &["--format", "json"])?;
+        self.report_of(&[])
+    }
+
+    /// The report with further arguments.
+    pub fn report_of(&self, args: &[&str]) -> Result<Report> {
+        let text = self.answer("report", &[&["--format", "json"], args].concat())?;
         serde_json::from_str(&text).context("report --format json")
     }
 

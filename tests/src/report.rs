@@ -13,6 +13,8 @@ pub struct Report {
     pub lost: Lost,
     #[serde(default)]
     pub repairs: Repairs,
+    #[serde(default)]
+    pub snapshots: Snapshots,
     pub coverage: Vec<Coverage>,
     pub processes: Vec<Process>,
     pub sites: Vec<Site>,
@@ -97,6 +99,15 @@ pub struct Lost {
     pub late: u64,
 }
 
+/// Looks at the goroutines of processes that events were held against.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Snapshots {
+    pub left_out: bool,
+    pub taken: u64,
+    pub failed: u64,
+    pub newest_ns: Option<u64>,
+}
+
 /// What had to be assumed because an event was missing.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Repairs {
@@ -133,6 +144,10 @@ pub struct Site {
     pub born: u64,
     pub exited: u64,
     pub alive: u64,
+    #[serde(default)]
+    pub gone: u64,
+    #[serde(default)]
+    pub unconfirmed: u64,
     pub preexisting: u64,
     #[serde(default)]
     pub waits: Option<BTreeMap<String, Wait>>,

@@ -203,6 +203,7 @@ pub struct Stdio {
 /// Of `examples/orders`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Orders {
+    pub pid: u32,
     pub made: Vec<Count>,
     pub alive: Vec<Count>,
     pub settled: bool,

@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod ebpf;
+mod faults;
 mod fuzz;
 mod go;
 mod matrix;
@@ -51,6 +52,8 @@ enum Command {
         #[arg(long, value_name = "RELEASE")]
         check: Option<String>,
     },
+    /// Lose records in every way, and print what snapshots made of it; needs root
+    Faults,
     /// Feed every parser of what the traced side controls with nonsense, under libFuzzer
     Fuzz {
         /// Only this target
@@ -82,6 +85,7 @@ fn main() -> Result<()> {
         Command::Test { matrix: false, tier } => test::test(&tier),
         Command::Offsets { check: None } => offsets::generate(),
         Command::Offsets { check: Some(release) } => offsets::check(&release, &setup::lifetrace()?),
+        Command::Faults => faults::faults(),
         Command::Fuzz { target, seconds, inputs } => fuzz::fuzz(&fuzz::Wish { target, seconds, inputs }),
         Command::Bench { json, only } => bench::bench(json, &only),
     }

@@ -19,6 +19,7 @@
 package truth
 
 import (
+	"os"
 	"path/filepath"
 	"runtime"
 	"sort"
@@ -45,6 +46,7 @@ type Count struct {
 
 // Report is the program's own truth.
 type Report struct {
+	Pid   int     `json:"pid"`
 	Made  []Count `json:"made"`
 	Alive []Count `json:"alive"`
 	// Settled is false if goroutines that should have ended were still there when the program gave up waiting for them.
@@ -133,7 +135,7 @@ func report(settled bool) Report {
 		made[s.place] += s.Made()
 		alive[s.place] += s.Alive()
 	}
-	return Report{Made: counts(made), Alive: counts(alive), Settled: settled}
+	return Report{Pid: os.Getpid(), Made: counts(made), Alive: counts(alive), Settled: settled}
 }
 
 func counts(by map[Place]int64) []Count {

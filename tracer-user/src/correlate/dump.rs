@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use super::{
     Engine, LifeEnd, Sink, SpanState,
     goroutine::{Goroutine, Look, Origin, Park, Seen, Who},
-    process::{Change, ImageId},
+    process::{Change, ImageId, Looked},
     sink::{Census, CensusSite, LabelsId},
 };
 use crate::{
@@ -91,7 +91,10 @@ impl Engine {
         if dump.problem.is_some() || !dump.check {
             return self.processes.running(dump.tgid, dump.from);
         }
-        let (image, changes) = self.processes.looked(key, dump.binary, dump.load_bias, dump.from)?;
+        let Looked { image, changes, news } = self.processes.looked(key, dump.binary, dump.load_bias, dump.from)?;
+        if news {
+            self.repairs.count("process_by_snapshot");
+        }
         for change in changes {
             if change != Change::None {
                 self.repairs.count("lost_process_exec");

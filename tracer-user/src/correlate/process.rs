@@ -80,6 +80,15 @@ pub enum Change {
     Ended { image: ImageId, at: KtimeNs },
 }
 
+/// What a look at a process's memory meant for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Looked {
+    pub image: ImageId,
+    pub changes: [Change; 3],
+    /// Where its program is loaded was not known.
+    pub news: bool,
+}
+
 impl Processes {
     pub fn process(&self, id: ProcessId) -> &Process {
         &self.processes[id.0 as usize]
@@ -220,16 +229,17 @@ impl Processes {
     }
 
     /// The same, told by a look at its memory: who it is, and what it runs. `None` if it has ended, as events know.
-    pub fn looked(&mut self, key: ProcessKey, binary: BinaryId, bias: u64, at: KtimeNs) -> Option<(ImageId, [Change; 3])> {
+    pub fn looked(&mut self, key: ProcessKey, binary: BinaryId, bias: u64, at: KtimeNs) -> Option<Looked> {
         let last = self.processes.iter().rev().find(|process| process.key == Some(key));
         if last.is_some_and(|process| process.ended.is_some()) {
             return None;
         }
         let (_, other) = self.of_key(key, at);
         let image = self.running(key.tgid, at)?;
+        let news = self.image(image).bias.is_none();
         let (image, exec) = self.hit(image, binary, at);
         let moved = self.loaded(image, bias, at);
-        Some((self.running(key.tgid, at)?, [other, exec, moved]))
+        Some(Looked { image: self.running(key.tgid, at)?, changes: [other, exec, moved], news })
     }
 
     /// There is no such process any more, and its exit was lost.

@@ -176,7 +176,10 @@ fn lost_process() {
     let report = json(&scene, View::Repaired);
     assert_eq!((&report["goroutines"]["alive"], &report["goroutines"]["born"]), (&2.into(), &2.into()));
     assert_eq!(report["processes"][0]["exited_at_ns"], 9_000_000);
-    assert_eq!(report["repairs"]["by_kind"], serde_json::json!({"born_by_snapshot": 3, "lost_process_exit": 1}));
+    assert_eq!(
+        report["repairs"]["by_kind"],
+        serde_json::json!({"born_by_snapshot": 3, "lost_process_exit": 1, "process_by_snapshot": 1})
+    );
 }
 
 /// Check that labels are on the lines from when they were seen on, that goroutines can be picked and grouped by them.
