@@ -81,6 +81,8 @@ pub struct RunArgs {
     pub output: PathBuf,
     #[command(flatten)]
     pub detail: DetailArgs,
+    #[command(flatten)]
+    pub beside: BesideArgs,
     /// Run CMD as this user (default: who called sudo)
     #[arg(long, value_name = "NAME", conflicts_with = "as_root")]
     pub user: Option<String>,
@@ -131,6 +133,14 @@ fn parse_every(text: &str) -> Result<Every, String> {
     }
 }
 
+/// What is looked at beside the target.
+#[derive(Clone, Debug, Args)]
+pub struct BesideArgs {
+    /// Record the memory of this process too, a sidecar for one; can be given more than once
+    #[arg(long = "with-pid", value_name = "N")]
+    pub with_pid: Vec<u32>,
+}
+
 impl DetailArgs {
     /// How often a second CPUs are sampled.
     pub fn cpu_hz(&self) -> u32 {
@@ -176,6 +186,8 @@ pub struct AttachArgs {
     pub detail: DetailArgs,
     #[command(flatten)]
     pub knobs: Knobs,
+    #[command(flatten)]
+    pub beside: BesideArgs,
 }
 
 /// What is attached to.
@@ -460,6 +472,9 @@ mod tests {
             ("attach --pid 7 --for 30s", true),
             ("attach --exe a --for 1h -o x.rec --tier T1", true),
             ("attach --cgroup /system.slice/a.service", true),
+            ("attach --pid 7 --with-pid 8 --with-pid 9", true),
+            ("run --with-pid 8 -- ./app", true),
+            ("run --with-pid envoy -- ./app", false),
             ("attach", false),
             ("attach --pid 7 --exe a", false),
             ("attach --pid 7 --for soon", false),

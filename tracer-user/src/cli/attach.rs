@@ -18,6 +18,7 @@ use super::{
     begin::{calibrated, create, may_trace, meta},
     follow::{Analysed, Follower, How, analyse},
     join::JoinError,
+    memory::MemoryWatch,
     recorder::{Course, Over, Recorder},
 };
 use crate::{
@@ -39,14 +40,20 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Follows until the time is over, somebody interrupts, or the one process has ended.
 pub fn attach(args: &AttachArgs, global: Global) -> Result<u8> {
     let target = Target::find(args)?;
+    let memory = MemoryWatch::new(&args.beside.with_pid)?;
     may_trace().map_err(Failure::environment)?;
     let identity = Identity::choose(None, false).map_err(Failure::usage)?;
     Inherited::set_aside()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(record(args, global, target, identity.as_ref()))
+    runtime.block_on(record(args, global, (target, memory), identity.as_ref()))
 }
 
-async fn record(args: &AttachArgs, global: Global, target: Target, identity: Option<&Identity>) -> Result<u8> {
+async fn record(
+    args: &AttachArgs,
+    global: Global,
+    (target, memory): (Target, MemoryWatch),
+    identity: Option<&Identity>,
+) -> Result<u8> {
     let signals = Signals::open()?;
     let default = Sizes::default();
     let sizes = Sizes { ring_bytes: args.knobs.get("ring-bytes").unwrap_or(default.ring_bytes), ..default };
@@ -69,7 +76,7 @@ async fn record(args: &AttachArgs, global: Global, target: Target, identity: Opt
     let mut follower = Follower::new(session, Capture::start(writer)?, how)?;
     follower.sample_cpus(args.detail.cpu_hz());
     let found = target.join(first, &mut follower);
-    let mut recorder = Recorder::new(follower, ring);
+    let mut recorder = Recorder::new(follower, ring, memory);
     let reason = match found {
         Ok(()) => {
             if !global.quiet {

@@ -29,6 +29,8 @@ mod live;
 #[cfg(feature = "live")]
 mod marks;
 #[cfg(feature = "live")]
+mod memory;
+#[cfg(feature = "live")]
 mod recorder;
 #[cfg(feature = "live")]
 mod relay;

@@ -9,6 +9,7 @@ use super::{
     Failure,
     follow::Follower,
     marks::Marks,
+    memory::{MemoryWatch, Round},
     relay::{Ended, Relay, Starting},
 };
 use crate::{
@@ -61,15 +62,17 @@ pub struct Recorder {
     follower: Follower,
     ring: Ring,
     block: Vec<u8>,
+    memory: MemoryWatch,
     marks: Marks,
     /// Whether the last round found the ring empty.
     empty: bool,
 }
 
 impl Recorder {
-    pub fn new(follower: Follower, ring: Ring) -> Self {
+    pub fn new(follower: Follower, ring: Ring, memory: MemoryWatch) -> Self {
         Marks::announce(follower.capture());
-        Self { follower, ring, block: Vec::with_capacity(BLOCK_BYTES + 4096), marks: Marks::default(), empty: true }
+        let block = Vec::with_capacity(BLOCK_BYTES + 4096);
+        Self { follower, ring, block, memory, marks: Marks::default(), empty: true }
     }
 
     /// Whether the recording cannot be written any more.
@@ -131,6 +134,8 @@ impl Recorder {
                     self.flush();
                     course.look_around(&mut self.follower);
                     self.follower.look_at_processes();
+                    let round = self.memory.look(ktime_now(), self.follower.go_keys(), self.follower.metered());
+                    self.keep(round);
                     if let Err(error) = self.follower.note_counters(&self.ring) {
                         tracing::warn!(%error, "the counters cannot be read");
                     }
@@ -179,6 +184,13 @@ impl Recorder {
         }
         self.marks.write(self.follower.capture());
         true
+    }
+
+    /// Writes what was seen of memory.
+    fn keep(&self, round: Round) {
+        let Round { memory, note } = round;
+        let messages = memory.map(Message::Memory).into_iter().chain(note.map(Message::Note));
+        messages.for_each(|message| self.follower.capture().send(message));
     }
 
     /// Answers every held exec; false if the gate is gone.
@@ -272,6 +284,8 @@ impl Recorder {
     pub fn finish(mut self, over: &Over<'_>) -> (Written, Result<(), CaptureError>) {
         self.follower.look_at_cpu();
         self.look_a_last_time();
+        let round = self.memory.last(ktime_now(), self.follower.go_keys());
+        self.keep(round);
         let at = ktime_now();
         self.follower.capture().send(Message::Note(Note::Detaching { at }));
         self.follower.detach();

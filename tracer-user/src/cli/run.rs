@@ -10,6 +10,7 @@ use super::{
     args::{Global, RunArgs},
     begin::{calibrated, create, may_trace, meta},
     follow::{Analysed, Follower, How, analyse},
+    memory::MemoryWatch,
     recorder::{Over, Recorder},
     relay::{self, Ended},
 };
@@ -31,12 +32,13 @@ pub fn run(args: &RunArgs, global: Global) -> Result<u8> {
     let name = args.command.first().context("no command")?.clone();
     let program = resolve(&name, std::env::var_os("PATH").as_deref()).map_err(command_error)?;
     let identity = Identity::choose(args.user.as_deref(), args.as_root).map_err(command_error)?;
+    let memory = MemoryWatch::new(&args.beside.with_pid)?;
     may_trace().map_err(Failure::ours)?;
     // Before any thread exists, so that every thread inherits it.
     let inherited = Inherited::set_aside()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let launch = Launch { program, name, args: args.command[1..].to_vec(), identity, inherited };
-    runtime.block_on(record(args, global, launch, &args.output))
+    runtime.block_on(record(args, global, launch, memory))
 }
 
 fn command_error(error: CommandError) -> Failure {
@@ -57,7 +59,8 @@ fn sizes(args: &RunArgs) -> Sizes {
 }
 
 /// Everything from the first probe to the last block.
-async fn record(args: &RunArgs, global: Global, launch: Launch, output: &Path) -> Result<u8> {
+async fn record(args: &RunArgs, global: Global, launch: Launch, memory: MemoryWatch) -> Result<u8> {
+    let output = args.output.as_path();
     let (mut session, mut ring, logger) = Session::load(sizes(args)).map_err(Failure::ours)?;
     ring.inject(Faults::from_knobs(|name| args.knob(name)));
     let hit_cost_ns = calibrated(&mut session);
@@ -86,7 +89,7 @@ async fn record(args: &RunArgs, global: Global, launch: Launch, output: &Path) -
     let mut follower = Follower::new(session, Capture::start(writer)?, how)?;
     let what = own.probe(&mut follower, gate.as_ref(), &launch.program)?;
     follower.sample_cpus(args.detail.cpu_hz());
-    let mut recorder = Recorder::new(follower, ring);
+    let mut recorder = Recorder::new(follower, ring, memory);
     let ended = recorder.follow_command(launch, gate, logger).await;
     let reason = if recorder.failed() { "write_error" } else { "exited" };
     let (written, recorded) = recorder.finish(&Over { reason, command: ended.as_ref().ok() });

@@ -4,4 +4,5 @@
 
 pub mod cgroup;
 pub mod executable;
+pub mod memory;
 pub mod procfs;

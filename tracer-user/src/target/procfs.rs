@@ -29,7 +29,7 @@ pub fn stat(tgid: Tgid) -> io::Result<Stat> {
     parse(tgid, &line).ok_or_else(|| io::Error::other(format!("/proc/{tgid}/stat makes no sense")))
 }
 
-fn parse(tgid: Tgid, line: &str) -> Option<Stat> {
+pub(super) fn parse(tgid: Tgid, line: &str) -> Option<Stat> {
     // The name may hold anything; what follows its last parenthesis begins with field 3, the state.
     let (_, rest) = line.rsplit_once(") ")?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();

@@ -136,6 +136,16 @@ impl Follower {
         }
     }
 
+    /// The processes that were met so far, whatever they run.
+    pub fn metered(&self) -> impl Iterator<Item = ProcessKey> {
+        self.metered.keys().copied()
+    }
+
+    /// The Go processes that are followed.
+    pub fn go_keys(&self) -> impl Iterator<Item = ProcessKey> {
+        self.go_processes().map(|process| process.key)
+    }
+
     /// CPU time that the processes used while they were followed, as far as it was seen.
     pub fn cpu_ns(&self) -> Option<u64> {
         (!self.metered.is_empty()).then(|| self.metered.values().map(|used| used.last_ns.saturating_sub(used.first_ns)).sum())

@@ -1,0 +1,227 @@
+//! How much memory a process has now, and its cgroup.
+//!
+//! Sources: proc_pid_statm(5); cgroups(7), `memory.current` and `memory.max` of version 2, `memory.usage_in_bytes` and
+//! `memory.limit_in_bytes` of version 1, in whichever hierarchy the controller is mounted.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    os::fd::AsRawFd,
+    path::{Component, Path, PathBuf},
+};
+
+use nix::unistd::{SysconfVar, sysconf};
+
+use super::procfs;
+use crate::{
+    id::{ProcessKey, Tgid},
+    recording::contract::CgroupMemory,
+};
+
+/// Cgroups above one that are asked for their limit.
+const MAX_DEPTH: usize = 64;
+/// Bytes that are read of any file.
+const MAX_FILE: u64 = 16 << 10;
+/// Version 1 writes no limit as the largest number of whole pages.
+const NO_LIMIT: u64 = 1 << 62;
+
+/// Memory of one process at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Memory {
+    pub rss_bytes: Option<u64>,
+    pub cgroup: Option<CgroupMemory>,
+}
+
+/// Reads the memory of processes.
+#[derive(Debug)]
+pub struct Meter {
+    page_bytes: u64,
+    hierarchy: Option<Hierarchy>,
+}
+
+/// Where cgroups are that account for memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Hierarchy {
+    version: Version,
+    mount: PathBuf,
+    /// The part of the hierarchy that is mounted.
+    root: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    One,
+    Two,
+}
+
+impl Meter {
+    pub fn new() -> Self {
+        let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        Self { page_bytes: page.and_then(|page| page.try_into().ok()).unwrap_or(4096), hierarchy: Hierarchy::among(&mounts) }
+    }
+
+    /// `None` if the process has ended; its number may be another's by now.
+    pub fn read(&self, key: ProcessKey) -> Option<Memory> {
+        // What is read below an open folder is of that process, or of none.
+        let folder = File::open(format!("/proc/{}", key.tgid)).ok()?;
+        let path = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()));
+        let stat = procfs::parse(key.tgid, &text(&path.join("stat")).ok()?)?;
+        if stat.key != key || stat.zombie {
+            return None;
+        }
+        let pages = text(&path.join("statm")).ok().and_then(|line| line.split(' ').nth(1)?.parse::<u64>().ok());
+        let cgroup = self.hierarchy.as_ref().and_then(|all| all.memory(&text(&path.join("cgroup")).ok()?));
+        Some(Memory { rss_bytes: pages.map(|pages| pages.saturating_mul(self.page_bytes)), cgroup })
+    }
+}
+
+impl Default for Meter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What a process is called, without what would move a terminal.
+pub fn comm(tgid: Tgid) -> io::Result<String> {
+    Ok(text(Path::new(&format!("/proc/{tgid}/comm")))?.trim_end_matches('\n').replace(char::is_control, "?"))
+}
+
+/// The beginning of a file that the kernel writes.
+fn text(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_FILE).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// `None`: there is no such file, or what it says is no number (`max`).
+fn number(path: &Path) -> Option<u64> {
+    text(path).ok()?.trim().parse().ok()
+}
+
+impl Hierarchy {
+    /// proc_pid_mountinfo(5): root and mount point are fields 4 and 5; behind the dash stand type, source and options.
+    fn among(mounts: &str) -> Option<Self> {
+        let found = |line: &str| {
+            let (fields, of) = line.split_once(" - ")?;
+            let mut fields = fields.split(' ').skip(3);
+            let (root, mount) = (fields.next()?.into(), fields.next()?.into());
+            let mut of = of.split(' ');
+            let version = match (of.next()?, of.nth(1)?) {
+                ("cgroup2", _) => Version::Two,
+                ("cgroup", options) if options.split(',').any(|option| option == "memory") => Version::One,
+                _ => return None,
+            };
+            Some(Self { version, mount, root })
+        };
+        let all: Vec<Self> = mounts.lines().filter_map(found).collect();
+        // A controller is in one hierarchy: where version 1 has it, version 2 has not.
+        let first = all.iter().find(|one| one.version == Version::One).or(all.first());
+        first.cloned()
+    }
+
+    fn files(&self) -> (&'static str, &'static str) {
+        match self.version {
+            Version::One => ("memory.usage_in_bytes", "memory.limit_in_bytes"),
+            Version::Two => ("memory.current", "memory.max"),
+        }
+    }
+
+    /// By the lines of `/proc/PID/cgroup`: `ID:CONTROLLERS:PATH`.
+    fn memory(&self, lines: &str) -> Option<CgroupMemory> {
+        let path = lines.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (controllers, path) = (fields.next()?, fields.next()?);
+            let ours = match self.version {
+                Version::One => controllers.split(',').any(|controller| controller == "memory"),
+                Version::Two => controllers.is_empty(),
+            };
+            ours.then_some(path)
+        })?;
+        self.memory_of(Path::new(path))
+    }
+
+    /// The nearest cgroup that is accounted for, and the lowest limit from there to the root.
+    fn memory_of(&self, path: &Path) -> Option<CgroupMemory> {
+        let below = path.strip_prefix(&self.root).ok()?;
+        // Outside of our own namespace a path climbs, and its cgroup is not below the mount.
+        if !below.components().all(|part| matches!(part, Component::Normal(_))) {
+            return None;
+        }
+        let (current, max) = self.files();
+        let mut found: Option<(String, u64)> = None;
+        let mut limit: Option<u64> = None;
+        for cgroup in below.ancestors().take(MAX_DEPTH) {
+            let folder = self.mount.join(cgroup);
+            if found.is_none() {
+                found = number(&folder.join(current)).map(|bytes| (format!("/{}", cgroup.display()), bytes));
+            }
+            if found.is_some() {
+                let own = number(&folder.join(max)).filter(|bytes| *bytes < NO_LIMIT);
+                limit = limit.into_iter().chain(own).min();
+            }
+        }
+        let (path, current_bytes) = found?;
+        Some(CgroupMemory { path, current_bytes, limit_bytes: limit })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that the hierarchy that has the memory controller is found, whichever version it is.
+    #[test]
+    fn hierarchies() {
+        let two = "29 25 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate";
+        let cpu = "30 29 0:27 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu";
+        let one = "31 29 0:28 /a /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory";
+        let found = |mounts: &[&str]| Hierarchy::among(&mounts.join("\n")).map(|found| (found.version, found.mount));
+        assert_eq!(found(&[two]), Some((Version::Two, "/sys/fs/cgroup".into())));
+        assert_eq!(found(&[two, cpu]), Some((Version::Two, "/sys/fs/cgroup".into())));
+        assert_eq!(found(&[two, cpu, one]), Some((Version::One, "/sys/fs/cgroup/memory".into())));
+        assert_eq!(found(&[cpu, "nonsense", "1 2 - cgroup2"]), None);
+    }
+
+    /// Check that the nearest accounted cgroup and the lowest limit above it are taken, and that climbing paths are not followed.
+    #[test]
+    fn limits() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            fs::create_dir_all(dir.path().join(path).parent().unwrap()).unwrap();
+            fs::write(dir.path().join(path), text).unwrap();
+        };
+        let all = Hierarchy { version: Version::Two, mount: dir.path().into(), root: "/".into() };
+        assert_eq!(all.memory("0::/pod/app"), None);
+        write("pod/memory.current", "5000\n");
+        write("pod/memory.max", "8000\n");
+        write("pod/app/memory.current", "700\n");
+        write("pod/app/memory.max", "max\n");
+        let app = CgroupMemory { path: "/pod/app".into(), current_bytes: 700, limit_bytes: Some(8000) };
+        assert_eq!(all.memory("9:name=systemd:/x\n0::/pod/app\n"), Some(app.clone()));
+        assert_eq!(all.memory("0::/pod/app/not-accounted"), Some(app));
+        let pod = CgroupMemory { path: "/pod".into(), current_bytes: 5000, limit_bytes: Some(8000) };
+        assert_eq!(all.memory("0::/pod"), Some(pod));
+        for lines in ["", "0::", "0::/../pod", "0::/", "nonsense", "4:memory:/pod"] {
+            assert_eq!(all.memory(lines), None, "{lines}");
+        }
+
+        let old = Hierarchy { version: Version::One, mount: dir.path().into(), root: "/docker".into() };
+        write("a/memory.usage_in_bytes", "30\n");
+        write("a/memory.limit_in_bytes", "9223372036854771712\n");
+        let unlimited = CgroupMemory { path: "/a".into(), current_bytes: 30, limit_bytes: None };
+        assert_eq!(old.memory("4:cpu,memory:/docker/a\n0::/"), Some(unlimited));
+        assert_eq!(old.memory("4:memory:/elsewhere"), None);
+    }
+
+    /// Check that our own memory is read, and that one who has our number but began at another time is nobody.
+    #[test]
+    fn ourselves() {
+        let key = procfs::stat(Tgid(std::process::id())).unwrap().key;
+        let memory = Meter::new().read(key).unwrap();
+        assert!(memory.rss_bytes > Some(1 << 20), "{memory:?}");
+        assert_eq!(Meter::new().read(ProcessKey { start_ticks: key.start_ticks + 1, ..key }), None);
+        assert!(!comm(key.tgid).unwrap().is_empty());
+        assert!(comm(Tgid(0)).is_err());
+    }
+}
