@@ -4,7 +4,12 @@ use std::{ffi::OsString, fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
-use crate::{correlate::replay::View, export::flamegraph::By, recording::contract::Tier, timeline::Id};
+use crate::{
+    correlate::replay::View,
+    export::{flamegraph::By, profile_flame},
+    recording::contract::Tier,
+    timeline::Id,
+};
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -24,6 +29,7 @@ Examples:
   lifetrace timeline app.rec --id go:17
   lifetrace flame app.rec --by blocked -o blocked.svg
   lifetrace flame app.rec --by alive --format pprof -o alive.pb.gz
+  lifetrace flame app.rec --by inuse_space --diff -o growth.svg
   lifetrace snapshot --pid 4711";
 
 /// Follows the life of every goroutine and process, from birth to exit, without touching the program.
@@ -63,7 +69,7 @@ pub enum Command {
     Report(ReportArgs),
     /// Say what each goroutine did from when to when
     Timeline(TimelineArgs),
-    /// Draw a flamegraph of creation, life or blocking
+    /// Draw a flamegraph of creation, life, blocking, or of what the program's own profiles say
     Flame(FlameArgs),
     /// Say what every goroutine of a running program does now, out of its memory: no probe, no pause
     Snapshot(SnapshotArgs),
@@ -332,6 +338,12 @@ pub struct FlameArgs {
     /// What the widths are
     #[arg(long, value_enum)]
     pub by: FlameBy,
+    /// Draw the growth of a profile's values: from the first profile of REC to its newest, or from REC's newest to that of REC2
+    #[arg(long, value_name = "REC2", num_args = 0..=1)]
+    pub diff: Option<Option<PathBuf>>,
+    /// Take the newest profile of this time after the recording's begin, or before: 30s, 5m
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub at: Option<Duration>,
     #[arg(long, value_enum, default_value_t = FlameFormat::Svg)]
     pub format: FlameFormat,
     #[command(flatten)]
@@ -352,17 +364,53 @@ pub enum FlameBy {
     Runnable,
     /// CPU time, by the code that ran (sampled)
     Oncpu,
+    /// Heap in use, by the code that allocated it; this and what follows: out of the program's own profiles
+    #[value(name = "inuse_space")]
+    InuseSpace,
+    /// Objects in use
+    #[value(name = "inuse_objects")]
+    InuseObjects,
+    /// Heap allocated since the program's start
+    #[value(name = "alloc_space")]
+    AllocSpace,
+    /// Objects allocated since the program's start
+    #[value(name = "alloc_objects")]
+    AllocObjects,
+    /// Time that mutexes were held against others, since the program's start
+    Mutex,
+    /// Time blocked, since the program's start
+    Block,
+    /// CPU time while the profile was taken
+    Cpu,
+    /// Goroutines that nobody can wake any more
+    Goroutineleak,
 }
 
-impl From<FlameBy> for By {
+/// What a flamegraph is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlameOf {
+    Events(By),
+    Profiles(profile_flame::By),
+}
+
+impl From<FlameBy> for FlameOf {
     fn from(by: FlameBy) -> Self {
+        use profile_flame::By as Of;
         match by {
-            FlameBy::Created => Self::Created,
-            FlameBy::Alive => Self::Alive,
-            FlameBy::Blocked => Self::Blocked,
-            FlameBy::Lifetime => Self::Lifetime,
-            FlameBy::Runnable => Self::Runnable,
-            FlameBy::Oncpu => Self::OnCpu,
+            FlameBy::Created => Self::Events(By::Created),
+            FlameBy::Alive => Self::Events(By::Alive),
+            FlameBy::Blocked => Self::Events(By::Blocked),
+            FlameBy::Lifetime => Self::Events(By::Lifetime),
+            FlameBy::Runnable => Self::Events(By::Runnable),
+            FlameBy::Oncpu => Self::Events(By::OnCpu),
+            FlameBy::InuseSpace => Self::Profiles(Of::InuseSpace),
+            FlameBy::InuseObjects => Self::Profiles(Of::InuseObjects),
+            FlameBy::AllocSpace => Self::Profiles(Of::AllocSpace),
+            FlameBy::AllocObjects => Self::Profiles(Of::AllocObjects),
+            FlameBy::Mutex => Self::Profiles(Of::Mutex),
+            FlameBy::Block => Self::Profiles(Of::Block),
+            FlameBy::Cpu => Self::Profiles(Of::Cpu),
+            FlameBy::Goroutineleak => Self::Profiles(Of::GoroutineLeak),
         }
     }
 }
@@ -457,6 +505,11 @@ mod tests {
             ("flame a.rec --by runnable --format folded", true),
             ("flame a.rec --by oncpu", true),
             ("flame a.rec --by nothing", false),
+            ("flame a.rec --by inuse_space", true),
+            ("flame a.rec --by alloc_objects --diff", true),
+            ("flame a.rec --by inuse_space --diff b.rec --format folded", true),
+            ("flame a.rec --by mutex --at 30s", true),
+            ("flame a.rec --by mutex --at soon", false),
             ("run --snapshot-every 500ms -- ./app", true),
             ("run --snapshot-every 0 -- ./app", true),
             ("run --snapshot-every 1ms -- ./app", false),

@@ -79,6 +79,7 @@ pub fn replay_as<R: Read>(mut recording: Recording<R>, view: View, sink: &mut im
     let mut tables = Tables { newest: zero, ..Tables::default() };
     let mut orderer = Orderer::new(DEFAULT_WINDOW_NS, zero);
     let mut engine = Engine::default();
+    sink.begin(zero);
     for block in &mut recording {
         match block? {
             Block::Records(payload) => {

@@ -113,6 +113,8 @@ pub struct CensusSite {
 
 /// Who listens. Spans of one goroutine come in order of time, and all before its life.
 pub trait Sink {
+    /// The recording's zero; before anything else.
+    fn begin(&mut self, _zero: KtimeNs) {}
     fn span(&mut self, who: &Who, span: &Span);
     fn life(&mut self, who: &Who, life: &Life);
     /// A look found other labels on a goroutine than are known of it. In order of time, before its life.

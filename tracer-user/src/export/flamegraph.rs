@@ -12,7 +12,7 @@ use crate::{
     correlate::{
         Life, ReasonId, Sink, Span, SpanState,
         goroutine::{Origin, Who},
-        process::{ImageId, ProcessId},
+        process::{ImageId, Process, ProcessId},
         replay::Replayed,
         sample::Sample,
     },
@@ -296,12 +296,16 @@ impl<'a> Namer<'a> {
     }
 
     fn process(&self, image: ImageId) -> Frame {
-        let process = self.replayed.engine.processes().of_image(image);
-        let command = crate::timeline::write::command(self.replayed, process);
-        let program = command.split(' ').next().unwrap_or_default();
-        let name = program.rsplit('/').next().unwrap_or(program);
-        ours(format!("{name} (pid {})", process.tgid))
+        root(self.replayed, self.replayed.engine.processes().of_image(image))
     }
+}
+
+/// A process, below its stacks.
+pub(super) fn root(replayed: &Replayed, process: &Process) -> Frame {
+    let command = crate::timeline::write::command(replayed, process);
+    let program = command.split(' ').next().unwrap_or_default();
+    let name = program.rsplit('/').next().unwrap_or(program);
+    ours(format!("{name} (pid {})", process.tgid))
 }
 
 /// A frame that is no code.
@@ -314,10 +318,7 @@ impl Graph {
     pub fn folded(&self) -> Vec<String> {
         let mut lines: BTreeMap<String, u64> = BTreeMap::new();
         for (frames, weight) in &self.stacks {
-            // Names of generic types hold semicolons and line breaks would end the line.
-            let name = |frame: &Frame| label(frame).replace(';', ":").replace(char::is_control, " ");
-            let path = frames.iter().map(name).collect::<Vec<_>>().join(";");
-            let width: &mut u64 = lines.entry(path).or_default();
+            let width: &mut u64 = lines.entry(folded_path(frames)).or_default();
             *width = width.saturating_add(self.by.width(*weight));
         }
         lines.into_iter().filter(|(_, width)| *width > 0).map(|(path, width)| format!("{path} {width}")).collect()
@@ -330,7 +331,7 @@ impl Graph {
     pub fn write_svg(&self, out: &mut impl Write) -> io::Result<()> {
         let lines = self.folded();
         if lines.is_empty() {
-            return self.write_empty_svg(out);
+            return write_empty_svg(self.by.title(), &self.trust, out);
         }
         let mut options = Options::default();
         options.title =
@@ -341,20 +342,27 @@ impl Graph {
         options.deterministic = true;
         inferno_flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), out).map_err(io::Error::other)
     }
+}
 
-    /// Nothing to show is an answer too.
-    fn write_empty_svg(&self, out: &mut impl Write) -> io::Result<()> {
-        let escape = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-        writeln!(
-            out,
-            r#"<?xml version="1.0" standalone="no"?>
+/// Frames from the root to the leaf, as a folded line has them.
+pub(super) fn folded_path<'a>(frames: impl IntoIterator<Item = &'a Frame>) -> String {
+    // Names of generic types hold semicolons and line breaks would end the line.
+    let name = |frame: &Frame| label(frame).replace(';', ":").replace(char::is_control, " ");
+    frames.into_iter().map(name).collect::<Vec<_>>().join(";")
+}
+
+/// Nothing to show is an answer too.
+pub(super) fn write_empty_svg(title: &str, trust: &str, out: &mut impl Write) -> io::Result<()> {
+    let escape = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    writeln!(
+        out,
+        r#"<?xml version="1.0" standalone="no"?>
 <svg version="1.1" width="1200" height="90" xmlns="http://www.w3.org/2000/svg" font-family="monospace" font-size="12">
 <rect width="100%" height="100%" fill="rgb(248,248,248)"/>
 <text x="600" y="28" text-anchor="middle" font-size="17">{}: none</text>
 <text x="600" y="56" text-anchor="middle">{}</text>
 </svg>"#,
-            self.by.title(),
-            escape(&self.trust)
-        )
-    }
+        escape(title),
+        escape(trust)
+    )
 }

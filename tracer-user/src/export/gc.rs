@@ -104,7 +104,7 @@ pub fn gc(replayed: &Replayed, tally: &GcTally) -> Vec<GcOut> {
     processes.iter().map(|(id, process)| process.out(replayed, *id)).collect()
 }
 
-fn has_track(replayed: &Replayed, image: &Image) -> bool {
+pub(super) fn has_track(replayed: &Replayed, image: &Image) -> bool {
     replayed.binary(image).is_some_and(|binary| binary.sites.iter().any(|site| site.function == STOPS))
 }
 

@@ -48,6 +48,7 @@ pub fn write(report: &Report, color: bool, out: &mut impl Write) -> io::Result<(
     writeln!(out, "\n{}", heading("processes"))?;
     processes(&report.processes, out)?;
     runtime_text::write(report, &heading, out)?;
+    super::series::text::write(&report.series, &heading, out)?;
     let many = report.processes.iter().filter(|process| process.goroutines.is_some()).count() > 1;
     if !report.sites.is_empty() {
         writeln!(out, "\n{}", heading("goroutines by creation site"))?;

@@ -17,7 +17,7 @@ use crate::{
     id::Address,
 };
 
-use super::{cpu::CpuTally, findings::LateTally, gc::GcTally, labels::LabelTally};
+use super::{cpu::CpuTally, findings::LateTally, gc::GcTally, labels::LabelTally, series::tally::SeriesTally};
 
 /// Where goroutines are made and what they run; both `None` where the birth was not seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -176,9 +176,14 @@ pub struct Tally {
     pub gc: GcTally,
     pub late: LateTally,
     pub labels: LabelTally,
+    pub series: SeriesTally,
 }
 
 impl Sink for Tally {
+    fn begin(&mut self, zero: KtimeNs) {
+        self.series.begin(zero);
+    }
+
     fn span(&mut self, who: &Who, span: &Span) {
         self.late.span(who, span);
         self.labels.span(who, span);
@@ -215,6 +220,7 @@ impl Sink for Tally {
         }
         self.labels.life(who);
         self.depths.entry(DepthKey::of(who)).or_default().born += u64::from(who.born_at.is_some());
+        self.series.life(who, life);
     }
 
     fn labels(&mut self, who: &Who, _at: KtimeNs, labels: LabelsId) {
@@ -224,10 +230,12 @@ impl Sink for Tally {
     fn pause(&mut self, image: ImageId, pause: &Pause) {
         self.gc.pause(image, pause);
         self.late.pause(image, pause);
+        self.series.pause(image, pause);
     }
 
     fn cycle(&mut self, image: ImageId, cycle: &Cycle) {
         self.gc.cycle(image, cycle);
+        self.series.cycle(image, cycle);
     }
 
     fn sample(&mut self, image: ImageId, sample: &Sample) {

@@ -40,6 +40,20 @@ pub fn count(value: u64) -> String {
     out
 }
 
+/// An amount of memory with three significant digits: `850 B`, `1.20 KiB`, `34.5 MiB`.
+pub fn bytes(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 5] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B")];
+    let (unit, name) = UNITS.into_iter().find(|(unit, _)| bytes >= *unit).unwrap_or((1, "B"));
+    let value = bytes as f64 / unit as f64;
+    let digits = match value {
+        _ if bytes.is_multiple_of(unit) => 0,
+        value if value < 10.0 => 2,
+        value if value < 100.0 => 1,
+        _ => 0,
+    };
+    format!("{value:.digits$} {name}")
+}
+
 /// A calendar time: `2026-03-01 12:00:00 UTC`.
 pub fn wall(at: WallTime) -> String {
     let seconds = at.0 / 1_000_000_000;

@@ -18,6 +18,7 @@ use super::{
     findings::{Finding, findings},
     gc::GcOut,
     labels::LabelsOut,
+    series::{SeriesOut, series},
     tally::{Population, Tally},
 };
 
@@ -55,6 +56,8 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// By the value of a label, if one was named.
     pub labels: Option<LabelsOut>,
+    /// Goroutines, heap and memory over time.
+    pub series: SeriesOut,
     /// The loss and coverage in a line.
     #[serde(skip)]
     pub trust: String,
@@ -113,6 +116,7 @@ pub fn report(replayed: &Replayed, tally: &Tally) -> Report {
         gc: super::gc::gc(replayed, &tally.gc),
         findings: findings(replayed, &tally.late),
         labels: tally.labels.out(replayed),
+        series: series(replayed, &tally.series),
         trust: replayed.trust(),
         recorded: human::wall(replayed.meta.clock.wall_ns),
     }

@@ -1,0 +1,259 @@
+//! Puts counts and what was seen of memory side by side.
+
+use std::collections::BTreeMap;
+
+use rustc_hash::FxHashMap;
+
+use super::{
+    super::{gc::has_track, owner::Owners, tally::SiteKey},
+    Cell, GcCell, ProcessSeries, Row, SeriesOut, SiteSeries,
+    steps::Steps,
+    tally::{SeriesTally, SiteSteps},
+};
+use crate::{
+    correlate::{
+        process::{ImageId, ProcessId},
+        replay::Replayed,
+    },
+    id::Tgid,
+    recording::contract::{CgroupMemory, Frame, GoHeap},
+    symbolize::{Symbolizer, is_system, label},
+};
+
+/// Creation sites of a process that have a column of their own.
+pub const TOP_SITES: usize = 8;
+/// Processes that are shown.
+const MAX_PROCESSES: usize = 64;
+/// Cells of the whole table: with many processes there are fewer rows.
+const MAX_CELLS: usize = 8_000;
+
+/// The table of a recording.
+pub fn series(replayed: &Replayed, tally: &SeriesTally) -> SeriesOut {
+    let mut tally = tally.clone();
+    let mut subjects = Subject::all(replayed);
+    let left_out = subjects.len().saturating_sub(MAX_PROCESSES);
+    let owners = Owners::new(replayed);
+    loop {
+        let last = tally.step(replayed.ended_at);
+        subjects.iter_mut().for_each(|subject| subject.place(replayed, &tally, last));
+        if left_out > 0 && subjects.len() > MAX_PROCESSES {
+            let sizes = sizes(&tally);
+            subjects.sort_by_key(|subject| {
+                std::cmp::Reverse(subject.images.iter().filter_map(|image| sizes.get(image)).max().copied())
+            });
+            subjects.truncate(MAX_PROCESSES);
+            subjects.sort_by_key(|subject| (subject.beside.is_some(), subject.process, subject.tgid));
+        }
+        let cells: usize = subjects.iter().map(|subject| subject.runs.iter().flatten().count().max(1)).sum();
+        if cells <= MAX_CELLS || last == 0 {
+            let seen = seen(replayed, &tally, &owners, &subjects);
+            return table(replayed, &tally, &subjects, &seen, left_out as u64);
+        }
+        tally.coarsen();
+    }
+}
+
+/// How many goroutines were ever met in an image, sites taken together roughly: only an order is asked for.
+fn sizes(tally: &SeriesTally) -> FxHashMap<ImageId, u64> {
+    let mut sizes: FxHashMap<ImageId, u64> = FxHashMap::default();
+    for (key, site) in &tally.sites {
+        *sizes.entry(key.image).or_default() += site.alive.level(u64::MAX);
+    }
+    sizes
+}
+
+/// Whom the table is about.
+struct Subject {
+    process: Option<ProcessId>,
+    tgid: Tgid,
+    beside: Option<String>,
+    images: Vec<ImageId>,
+    /// By step: what it ran at the end of it.
+    runs: Vec<Option<ImageId>>,
+}
+
+impl Subject {
+    /// Followed Go programs, then those that were named.
+    fn all(replayed: &Replayed) -> Vec<Self> {
+        let processes = replayed.engine.processes();
+        let mut all: Vec<Self> = Vec::new();
+        for (id, process) in processes.processes() {
+            let images: Vec<ImageId> = process.images.iter().copied().filter(|image| replayed.tier(*image).is_some()).collect();
+            if !images.is_empty() {
+                all.push(Self { process: Some(id), tgid: process.tgid, beside: None, images, runs: Vec::new() });
+            }
+        }
+        let mut named: BTreeMap<Tgid, String> = BTreeMap::new();
+        for process in replayed.memory.iter().flat_map(|memory| &memory.processes) {
+            if let Some(comm) = &process.beside {
+                named.entry(process.tgid).or_insert_with(|| crate::timeline::human::plain(comm));
+            }
+        }
+        named.retain(|tgid, _| !all.iter().any(|subject| subject.tgid == *tgid));
+        let beside = |(tgid, comm)| Self { process: None, tgid, beside: Some(comm), images: Vec::new(), runs: Vec::new() };
+        all.extend(named.into_iter().map(beside));
+        all
+    }
+
+    fn place(&mut self, replayed: &Replayed, tally: &SeriesTally, last: u64) {
+        self.runs = vec![None; last as usize + 1];
+        for id in &self.images {
+            let image = replayed.engine.processes().image(*id);
+            let (from, to) = (tally.clock.step(image.since), image.until.map_or(last, |until| tally.clock.step(until)));
+            for run in self.runs.iter_mut().take(to as usize + 1).skip(from as usize) {
+                *run = Some(*id);
+            }
+        }
+    }
+}
+
+/// What was seen of a process's memory in one step, the newest of each.
+#[derive(Clone, Default)]
+struct Seen {
+    rss_bytes: Option<u64>,
+    cgroup: Option<CgroupMemory>,
+    heap: Option<GoHeap>,
+}
+
+/// By index of the subject and step.
+fn seen(replayed: &Replayed, tally: &SeriesTally, owners: &Owners<'_>, subjects: &[Subject]) -> FxHashMap<(usize, u64), Seen> {
+    let of_process: FxHashMap<ProcessId, usize> =
+        subjects.iter().enumerate().filter_map(|(index, subject)| Some((subject.process?, index))).collect();
+    let of_number: FxHashMap<Tgid, usize> =
+        subjects.iter().enumerate().filter(|(_, one)| one.beside.is_some()).map(|(index, one)| (one.tgid, index)).collect();
+    let mut all: FxHashMap<(usize, u64), Seen> = FxHashMap::default();
+    for memory in replayed.memory.iter().filter(|memory| memory.at <= replayed.ended_at) {
+        let step = tally.clock.step(memory.at);
+        for process in &memory.processes {
+            let owner = owners.at(process.tgid, memory.at).and_then(|id| of_process.get(&id));
+            let Some(index) = owner.or_else(|| of_number.get(&process.tgid)) else { continue };
+            let into = all.entry((*index, step)).or_default();
+            into.rss_bytes = process.rss_bytes.or(into.rss_bytes);
+            into.heap = process.heap.or(into.heap);
+            if process.cgroup.is_some() {
+                into.cgroup.clone_from(&process.cgroup);
+            }
+        }
+    }
+    all
+}
+
+/// A creation site of a process, with all addresses that read alike.
+type Named<'a> = BTreeMap<(Option<Frame>, Option<String>), Vec<(ImageId, &'a SiteSteps)>>;
+
+/// The program's own sites, by process.
+fn own_sites<'a>(replayed: &Replayed, tally: &'a SeriesTally) -> FxHashMap<ProcessId, Named<'a>> {
+    let symbols = Symbolizer::new(replayed);
+    let mut all: FxHashMap<ProcessId, Named<'a>> = FxHashMap::default();
+    for (SiteKey { image, gopc, startpc }, steps) in &tally.sites {
+        let start = startpc.map(|pc| label(&symbols.entry(*image, pc)));
+        if start.as_deref().is_some_and(is_system) {
+            continue;
+        }
+        let created_by = gopc.map(|gopc| symbols.go_statement(*image, gopc));
+        let process = replayed.engine.processes().image(*image).process;
+        all.entry(process).or_default().entry((created_by, start)).or_default().push((*image, steps));
+    }
+    all
+}
+
+/// How many there were at the end of each step, of what the process ran then.
+fn levels<'a>(subject: &Subject, sites: impl IntoIterator<Item = (ImageId, &'a Steps<i64>)>) -> Vec<u64> {
+    let mut sums = vec![0u64; subject.runs.len()];
+    for (image, steps) in sites {
+        let mut level = 0i64;
+        for (step, (sum, runs)) in sums.iter_mut().zip(&subject.runs).enumerate() {
+            level = level.saturating_add(steps.get(step as u64));
+            if *runs == Some(image) {
+                *sum = sum.saturating_add(u64::try_from(level).unwrap_or(0));
+            }
+        }
+    }
+    sums
+}
+
+/// The columns of one process.
+struct Columns {
+    series: ProcessSeries,
+    goroutines: Vec<u64>,
+    sites: Vec<Vec<u64>>,
+}
+
+fn columns(tally: &SeriesTally, subject: &Subject, named: Option<&Named<'_>>) -> Columns {
+    let all = || named.into_iter().flat_map(|named| named.values().flatten());
+    let others = subject.images.iter().filter_map(|image| Some((*image, &tally.other_sites.get(image)?.alive)));
+    let goroutines = levels(subject, all().map(|(image, site)| (*image, &site.alive)).chain(others));
+    // What it ran last, and from which step to which.
+    let last = subject.runs.iter().rposition(Option::is_some).unwrap_or(0);
+    let image = subject.runs.get(last).copied().flatten();
+    let first = subject.runs.iter().position(|runs| *runs == image).unwrap_or(0);
+    let mut grown: Vec<(i64, u64, &(Option<Frame>, Option<String>), &Vec<(ImageId, &SiteSteps)>)> = Vec::new();
+    for (name, sites) in named.into_iter().flatten() {
+        let of_image = || sites.iter().filter(|(of, _)| Some(*of) == image).map(|(_, site)| site);
+        let now: u64 = of_image().map(|site| site.alive.level(last as u64)).sum();
+        let before: u64 = of_image().map(|site| site.met.level(first as u64)).sum();
+        let growth = i64::try_from(now).unwrap_or(i64::MAX).saturating_sub_unsigned(before);
+        grown.push((growth, now, name, sites));
+    }
+    grown.sort_by_key(|(growth, now, name, _)| (std::cmp::Reverse((*growth, *now)), *name));
+    grown.truncate(TOP_SITES);
+    let sites =
+        grown.iter().map(|(.., sites)| levels(subject, sites.iter().map(|(image, site)| (*image, &site.alive)))).collect();
+    let head = |(growth, now, name, _): &(i64, u64, &(Option<Frame>, Option<String>), _)| SiteSeries {
+        created_by: name.0.clone(),
+        start_function: name.1.clone(),
+        goroutines: *now,
+        growth: *growth,
+    };
+    let series = ProcessSeries { tgid: subject.tgid.0, beside: subject.beside.clone(), sites: grown.iter().map(head).collect() };
+    Columns { series, goroutines, sites }
+}
+
+fn table(
+    replayed: &Replayed,
+    tally: &SeriesTally,
+    subjects: &[Subject],
+    seen: &FxHashMap<(usize, u64), Seen>,
+    left_out: u64,
+) -> SeriesOut {
+    let named = own_sites(replayed, tally);
+    let of = |subject: &Subject| columns(tally, subject, subject.process.and_then(|process| named.get(&process)));
+    let columns: Vec<Columns> = subjects.iter().map(of).collect();
+    let duration_ns = replayed.duration_ns();
+    let row = |step: u64| {
+        let cell = |(index, (subject, columns)): (usize, (&Subject, &Columns))| {
+            let image = subject.runs[step as usize];
+            let seen = seen.get(&(index, step)).cloned();
+            if image.is_none() && seen.is_none() {
+                return None;
+            }
+            let seen = seen.unwrap_or_default();
+            Some(Cell {
+                process: index,
+                tgid: subject.tgid.0,
+                goroutines: image.map(|_| columns.goroutines[step as usize]),
+                sites: image.map_or(Vec::new(), |_| columns.sites.iter().map(|levels| levels[step as usize]).collect()),
+                heap: seen.heap,
+                gc: image
+                    .filter(|image| has_track(replayed, replayed.engine.processes().image(*image)))
+                    .map(|image| gc(tally, image, step)),
+                rss_bytes: seen.rss_bytes,
+                cgroup: seen.cgroup,
+            })
+        };
+        let processes = subjects.iter().zip(&columns).enumerate().filter_map(cell).collect();
+        Row { at_ns: (step + 1).saturating_mul(tally.clock.step_ns).min(duration_ns), processes }
+    };
+    let last = tally.clock.step(replayed.ended_at);
+    let rows = (0..=last).map(row).collect();
+    let processes = columns.into_iter().map(|columns| columns.series).collect();
+    SeriesOut { step_ns: tally.clock.step_ns, processes, left_out, rows }
+}
+
+fn gc(tally: &SeriesTally, image: ImageId, step: u64) -> GcCell {
+    tally.gc.get(&image).map_or_else(GcCell::default, |gc| GcCell {
+        cycles: gc.cycles.get(step),
+        pauses: gc.pauses.get(step),
+        pause_ns: gc.pause_ns.get(step),
+    })
+}
