@@ -26,5 +26,6 @@ pub mod program;
 pub mod recording;
 pub mod report;
 pub mod scenario;
+pub mod series;
 pub mod truth;
 pub mod user;

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde::Deserialize;
 
+use crate::series::Series;
+
 #[derive(Clone, Debug, Deserialize)]
 pub struct Report {
     pub schema: String,
@@ -22,6 +24,8 @@ pub struct Report {
     pub cpu: Option<Cpu>,
     #[serde(default)]
     pub gc: Vec<Gc>,
+    #[serde(default)]
+    pub series: Series,
 }
 
 /// CPU time by samples.

@@ -200,6 +200,18 @@ pub struct Stdio {
     pub ignored: String,
 }
 
+/// A phase of the grower.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Grown {
+    pub pid: u32,
+    /// Wall time at which it stood still.
+    pub unix_ns: u64,
+    pub goroutines: u64,
+    pub rss_bytes: u64,
+    pub cycles: u32,
+    pub sites: Vec<Site>,
+}
+
 /// Of `examples/orders`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Orders {

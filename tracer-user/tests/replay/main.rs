@@ -14,7 +14,9 @@ use tracer_user::{
 
 mod checks;
 mod damage;
+mod memory;
 mod outputs;
+mod profiles;
 mod program;
 mod properties;
 mod runtime;

@@ -9,8 +9,8 @@ use tracer_user::{
     id::{Address, BinaryId, Goid, SiteId, StackId, Tgid, Tid},
     recording::{
         contract::{
-            Binary, Code, CodeEntry, CodeUse, Counters, Drained, DumpBegins, End, Frame, GoroutineDump, KindCount, Lost, Meta,
-            Note, Site, Tier,
+            Binary, CgroupMemory, Code, CodeEntry, CodeUse, Counters, Drained, DumpBegins, End, Frame, GoHeap, GoroutineDump, KindCount, Lost,
+            MemoryAt, Meta, Note, ProcessMemory, Profile, ProfileKind, Site, Tier,
         },
         frame_record,
         writer::Writer,
@@ -51,13 +51,22 @@ pub struct Scene {
     pub unended: bool,
     /// Behind so many events: up to when everything is there. By place.
     pub marks: Vec<(usize, Drained)>,
+    /// Milliseconds after zero, if not 20.
+    pub ends_at_ms: Option<u64>,
     /// The CPUs were sampled a hundred times a second.
     pub sampled: bool,
     /// Looks at the processes; they come late, as they do in life.
     pub dumps: Vec<GoroutineDump>,
+    pub profiles: Vec<Profile>,
+    pub memory: Vec<MemoryAt>,
 }
 
 impl Scene {
+    /// One that ends so many milliseconds after zero.
+    pub fn lasting(ms: u64) -> Self {
+        Self { ends_at_ms: Some(ms), ..Self::default() }
+    }
+
     /// Adds an event of `tgid` on `cpu`, `at_us` microseconds after zero.
     pub fn event(&mut self, at_us: u64, cpu: u16, tgid: u32, site: Option<u16>, what: What) -> &mut Self {
         let seq = self.seqs[cpu as usize];
@@ -255,6 +264,45 @@ impl Scene {
             .event(9_117, 1, tgid, Some(0), sample(worker, 22, true))
     }
 
+    /// A profile that `tgid` gave.
+    pub fn profile(&mut self, at_us: u64, tgid: u32, kind: ProfileKind, data: &[u8]) -> &mut Self {
+        let (at, url) = (KtimeNs(ZERO + at_us * 1000), "http://127.0.0.1:6060/debug/pprof/".into());
+        self.profiles.push(Profile { at, took_ns: MS, tgid: Tgid(tgid), kind, url, data: data.into() });
+        self
+    }
+
+    /// A look at the memory of `tgid`, in MiB: resident, of its cgroup, and the heap that its runtime tells of.
+    pub fn memory(&mut self, at_us: u64, tgid: u32, rss: u64, cgroup: Option<u64>, heap: Option<u64>) -> &mut Self {
+        let cgroup = cgroup.map(|current| CgroupMemory {
+            path: "/shop".into(),
+            current_bytes: current << 20,
+            limit_bytes: Some(512 << 20),
+        });
+        let heap = heap.map(|alloc| GoHeap {
+            alloc_bytes: alloc << 20,
+            inuse_bytes: (alloc + 1) << 20,
+            goal_bytes: (2 * alloc) << 20,
+            sys_bytes: (3 * alloc) << 20,
+            ..GoHeap::default()
+        });
+        self.look(at_us, ProcessMemory { tgid: Tgid(tgid), beside: None, rss_bytes: Some(rss << 20), cgroup, heap })
+    }
+
+    /// A look at the memory of one that was named.
+    pub fn memory_beside(&mut self, at_us: u64, tgid: u32, comm: &str, rss: u64) -> &mut Self {
+        let (tgid, beside) = (Tgid(tgid), Some(comm.into()));
+        self.look(at_us, ProcessMemory { tgid, beside, rss_bytes: Some(rss << 20), cgroup: None, heap: None })
+    }
+
+    fn look(&mut self, at_us: u64, process: ProcessMemory) -> &mut Self {
+        let at = KtimeNs(ZERO + at_us * 1000);
+        match self.memory.last_mut().filter(|last| last.at == at) {
+            Some(last) => last.processes.push(process),
+            None => self.memory.push(MemoryAt { at, processes: vec![process] }),
+        }
+        self
+    }
+
     pub fn meta(&self) -> Meta {
         Meta {
             lifetrace: "0.1.0".into(),
@@ -296,7 +344,9 @@ impl Scene {
             writer.dump(dump).unwrap();
         }
         writer.code(&code()).unwrap();
-        let at = KtimeNs(ZERO + 20 * MS);
+        self.profiles.iter().for_each(|profile| writer.profile(profile).unwrap());
+        self.memory.iter().for_each(|memory| writer.memory(memory).unwrap());
+        let at = KtimeNs(ZERO + self.ends_at_ms.unwrap_or(20) * MS);
         let hits = [1, 2, 3, 4, 5].map(|kind| KindCount { kind, count: 2 }).to_vec();
         writer.counters(&Counters { at, lost: self.lost.clone(), hits, ..Counters::default() }).unwrap();
         if !self.unended {

@@ -78,6 +78,9 @@ impl SeriesTally {
     }
 
     pub fn pause(&mut self, image: ImageId, pause: &Pause) {
+        if !pause.end_seen {
+            return; // how long it was is not known
+        }
         let step = self.step(pause.end);
         let gc = self.gc.entry(image).or_default();
         gc.pauses.add(step, 1);
