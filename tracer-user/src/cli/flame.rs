@@ -60,7 +60,8 @@ impl Sink for Ignored {
 }
 
 fn of_profiles(args: &FlameArgs, global: Global, by: profile_flame::By) -> Result<(), Failure> {
-    let read = |path| -> Result<Replayed, Failure> { load(path, View::default(), Global { quiet: true, ..global }, &mut Ignored) };
+    let read =
+        |path| -> Result<Replayed, Failure> { load(path, View::default(), Global { quiet: true, ..global }, &mut Ignored) };
     let replayed = read(&args.recording)?;
     let at_ns = args.at.map(|at| u64::try_from(at.as_nanos()).unwrap_or(u64::MAX));
     let flame = match &args.diff {

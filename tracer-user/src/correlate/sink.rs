@@ -101,6 +101,13 @@ pub struct Census {
     pub torn: u64,
 }
 
+impl Census {
+    /// Whether it tells of stacks: a profile does not.
+    pub fn knows_stacks(&self) -> bool {
+        self.sites.is_empty() || self.sites.values().any(|site| site.stacks_unknown < site.goroutines)
+    }
+}
+
 /// Goroutines of one creation site.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CensusSite {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{
     clock::KtimeNs,
     correlate::{
-        LabelsId, Life, LifeEnd, ReasonId, Sink, Span, SpanState,
+        Census, LabelsId, Life, LifeEnd, ReasonId, Sink, Span, SpanState,
         gc::{Cycle, Pause},
         goroutine::Who,
         process::ImageId,
@@ -44,6 +44,8 @@ pub struct SiteTally {
     /// Delays between being able to run and running.
     pub runnable: Waits,
     pub waits: FxHashMap<Option<ReasonId>, Waits>,
+    /// Set aside for their stacks when somebody looked last.
+    pub stack_bytes: Option<u64>,
     /// CPU time of its goroutines, as far as samples knew whose it was.
     pub oncpu_ns: u64,
     /// When each of those that are alive at the end was last known to live.
@@ -225,6 +227,21 @@ impl Sink for Tally {
 
     fn labels(&mut self, who: &Who, _at: KtimeNs, labels: LabelsId) {
         self.labels.labels(who, labels);
+    }
+
+    fn census(&mut self, image: ImageId, census: &Census) {
+        if !census.knows_stacks() {
+            return;
+        }
+        // Who is not in it has no stack any more.
+        for (_, site) in self.sites.iter_mut().filter(|(key, _)| key.image == image) {
+            site.stack_bytes = Some(0);
+        }
+        for ((gopc, startpc), site) in &census.sites {
+            let key = SiteKey { image, gopc: Some(*gopc), startpc: Some(*startpc) };
+            self.sites.entry(key).or_default().stack_bytes = Some(site.stack_bytes);
+        }
+        self.series.census(image, census);
     }
 
     fn pause(&mut self, image: ImageId, pause: &Pause) {

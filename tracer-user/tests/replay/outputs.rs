@@ -153,6 +153,206 @@ fn report_contract() {
         "by_kind": {}
       },
       "schema": "lifetrace.report/1",
+      "series": {
+        "left_out": 0,
+        "processes": [
+          {
+            "beside": null,
+            "sites": [
+              {
+                "created_by": {
+                  "file": "shop/main.go",
+                  "function": "main.open",
+                  "line": 12
+                },
+                "goroutines": 1,
+                "growth": 1,
+                "stack_bytes": null,
+                "start_function": "main.worker"
+              },
+              {
+                "created_by": {
+                  "file": "runtime/asm_amd64.s",
+                  "function": "runtime.rt0_go",
+                  "line": 360
+                },
+                "goroutines": 1,
+                "growth": 1,
+                "stack_bytes": null,
+                "start_function": "runtime.main"
+              }
+            ],
+            "tgid": 1000
+          }
+        ],
+        "rows": [
+          {
+            "at_ns": 1953125,
+            "processes": [
+              {
+                "cgroup": null,
+                "gc": {
+                  "cycles": 0,
+                  "pause_ns": 0,
+                  "pauses": 0
+                },
+                "goroutines": 1,
+                "heap": null,
+                "process": 0,
+                "rss_bytes": null,
+                "site_stack_bytes": null,
+                "sites": [
+                  0,
+                  1
+                ],
+                "stack_bytes": null,
+                "tgid": 1000
+              }
+            ]
+          },
+          {
+            "at_ns": 3906250,
+            "processes": [
+              {
+                "cgroup": null,
+                "gc": {
+                  "cycles": 0,
+                  "pause_ns": 0,
+                  "pauses": 0
+                },
+                "goroutines": 3,
+                "heap": null,
+                "process": 0,
+                "rss_bytes": null,
+                "site_stack_bytes": null,
+                "sites": [
+                  2,
+                  1
+                ],
+                "stack_bytes": null,
+                "tgid": 1000
+              }
+            ]
+          },
+          {
+            "at_ns": 5859375,
+            "processes": [
+              {
+                "cgroup": null,
+                "gc": {
+                  "cycles": 0,
+                  "pause_ns": 0,
+                  "pauses": 0
+                },
+                "goroutines": 2,
+                "heap": null,
+                "process": 0,
+                "rss_bytes": null,
+                "site_stack_bytes": null,
+                "sites": [
+                  1,
+                  1
+                ],
+                "stack_bytes": null,
+                "tgid": 1000
+              }
+            ]
+          },
+          {
+            "at_ns": 7812500,
+            "processes": [
+              {
+                "cgroup": null,
+                "gc": {
+                  "cycles": 0,
+                  "pause_ns": 0,
+                  "pauses": 0
+                },
+                "goroutines": 2,
+                "heap": null,
+                "process": 0,
+                "rss_bytes": null,
+                "site_stack_bytes": null,
+                "sites": [
+                  1,
+                  1
+                ],
+                "stack_bytes": null,
+                "tgid": 1000
+              }
+            ]
+          },
+          {
+            "at_ns": 9765625,
+            "processes": [
+              {
+                "cgroup": null,
+                "gc": {
+                  "cycles": 0,
+                  "pause_ns": 0,
+                  "pauses": 0
+                },
+                "goroutines": 2,
+                "heap": null,
+                "process": 0,
+                "rss_bytes": null,
+                "site_stack_bytes": null,
+                "sites": [
+                  1,
+                  1
+                ],
+                "stack_bytes": null,
+                "tgid": 1000
+              }
+            ]
+          },
+          {
+            "at_ns": 11718750,
+            "processes": [
+              {
+                "cgroup": null,
+                "gc": {
+                  "cycles": 0,
+                  "pause_ns": 0,
+                  "pauses": 0
+                },
+                "goroutines": 2,
+                "heap": null,
+                "process": 0,
+                "rss_bytes": null,
+                "site_stack_bytes": null,
+                "sites": [
+                  1,
+                  1
+                ],
+                "stack_bytes": null,
+                "tgid": 1000
+              }
+            ]
+          },
+          {
+            "at_ns": 13671875,
+            "processes": []
+          },
+          {
+            "at_ns": 15625000,
+            "processes": []
+          },
+          {
+            "at_ns": 17578125,
+            "processes": []
+          },
+          {
+            "at_ns": 19531250,
+            "processes": []
+          },
+          {
+            "at_ns": 20000000,
+            "processes": []
+          }
+        ],
+        "step_ns": 1953125
+      },
       "sites": [
         {
           "alive": 1,
@@ -170,6 +370,7 @@ fn report_contract() {
           "runnable": null,
           "runnable_ns": null,
           "running_ns": null,
+          "stack_bytes": null,
           "start_function": "main.worker",
           "syscall_ns": null,
           "tgid": 1000,
@@ -201,6 +402,7 @@ fn report_contract() {
           "runnable": null,
           "runnable_ns": null,
           "running_ns": null,
+          "stack_bytes": null,
           "start_function": "runtime.main",
           "syscall_ns": null,
           "tgid": 1000,
@@ -241,6 +443,7 @@ fn report_contract() {
           "runnable": null,
           "runnable_ns": null,
           "running_ns": null,
+          "stack_bytes": null,
           "start_function": "runtime.bgsweep",
           "syscall_ns": null,
           "tgid": 1000,
@@ -274,6 +477,17 @@ fn report_for_people() {
     processes
       TGID  PARENT  GO        TIER  BORN  ALIVE  ENDED   COMMAND
       1000     900  go1.26.6  T2       3      2  exit 3  ./shop --workers 2
+
+    over time
+         TIME  ALIVE  A  B  GC  PAUSED
+      0.002 s      1  0  1   0    0 ns
+      0.004 s      3  2  1   0    0 ns
+      0.006 s      2  1  1   0    0 ns
+      0.008 s      2  1  1   0    0 ns
+      0.010 s      2  1  1   0    0 ns
+      0.012 s      2  1  1   0    0 ns
+      A: main.open (shop/main.go:12) -> main.worker, grew by 1
+      B: runtime.rt0_go (runtime/asm_amd64.s:360) -> runtime.main, grew by 1
 
     goroutines by creation site
       BORN  EXITED  ALIVE  BLOCKED  CREATED BY -> START
@@ -335,12 +549,17 @@ fn timeline_for_people() {
 /// Check the JSON lines of one goroutine: the contract.
 #[test]
 fn timeline_contract() {
-    insta::assert_snapshot!(timeline(&shop(), Some("go:17")).unwrap().1, @r#"
-    {"id":"go:17","tgid":1000,"state":"awake","start_ns":2000000,"end_ns":2300000,"reason":null,"stack":null,"woken_by":null,"tid":1000,"object":null}
-    {"id":"go:17","tgid":1000,"state":"blocked","start_ns":2300000,"end_ns":5300000,"reason":"chan receive","stack":[{"function":"runtime.chanrecv1","file":"runtime/chan.go","line":509},{"function":"main.worker","file":"shop/main.go","line":33}],"woken_by":"go:1","tid":1000,"object":"0xc0001000"}
-    {"id":"go:17","tgid":1000,"state":"awake","start_ns":5300000,"end_ns":5500000,"reason":null,"stack":null,"woken_by":null,"tid":1001,"object":null}
-    {"id":"go:17","tgid":1000,"state":"dead","start_ns":5500000,"end_ns":5500000,"reason":"exit","stack":null,"woken_by":null,"tid":null,"object":null}
-    "#);
+    insta::assert_snapshot!(timeline(&shop(), Some("go:17")).unwrap().1, @r"
+1 event lost (goroutine_wake 1); coverage T2 (2 programs)
+
+go:5@1001  start function unknown
+  its birth was not seen
+  in /srv/shop
+  10.500 ms      1.50 ms  unknown  chan receive at ? 0x555500005000
+  10.500 ms      2.50 ms  lost     events of CPU 1 are missing here
+  12.000 ms         1 ms  blocked  chan receive at ? 0x555500005000, woken by go:1
+  13.000 ms         7 ms  awake
+");
 }
 
 /// Check that a lost wake shows as lost and unknown, never as a wait that went on.

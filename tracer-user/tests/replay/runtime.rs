@@ -157,6 +157,17 @@ fn report() {
 
     findings
       pid 1000: at 7.000 ms 1 goroutine waited up to 1.80 ms behind a pause of 2 ms (GC mark termination, by go:2): go:18
+
+    over time
+         TIME  ALIVE  A  B  GC   PAUSED
+      0.002 s      1  0  1   0     0 ns
+      0.004 s      3  2  1   0     0 ns
+      0.006 s      2  1  1   0     0 ns
+      0.008 s      2  1  1   0    30 µs
+      0.010 s      2  1  1   1  2.00 ms
+      0.012 s      2  1  1   0     0 ns
+      A: main.open (shop/main.go:12) -> main.worker, grew by 1
+      B: runtime.rt0_go (runtime/asm_amd64.s:360) -> runtime.main, grew by 1
     ");
 }
 

@@ -9,8 +9,8 @@ use tracer_user::{
     id::{Address, BinaryId, Goid, SiteId, StackId, Tgid, Tid},
     recording::{
         contract::{
-            Binary, CgroupMemory, Code, CodeEntry, CodeUse, Counters, Drained, DumpBegins, End, Frame, GoHeap, GoroutineDump, KindCount, Lost,
-            MemoryAt, Meta, Note, ProcessMemory, Profile, ProfileKind, Site, Tier,
+            Binary, CgroupMemory, Code, CodeEntry, CodeUse, Counters, Drained, DumpBegins, End, Frame, GoHeap, GoroutineDump,
+            KindCount, Lost, MemoryAt, Meta, Note, ProcessMemory, Profile, ProfileKind, Site, Tier,
         },
         frame_record,
         writer::Writer,

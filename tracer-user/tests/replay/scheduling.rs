@@ -70,9 +70,7 @@ fn report() {
     let report = report_json(&shop());
     assert!(report["repairs"]["by_kind"].as_object().unwrap().is_empty(), "{}", report["repairs"]);
     let worker = report["sites"].as_array().unwrap().iter().find(|site| site["start_function"] == "main.worker").unwrap();
-    insta::assert_snapshot!(serde_json::to_string(worker).unwrap(), @r#"
-    {"alive":0,"blocked_ns":602000,"born":2,"created_by":{"file":"shop/main.go","function":"main.open","line":12},"exited":2,"gone":0,"oncpu_ns":null,"preexisting":0,"runnable":{"max_ns":150000,"p50_ns":100351,"p95_ns":150000,"p99_ns":150000},"runnable_ns":400000,"running_ns":598000,"start_function":"main.worker","syscall_ns":200000,"tgid":1000,"unconfirmed":0,"waits":{"chan receive":{"blocked_ns":400000,"count":1,"max_ns":400000,"p50_ns":400000,"p95_ns":400000,"p99_ns":400000},"coroutine":{"blocked_ns":202000,"count":2,"max_ns":101000,"p50_ns":101000,"p95_ns":101000,"p99_ns":101000}}}
-    "#);
+    insta::assert_snapshot!(serde_json::to_string(worker).unwrap(), @r#"{"alive":0,"blocked_ns":602000,"born":2,"created_by":{"file":"shop/main.go","function":"main.open","line":12},"exited":2,"gone":0,"oncpu_ns":null,"preexisting":0,"runnable":{"max_ns":150000,"p50_ns":100351,"p95_ns":150000,"p99_ns":150000},"runnable_ns":400000,"running_ns":598000,"stack_bytes":null,"start_function":"main.worker","syscall_ns":200000,"tgid":1000,"unconfirmed":0,"waits":{"chan receive":{"blocked_ns":400000,"count":1,"max_ns":400000,"p50_ns":400000,"p95_ns":400000,"p99_ns":400000},"coroutine":{"blocked_ns":202000,"count":2,"max_ns":101000,"p50_ns":101000,"p95_ns":101000,"p99_ns":101000}}}"#);
     insta::assert_snapshot!(serde_json::to_string(&report["depths"]).unwrap(), @r#"[{"blocked":null,"blocked_ns":0,"born":1,"depth":0,"runnable":{"max_ns":310000,"p50_ns":10047,"p95_ns":310000,"p99_ns":310000},"runnable_ns":320000,"running_ns":8370000,"tgid":1000},{"blocked":{"max_ns":400000,"p50_ns":101375,"p95_ns":400000,"p99_ns":400000},"blocked_ns":501000,"born":1,"depth":1,"runnable":{"max_ns":150000,"p50_ns":100351,"p95_ns":150000,"p99_ns":150000},"runnable_ns":400000,"running_ns":499000,"tgid":1000},{"blocked":{"max_ns":101000,"p50_ns":101000,"p95_ns":101000,"p99_ns":101000},"blocked_ns":101000,"born":1,"depth":2,"runnable":null,"runnable_ns":0,"running_ns":99000,"tgid":1000}]"#);
     insta::assert_snapshot!(report_as_text(&shop()), @r"
     lifetrace report: ./shop --workers 2
@@ -84,6 +82,17 @@ fn report() {
     processes
       TGID  PARENT  GO        TIER  BORN  ALIVE  ENDED   COMMAND
       1000     900  go1.26.6  T3       3      1  exit 0  ./shop --workers 1
+
+    over time
+         TIME  ALIVE  A  B  GC  PAUSED
+      0.002 s      1  1  0   0    0 ns
+      0.004 s      1  1  0   0    0 ns
+      0.006 s      1  1  0   0    0 ns
+      0.008 s      1  1  0   0    0 ns
+      0.010 s      1  1  0   0    0 ns
+      0.012 s      1  1  0   0    0 ns
+      A: runtime.rt0_go (runtime/asm_amd64.s:360) -> runtime.main, grew by 1
+      B: main.open (shop/main.go:12) -> main.worker, grew by 0
 
     goroutines by creation site
       BORN  EXITED  ALIVE  BLOCKED  RUNNABLE  RUNNING  CREATED BY -> START

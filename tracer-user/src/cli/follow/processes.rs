@@ -11,7 +11,7 @@ use crate::{
     cli::join::{Job, JoinError},
     clock::{KtimeNs, ktime_now},
     golang,
-    id::Tgid,
+    id::{ProcessKey, Tgid},
     kernel::gate::FileKey,
     recording::contract::{Joined, Note},
     snapshot::process::Process,

@@ -23,6 +23,8 @@ pub struct SiteOut {
     pub running_ns: Option<u64>,
     pub syscall_ns: Option<u64>,
     pub runnable: Option<Quantiles>,
+    /// Set aside for their stacks when somebody looked last; `null`: nobody looked.
+    pub stack_bytes: Option<u64>,
     /// CPU time by samples; `null` where CPUs were not sampled.
     pub oncpu_ns: Option<u64>,
     pub waits: Option<BTreeMap<String, WaitOut>>,
@@ -66,6 +68,9 @@ pub(super) fn merge(replayed: &Replayed, tally: &Tally) -> Merged {
         into.running_ns = into.running_ns.saturating_add(site.running_ns);
         into.syscall_ns = into.syscall_ns.saturating_add(site.syscall_ns);
         into.runnable.add(&site.runnable);
+        if let Some(bytes) = site.stack_bytes {
+            into.stack_bytes = Some(into.stack_bytes.unwrap_or(0).saturating_add(bytes));
+        }
         into.oncpu_ns = into.oncpu_ns.saturating_add(site.oncpu_ns);
         for (reason, waits) in &site.waits {
             into.waits.entry(*reason).or_default().add(waits);
@@ -93,6 +98,7 @@ pub(super) fn site_out(
         running_ns: scheduling.then_some(site.running_ns),
         syscall_ns: scheduling.then_some(site.syscall_ns),
         runnable: scheduling.then(|| quantiles(&site.runnable)).flatten(),
+        stack_bytes: site.stack_bytes,
         oncpu_ns: replayed.sampling().map(|_| site.oncpu_ns),
         waits: traced.then(|| site.waits.iter().map(|(reason, waits)| (name(*reason), wait_out(waits))).collect()),
     }

@@ -177,36 +177,67 @@ struct Columns {
     series: ProcessSeries,
     goroutines: Vec<u64>,
     sites: Vec<Vec<u64>>,
+    /// Where somebody looked: of all, and of each of the sites.
+    stacks: Vec<Option<(u64, Vec<u64>)>>,
+}
+
+/// A creation site by name, with what it came to.
+struct Grown<'a> {
+    growth: i64,
+    goroutines: u64,
+    name: &'a (Option<Frame>, Option<String>),
+    sites: &'a [(ImageId, &'a SiteSteps)],
+}
+
+/// The sites that grew most.
+fn grown<'a>(subject: &Subject, named: Option<&'a Named<'_>>) -> Vec<Grown<'a>> {
+    // What it ran last, and from which step to which.
+    let last = subject.runs.iter().rposition(Option::is_some).unwrap_or(0);
+    let image = subject.runs.get(last).copied().flatten();
+    let first = subject.runs.iter().position(|runs| *runs == image).unwrap_or(0);
+    let one = |(name, sites): (&'a (Option<Frame>, Option<String>), &'a Vec<(ImageId, &'a SiteSteps)>)| {
+        let of_image = || sites.iter().filter(|(of, _)| Some(*of) == image).map(|(_, site)| site);
+        let goroutines: u64 = of_image().map(|site| site.alive.level(last as u64)).sum();
+        let before: u64 = of_image().map(|site| site.met.level(first as u64)).sum();
+        let growth = i64::try_from(goroutines).unwrap_or(i64::MAX).saturating_sub_unsigned(before);
+        Grown { growth, goroutines, name, sites }
+    };
+    let mut all: Vec<Grown<'a>> = named.into_iter().flatten().map(one).collect();
+    all.sort_by_key(|site| (std::cmp::Reverse((site.growth, site.goroutines)), site.name));
+    all.truncate(TOP_SITES);
+    all
+}
+
+/// The stacks of some sites, of what the process ran at the end of a step; whoever is in no look has none.
+fn stacks<'a>(image: ImageId, step: u64, sites: impl IntoIterator<Item = &'a (ImageId, &'a SiteSteps)>) -> u64 {
+    let of_image = sites.into_iter().filter(|(of, _)| *of == image);
+    of_image.fold(0, |sum, (_, site)| sum.saturating_add(site.stack_bytes.get(step).unwrap_or(0)))
 }
 
 fn columns(tally: &SeriesTally, subject: &Subject, named: Option<&Named<'_>>) -> Columns {
     let all = || named.into_iter().flat_map(|named| named.values().flatten());
     let others = subject.images.iter().filter_map(|image| Some((*image, &tally.other_sites.get(image)?.alive)));
     let goroutines = levels(subject, all().map(|(image, site)| (*image, &site.alive)).chain(others));
-    // What it ran last, and from which step to which.
-    let last = subject.runs.iter().rposition(Option::is_some).unwrap_or(0);
-    let image = subject.runs.get(last).copied().flatten();
-    let first = subject.runs.iter().position(|runs| *runs == image).unwrap_or(0);
-    let mut grown: Vec<(i64, u64, &(Option<Frame>, Option<String>), &Vec<(ImageId, &SiteSteps)>)> = Vec::new();
-    for (name, sites) in named.into_iter().flatten() {
-        let of_image = || sites.iter().filter(|(of, _)| Some(*of) == image).map(|(_, site)| site);
-        let now: u64 = of_image().map(|site| site.alive.level(last as u64)).sum();
-        let before: u64 = of_image().map(|site| site.met.level(first as u64)).sum();
-        let growth = i64::try_from(now).unwrap_or(i64::MAX).saturating_sub_unsigned(before);
-        grown.push((growth, now, name, sites));
-    }
-    grown.sort_by_key(|(growth, now, name, _)| (std::cmp::Reverse((*growth, *now)), *name));
-    grown.truncate(TOP_SITES);
-    let sites =
-        grown.iter().map(|(.., sites)| levels(subject, sites.iter().map(|(image, site)| (*image, &site.alive)))).collect();
-    let head = |(growth, now, name, _): &(i64, u64, &(Option<Frame>, Option<String>), _)| SiteSeries {
-        created_by: name.0.clone(),
-        start_function: name.1.clone(),
-        goroutines: *now,
-        growth: *growth,
+    let grown = grown(subject, named);
+    let sites = grown.iter().map(|site| levels(subject, site.sites.iter().map(|(image, site)| (*image, &site.alive)))).collect();
+    let look = |(step, image): (u64, &Option<ImageId>)| {
+        let image = (*image)?;
+        tally.looks.get(&image)?.get(step)?;
+        let of_sites = grown.iter().map(|site| stacks(image, step, site.sites)).collect();
+        Some((stacks(image, step, all()), of_sites))
     };
-    let series = ProcessSeries { tgid: subject.tgid.0, beside: subject.beside.clone(), sites: grown.iter().map(head).collect() };
-    Columns { series, goroutines, sites }
+    let stacks: Vec<Option<(u64, Vec<u64>)>> = (0..).zip(&subject.runs).map(look).collect();
+    let newest = stacks.iter().rev().flatten().next();
+    let head = |(index, site): (usize, &Grown<'_>)| SiteSeries {
+        created_by: site.name.0.clone(),
+        start_function: site.name.1.clone(),
+        goroutines: site.goroutines,
+        growth: site.growth,
+        stack_bytes: newest.map(|(_, of_sites)| of_sites[index]),
+    };
+    let heads = grown.iter().enumerate().map(head).collect();
+    let series = ProcessSeries { tgid: subject.tgid.0, beside: subject.beside.clone(), sites: heads };
+    Columns { series, goroutines, sites, stacks }
 }
 
 fn table(
@@ -228,11 +259,14 @@ fn table(
                 return None;
             }
             let seen = seen.unwrap_or_default();
+            let stacks = columns.stacks[step as usize].as_ref();
             Some(Cell {
                 process: index,
                 tgid: subject.tgid.0,
                 goroutines: image.map(|_| columns.goroutines[step as usize]),
                 sites: image.map_or(Vec::new(), |_| columns.sites.iter().map(|levels| levels[step as usize]).collect()),
+                stack_bytes: stacks.map(|(all, _)| *all),
+                site_stack_bytes: stacks.map(|(_, of_sites)| of_sites.clone()),
                 heap: seen.heap,
                 gc: image
                     .filter(|image| has_track(replayed, replayed.engine.processes().image(*image)))

@@ -42,6 +42,8 @@ pub struct SiteSeries {
     pub goroutines: u64,
     /// By how many these are more than those that it had before it was followed.
     pub growth: i64,
+    /// Set aside for their stacks when somebody looked last.
+    pub stack_bytes: Option<u64>,
 }
 
 /// What held at one time.
@@ -62,6 +64,10 @@ pub struct Cell {
     pub goroutines: Option<u64>,
     /// Of these, those of each of [`ProcessSeries::sites`].
     pub sites: Vec<u64>,
+    /// Set aside for the stacks of [`Self::goroutines`]; `null`: nobody looked since the row before.
+    pub stack_bytes: Option<u64>,
+    /// Of these, those of each of [`ProcessSeries::sites`].
+    pub site_stack_bytes: Option<Vec<u64>>,
     /// `null`: it was not asked since the row before.
     pub heap: Option<GoHeap>,
     /// `null`: its runtime has no track.
@@ -97,6 +103,9 @@ impl Cell {
             (self.goroutines, self.sites) = (before.goroutines, before.sites);
         }
         self.heap = self.heap.or(before.heap);
+        if self.stack_bytes.is_none() {
+            (self.stack_bytes, self.site_stack_bytes) = (before.stack_bytes, before.site_stack_bytes);
+        }
         self.rss_bytes = self.rss_bytes.or(before.rss_bytes);
         self.cgroup = self.cgroup.take().or(before.cgroup);
     }

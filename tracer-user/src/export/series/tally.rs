@@ -9,7 +9,7 @@ use super::{
 use crate::{
     clock::KtimeNs,
     correlate::{
-        Life, LifeEnd,
+        Census, Life, LifeEnd,
         gc::{Cycle, Pause},
         goroutine::Who,
         process::ImageId,
@@ -26,6 +26,8 @@ pub struct SiteSteps {
     pub alive: Steps<i64>,
     /// Of those who came, the ones whose birth was not seen.
     pub met: Steps<i64>,
+    /// What was set aside for their stacks, when somebody looked.
+    pub stack_bytes: Steps<Option<u64>>,
 }
 
 /// What a runtime's collector did.
@@ -44,12 +46,14 @@ pub struct SeriesTally {
     /// Goroutines of sites beyond [`MAX_SITES`].
     pub other_sites: FxHashMap<ImageId, SiteSteps>,
     pub gc: FxHashMap<ImageId, GcSteps>,
+    /// How many goroutines were seen by who looked.
+    pub looks: FxHashMap<ImageId, Steps<Option<u64>>>,
 }
 
 impl Default for SeriesTally {
     fn default() -> Self {
-        let (sites, other_sites, gc) = Default::default();
-        Self { clock: Clock::new(KtimeNs(0)), sites, other_sites, gc }
+        let (sites, other_sites, gc, looks) = Default::default();
+        Self { clock: Clock::new(KtimeNs(0)), sites, other_sites, gc, looks }
     }
 }
 
@@ -69,11 +73,28 @@ impl SeriesTally {
         let full = self.sites.len() >= MAX_SITES && !self.sites.contains_key(&key);
         let site = if full { self.other_sites.entry(who.image).or_default() } else { self.sites.entry(key).or_default() };
         site.alive.add(from, 1);
-        if who.born_at.is_none() {
+        if who.born_at.or(who.born_by).is_none() {
             site.met.add(from, 1);
         }
         if let Some(to) = to {
             site.alive.add(to, -1);
+        }
+    }
+
+    /// A look that tells of stacks.
+    pub fn census(&mut self, image: ImageId, census: &Census) {
+        let step = self.step(census.to);
+        let goroutines = census.sites.values().fold(0, |sum: u64, site| sum.saturating_add(site.goroutines));
+        self.looks.entry(image).or_default().add(step, Some(goroutines));
+        // Who is not in it has no stack any more.
+        for (_, site) in self.sites.iter_mut().filter(|(key, _)| key.image == image) {
+            site.stack_bytes.add(step, Some(0));
+        }
+        for ((gopc, startpc), found) in &census.sites {
+            let key = SiteKey { image, gopc: Some(*gopc), startpc: Some(*startpc) };
+            if self.sites.len() < MAX_SITES || self.sites.contains_key(&key) {
+                self.sites.entry(key).or_default().stack_bytes.add(step, Some(found.stack_bytes));
+            }
         }
     }
 
@@ -105,9 +126,11 @@ impl SeriesTally {
     }
 
     fn halve(&mut self) {
+        self.looks.values_mut().for_each(Steps::halve);
         for site in self.sites.values_mut().chain(self.other_sites.values_mut()) {
             site.alive.halve();
             site.met.halve();
+            site.stack_bytes.halve();
         }
         for gc in self.gc.values_mut() {
             gc.cycles.halve();

@@ -78,12 +78,13 @@ fn stride(series: &SeriesOut, processes: usize) -> usize {
     stride
 }
 
-const COLUMNS: usize = 15;
+const COLUMNS: usize = 16;
 
 /// Which columns there are: what nobody knows of anybody has none.
 struct Columns {
     many: bool,
     sites: usize,
+    stacks: bool,
     heap: bool,
     gc: bool,
     rss: bool,
@@ -98,6 +99,7 @@ impl Columns {
         Self {
             many,
             sites: sites.min(SITES),
+            stacks: any(|cell| cell.stack_bytes.is_some()),
             heap: any(|cell| cell.heap.is_some()),
             gc: any(|cell| cell.gc.is_some()),
             rss: any(|cell| cell.rss_bytes.is_some()),
@@ -115,6 +117,7 @@ impl Columns {
             column(self.sites > 0, "A"),
             column(self.sites > 1, "B"),
             column(self.sites > 2, "C"),
+            column(self.stacks, "STACKS"),
             column(self.heap, "HEAP"),
             column(self.heap, "IN USE"),
             column(self.heap, "GOAL"),
@@ -143,6 +146,7 @@ impl Columns {
             site(0),
             site(1),
             site(2),
+            value(self.stacks, cell.stack_bytes.map(bytes)),
             heap(|heap| heap.alloc_bytes),
             heap(|heap| heap.inuse_bytes),
             heap(|heap| heap.goal_bytes),
@@ -165,7 +169,8 @@ fn name(process: &ProcessSeries) -> String {
 fn legend(process: &ProcessSeries, many: bool, out: &mut impl Write) -> io::Result<()> {
     for (site, letter) in process.sites.iter().zip(["A", "B", "C"]) {
         let of = if many { format!("pid {}, ", process.tgid) } else { String::new() };
-        writeln!(out, "  {of}{letter}: {}, grew by {}", plain(&origin(site)), growth(site.growth))?;
+        let stacks = site.stack_bytes.map_or(String::new(), |all| format!(", stacks {}", bytes(all)));
+        writeln!(out, "  {of}{letter}: {}, grew by {}{stacks}", plain(&origin(site)), growth(site.growth))?;
     }
     Ok(())
 }
