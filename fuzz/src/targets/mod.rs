@@ -4,6 +4,7 @@
 mod binary;
 mod maps;
 mod planted;
+mod profile;
 mod recording;
 mod snapshot;
 
@@ -11,7 +12,7 @@ mod snapshot;
 pub type Target = fn(&[u8]);
 
 /// Targets by name. The committed inputs of each are in `corpus/NAME`.
-pub const ALL: [(&str, Target); 8] = [
+pub const ALL: [(&str, Target); 9] = [
     ("go_binary", binary::whole),
     ("what_is", binary::what_is),
     ("build_info", binary::build_info),
@@ -19,5 +20,6 @@ pub const ALL: [(&str, Target); 8] = [
     ("records", recording::records),
     ("recording", recording::whole),
     ("maps", maps::all),
+    ("profile", profile::heap),
     ("planted", planted::fail),
 ];

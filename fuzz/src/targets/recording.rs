@@ -8,6 +8,7 @@ use tracer_user::{
     event::What,
     export::{
         flamegraph::{self, By},
+        profile_flame,
         report::report,
         report_text,
         tally::Tally,
@@ -56,6 +57,9 @@ fn outputs(bytes: &[u8], by: Option<By>) {
     if let Ok(replayed) = replay(recording, &mut tally) {
         let report = report(&replayed, &tally);
         let _ = report_text::write(&report, false, &mut std::io::sink());
+        if let Ok(flame) = profile_flame::growth(&replayed, profile_flame::By::InuseSpace, None) {
+            let _ = flame.write_folded(&mut std::io::sink());
+        }
     }
     let Ok(recording) = Recording::from_reader(bytes, path) else { return };
     let mut collector = Collector::new(None);

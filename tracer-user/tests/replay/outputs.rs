@@ -549,17 +549,12 @@ fn timeline_for_people() {
 /// Check the JSON lines of one goroutine: the contract.
 #[test]
 fn timeline_contract() {
-    insta::assert_snapshot!(timeline(&shop(), Some("go:17")).unwrap().1, @r"
-1 event lost (goroutine_wake 1); coverage T2 (2 programs)
-
-go:5@1001  start function unknown
-  its birth was not seen
-  in /srv/shop
-  10.500 ms      1.50 ms  unknown  chan receive at ? 0x555500005000
-  10.500 ms      2.50 ms  lost     events of CPU 1 are missing here
-  12.000 ms         1 ms  blocked  chan receive at ? 0x555500005000, woken by go:1
-  13.000 ms         7 ms  awake
-");
+    insta::assert_snapshot!(timeline(&shop(), Some("go:17")).unwrap().1, @r#"
+    {"id":"go:17","tgid":1000,"state":"awake","start_ns":2000000,"end_ns":2300000,"reason":null,"stack":null,"woken_by":null,"tid":1000,"object":null}
+    {"id":"go:17","tgid":1000,"state":"blocked","start_ns":2300000,"end_ns":5300000,"reason":"chan receive","stack":[{"function":"runtime.chanrecv1","file":"runtime/chan.go","line":509},{"function":"main.worker","file":"shop/main.go","line":33}],"woken_by":"go:1","tid":1000,"object":"0xc0001000"}
+    {"id":"go:17","tgid":1000,"state":"awake","start_ns":5300000,"end_ns":5500000,"reason":null,"stack":null,"woken_by":null,"tid":1001,"object":null}
+    {"id":"go:17","tgid":1000,"state":"dead","start_ns":5500000,"end_ns":5500000,"reason":"exit","stack":null,"woken_by":null,"tid":null,"object":null}
+    "#);
 }
 
 /// Check that a lost wake shows as lost and unknown, never as a wait that went on.

@@ -1,0 +1,20 @@
+//! Profiles that a target gave.
+
+use std::io::Write;
+
+use flate2::{Compression, write::GzEncoder};
+use tracer_user::export::profile_flame::parser::parse;
+
+/// A `profile.proto`, packed as the target would: no fuzzer finds a checksum by chance.
+pub fn heap(input: &[u8]) {
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    let packed = gzip.write_all(input).and_then(|()| gzip.finish());
+    if let Ok(parsed) = packed.map(|bytes| parse(&bytes, "inuse_space"))
+        && let Ok(parsed) = parsed
+    {
+        for (stack, _) in &parsed.samples {
+            assert!(stack.iter().all(|id| (*id as usize) < parsed.frames.len()));
+        }
+    }
+    let _ = parse(input, "inuse_space");
+}
