@@ -39,6 +39,8 @@ pub struct OrderReport {
     pub late: u64,
     /// By start.
     pub gaps: Vec<SeqGap>,
+    /// No record that was made later is lost. A gap's own end is less sure: its neighbours may have overtaken it.
+    pub lost_until: KtimeNs,
 }
 
 impl OrderReport {
@@ -83,6 +85,9 @@ struct Sequence {
     last_at: KtimeNs,
     /// Missing numbers, by the first one of each run.
     missing: BTreeMap<u64, Run>,
+    /// The newest mark's next number, and the newest mark before which a record was lost behind the one before it.
+    marked: u64,
+    lost_by: KtimeNs,
 }
 
 #[derive(Clone, Copy)]
@@ -175,7 +180,8 @@ impl Orderer {
             }));
         }
         gaps.sort_unstable();
-        OrderReport { events: self.events, late: self.late, gaps }
+        let lost_until = self.cpus.values().map(Sequence::lost_until).max().unwrap_or_default();
+        OrderReport { events: self.events, late: self.late, gaps, lost_until }
     }
 
     fn pop(&mut self, release: &mut impl FnMut(Event)) {
@@ -191,7 +197,7 @@ impl Orderer {
 
 impl Sequence {
     fn new(zero: KtimeNs) -> Self {
-        Self { next: 0, last_at: zero, missing: BTreeMap::new() }
+        Self { next: 0, last_at: zero, missing: BTreeMap::new(), marked: 0, lost_by: KtimeNs(0) }
     }
 
     fn see(&mut self, seq: u64, at: KtimeNs) {
@@ -236,6 +242,16 @@ impl Sequence {
             (run.end, run.to) = (next, run.to.min(at));
             self.missing.insert(next, beyond);
         }
+        if self.missing.range(..next).next_back().is_some_and(|(_, run)| run.end > self.marked) {
+            self.lost_by = self.lost_by.max(at);
+        }
+        self.marked = self.marked.max(next);
+    }
+
+    /// No record of this CPU that was made later is lost: by marks, and behind the last one by the records that came.
+    fn lost_until(&self) -> KtimeNs {
+        let behind = self.missing.range(self.marked..).map(|(_, run)| run.to);
+        behind.chain([self.lost_by]).max().unwrap_or_default()
     }
 }
 

@@ -65,12 +65,12 @@ impl Replayed {
         }
     }
 
-    /// No record made at this time or later is lost. Where some were lost nobody knows when, that is the end.
+    /// No record made later than this is lost. Where some were lost nobody knows when, that is the end.
     pub fn lost_until(&self) -> KtimeNs {
         if self.losses().undated > 0 {
             return KtimeNs::MAX;
         }
-        self.order.gaps.iter().map(|gap| gap.to).max().unwrap_or(KtimeNs(0))
+        self.order.lost_until
     }
 
     /// When events are missing, and where: by start, apart from each other.

@@ -30,7 +30,7 @@ fn run(window: u64, events: impl IntoIterator<Item = Event>) -> (Vec<u64>, Order
 fn merges_cpus() {
     let (out, report) = run(100, [event(10, 1, 0), event(30, 1, 1), event(10, 0, 0), event(20, 0, 1)]);
     assert_eq!(out, [10, 10, 20, 30]);
-    assert_eq!(report, OrderReport { events: 4, late: 0, gaps: vec![] });
+    assert_eq!(report, OrderReport { events: 4, ..OrderReport::default() });
 }
 
 /// Check that an event is released as soon as one arrives that is younger by more than the window.
@@ -154,6 +154,21 @@ fn gaps_around_marks() {
     orderer.drained(&mark(30, &[3]), &mut release);
     let gap = |from, to, missing| SeqGap { from: KtimeNs(from), to: KtimeNs(to), cpu: 0, missing };
     assert_eq!(orderer.finish(&mut release).gaps, [gap(10, 30, 2), gap(30, 50, 3), gap(50, 60, 1)]);
+}
+
+/// Check that the newest loss is bounded by the mark that counts it, and behind the last mark by the next record.
+#[test]
+fn newest_loss() {
+    let lost_until = |marks: &[(u64, u64)], events: &[(u64, u64)]| {
+        let mut orderer = Orderer::new(1000, KtimeNs(0));
+        events.iter().for_each(|(at, seq)| orderer.push(event(*at, 0, *seq), &mut |_| {}));
+        marks.iter().for_each(|(at, next)| orderer.drained(&mark(*at, &[*next]), &mut |_| {}));
+        orderer.finish(&mut |_| {}).lost_until.0
+    };
+    assert_eq!(lost_until(&[(15, 1), (25, 3), (99, 3)], &[(10, 0), (20, 2)]), 25);
+    assert_eq!(lost_until(&[(15, 1), (25, 2), (99, 2)], &[(10, 0), (20, 1)]), 0);
+    assert_eq!(lost_until(&[(15, 1)], &[(10, 0), (20, 2)]), 20);
+    assert_eq!(lost_until(&[], &[(10, 0), (20, 2)]), 20);
 }
 
 fn mark(at: u64, next_seq: &[u64]) -> Drained {

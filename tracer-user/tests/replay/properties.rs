@@ -1,10 +1,13 @@
 //! What must hold for any order of arrival, and whatever was lost.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 use tracer_user::{
     clock::KtimeNs,
-    correlate::{Life, Sink, Span, goroutine::Who, replay::replay},
+    correlate::{Life, Sink, Span, goroutine::Who, process::ImageId, replay::replay},
     event::Event,
+    id::Goid,
     recording::contract::Drained,
 };
 
@@ -26,12 +29,23 @@ fn rearranged(events: Vec<Event>) -> Scene {
     scene
 }
 
+/// Events by time, and numbered so: what marks say holds for no others.
+fn numbered(mut events: Vec<Event>) -> Vec<Event> {
+    events.sort_by_key(|event| event.at);
+    let mut seqs = [0; 2];
+    for event in &mut events {
+        event.seq = seqs[event.cpu as usize];
+        seqs[event.cpu as usize] += 1;
+    }
+    events
+}
+
 /// Two shops for much longer than the window: the second one begins three seconds later.
 fn far_apart() -> Vec<Event> {
-    let mut scene = two_shops();
-    let half = scene.events.len() / 2;
-    scene.events[half..].iter_mut().for_each(|event| event.at = KtimeNs(event.at.0 + 3_000_000_000));
-    scene.events
+    let mut events = two_shops().events;
+    let half = events.len() / 2;
+    events[half..].iter_mut().for_each(|event| event.at = KtimeNs(event.at.0 + 3_000_000_000));
+    numbered(events)
 }
 
 /// Marks behind so many events, each the latest that is true there; the first one says that there are marks.
@@ -43,7 +57,7 @@ fn marked(events: Vec<Event>, places: &[usize]) -> Scene {
     scene
 }
 
-/// The latest mark that is true of all events behind the first so many. In a scene numbers and times of a CPU rise together.
+/// The latest mark that is true of all events behind the first so many.
 fn true_mark(events: &[Event], place: usize) -> Drained {
     let to_come = &events[place.min(events.len())..];
     let at = to_come.iter().map(|event| event.at.0).min().unwrap_or(ZERO * 100) - 1;
@@ -62,6 +76,37 @@ impl Sink for Possible {
     fn life(&mut self, who: &Who, life: &Life) {
         assert!(who.since <= life.ended_at, "{who:?} {life:?}");
         assert!(who.born_at.is_none_or(|born| born <= life.ended_at), "{who:?} {life:?}");
+    }
+}
+
+/// Goroutines alive at the end, by process and goid: those that no lost record can have told of, and the others.
+#[derive(Default)]
+struct Alive {
+    at_end: Vec<(ImageId, Goid, KtimeNs)>,
+    sure: BTreeSet<(u32, Goid)>,
+    unsure: BTreeSet<(u32, Goid)>,
+}
+
+impl Sink for Alive {
+    fn span(&mut self, _: &Who, _: &Span) {}
+    fn life(&mut self, who: &Who, life: &Life) {
+        if life.alive_at_end() {
+            self.at_end.push((who.image, who.goid, life.last_known));
+        }
+    }
+}
+
+impl Alive {
+    fn of(scene: &Scene) -> Self {
+        let mut alive = Self::default();
+        let replayed = replay(open(&scene.bytes()), &mut alive).unwrap();
+        assert_eq!(replayed.order.late, 0);
+        for (image, goid, known) in std::mem::take(&mut alive.at_end) {
+            let sure = known >= replayed.lost_until();
+            let into = if sure { &mut alive.sure } else { &mut alive.unsure };
+            into.insert((replayed.engine.processes().of_image(image).tgid.0, goid));
+        }
+        alive
     }
 }
 
@@ -105,6 +150,27 @@ proptest! {
         let count = |what: &str| report["goroutines"][what].as_u64().unwrap();
         // Without its load bias, the runtime's goroutine of a process counts as the program's.
         prop_assert!(count("born") + count("system") <= 8, "nothing is born that was not");
+    }
+
+    /// Check that whoever a damaged recording shows as surely alive at the end is alive in the whole one, whatever was dropped: marks tell
+    /// even of a CPU whose last records are all gone.
+    #[test]
+    fn no_false_leak(
+        keep in proptest::collection::vec(prop::bool::weighted(0.7), 64),
+        places in proptest::collection::vec(0..two_shops().events.len(), 0..4),
+    ) {
+        let all = numbered(two_shops().events);
+        let whole = Alive::of(&marked(all.clone(), &[all.len()]));
+        prop_assert!(whole.unsure.is_empty());
+        let kept = |events: &[Event]| -> Vec<Event> {
+            events.iter().zip(&keep).filter(|(_, keep)| **keep).map(|(event, _)| event.clone()).collect()
+        };
+        let mut damaged = rearranged(kept(&all));
+        let first = Drained { at: KtimeNs(0), next_seq: Vec::new() };
+        let mark = |place: &usize| (kept(&all[..*place]).len(), true_mark(&all, *place));
+        damaged.marks = std::iter::once((0, first)).chain(places.iter().chain([&all.len()]).map(mark)).collect();
+        let damaged = Alive::of(&damaged);
+        prop_assert!(damaged.sure.is_subset(&whole.sure), "{:?}, of {:?}", damaged.sure, whole.sure);
     }
 
     /// Check that events that come twice make no second life.
