@@ -21,6 +21,7 @@ pub mod dump;
 pub mod fixture;
 pub mod lifetrace;
 pub mod memory;
+pub mod pprof_server;
 pub mod process;
 pub mod program;
 pub mod recording;

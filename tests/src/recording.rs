@@ -70,6 +70,19 @@ impl Recording {
         Ok(self.ask(subcommand, args)?.expect_code(0)?.stdout)
     }
 
+    /// How many blocks of a kind it holds (docs/recording.md).
+    pub fn blocks(&self, kind: u8) -> Result<usize> {
+        const HEADER: usize = 20;
+        // One that is not there yet holds none.
+        let bytes = std::fs::read(&self.path).unwrap_or_default();
+        let (mut at, mut count) = (16, 0);
+        while let Some(header) = bytes.get(at..at + HEADER) {
+            count += usize::from(header[4] == kind);
+            at += HEADER + u32::from_le_bytes([header[8], header[9], header[10], header[11]]) as usize;
+        }
+        Ok(count)
+    }
+
     pub fn report(&self) -> Result<Report> {
         self.report_of(&[])
     }

@@ -146,6 +146,15 @@ pub struct Waits {
     pub said: Vec<Said>,
 }
 
+/// Of `served`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Served {
+    pub pid: u32,
+    /// Where it serves `net/http/pprof`.
+    pub address: std::net::SocketAddr,
+    pub said: Vec<Said>,
+}
+
 /// What a goroutine said of itself.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Said {

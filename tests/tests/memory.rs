@@ -23,11 +23,8 @@ use nix::sys::signal::{Signal, kill};
 fn run_beside_a_sidecar() -> Result<()> {
     alone(&[Need::Root, Need::Command("sleep")], || {
         let sidecar = sleeping()?;
-        let mut traced = Run::of(fixture::go("grower")?)
-            .env("GOGC", "off")
-            .option("--with-pid")
-            .option(sidecar.pid().to_string())
-            .start()?;
+        let mut traced =
+            Run::of(fixture::go("grower")?).env("GOGC", "off").option("--with-pid").option(sidecar.pid().to_string()).start()?;
         let recording = Recording::at(traced.recording().path());
         let phases = grow(&mut traced.running, &recording, 3)?;
         let (finished, recording) = traced.finish()?;
@@ -57,8 +54,7 @@ fn attach_in_the_middle() -> Result<()> {
         let mut grower = Running::start(command, None)?;
         let first: Grown = truth::read(&grower.line(0)?)?;
         let sidecar = sleeping()?;
-        let attached =
-            Attached::to(&["--pid", &first.pid.to_string(), "--with-pid", &sidecar.pid().to_string()])?;
+        let attached = Attached::to(&["--pid", &first.pid.to_string(), "--with-pid", &sidecar.pid().to_string()])?;
         let recording = attached.recording();
         kill(process::pid(first.pid), Signal::SIGUSR1)?;
         let second: Grown = truth::read(&grower.line(1)?)?;

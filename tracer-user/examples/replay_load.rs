@@ -19,8 +19,8 @@ use tracer_user::{
     id::{Address, BinaryId, Goid, SiteId, StackId, Tgid, Tid},
     recording::{
         contract::{
-            Binary, Code, CodeEntry, CodeUse, Drained, DumpBegins, DumpSource, DumpedGoroutine, End, Frame, GoroutineDump, Joined, Likeness,
-            Meta, Note, Site, Tier,
+            Binary, Code, CodeEntry, CodeUse, Drained, DumpBegins, DumpSource, DumpedGoroutine, End, Frame, GoroutineDump,
+            Joined, Likeness, Meta, Note, Site, Tier,
         },
         frame_record,
         writer::Writer,
@@ -59,7 +59,11 @@ fn main() -> Result<()> {
     // Of the only child there was.
     let kib = getrusage(UsageWho::RUSAGE_CHILDREN)?.max_rss();
     let bytes = recording.metadata()?.len();
-    println!(r#"{{"seconds":{seconds:.3},"mib":{:.1},"bytes_an_event":{:.2}}}"#, kib as f64 / 1024.0, bytes as f64 / EVENTS as f64);
+    println!(
+        r#"{{"seconds":{seconds:.3},"mib":{:.1},"bytes_an_event":{:.2}}}"#,
+        kib as f64 / 1024.0,
+        bytes as f64 / EVENTS as f64
+    );
     Ok(())
 }
 

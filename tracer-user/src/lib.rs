@@ -19,6 +19,7 @@ pub mod id;
 #[cfg(feature = "live")]
 pub mod kernel;
 pub mod order;
+pub mod pprof;
 pub mod recording;
 pub mod snapshot;
 pub mod symbolize;

@@ -7,7 +7,8 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use crate::{
     correlate::replay::View,
     export::{flamegraph::By, profile_flame},
-    recording::contract::Tier,
+    pprof::base::{Base, BaseError},
+    recording::contract::{ProfileKind, Tier},
     timeline::Id,
 };
 
@@ -89,6 +90,8 @@ pub struct RunArgs {
     pub detail: DetailArgs,
     #[command(flatten)]
     pub beside: BesideArgs,
+    #[command(flatten)]
+    pub pprof: PprofArgs,
     /// Run CMD as this user (default: who called sudo)
     #[arg(long, value_name = "NAME", conflicts_with = "as_root")]
     pub user: Option<String>,
@@ -194,6 +197,69 @@ pub struct AttachArgs {
     pub knobs: Knobs,
     #[command(flatten)]
     pub beside: BesideArgs,
+    #[command(flatten)]
+    pub pprof: PprofArgs,
+}
+
+/// What Go processes are asked by HTTP.
+#[derive(Clone, Debug, Default, Args)]
+pub struct PprofArgs {
+    /// Ask the net/http/pprof of Go processes too: at this URL, or `auto` for the sockets they listen on
+    #[arg(long, value_name = "URL|auto")]
+    pub pprof: Option<PprofServer>,
+    /// Store heap profiles and heap numbers at the start, so often, and before the end: 30s, 5m
+    #[arg(long, value_name = "TIME", value_parser = parse_interval, requires = "pprof")]
+    pub heap_every: Option<Duration>,
+    /// Store these too, at the start, with each --heap-every, and before the end (cpu: once, 5 s)
+    #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',', requires = "pprof")]
+    pub profile: Vec<ProfileArg>,
+}
+
+/// Where profiles are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PprofServer {
+    Auto,
+    At(Base),
+}
+
+impl FromStr for PprofServer {
+    type Err = BaseError;
+
+    fn from_str(text: &str) -> Result<Self, BaseError> {
+        if text == "auto" { Ok(Self::Auto) } else { text.parse().map(Self::At) }
+    }
+}
+
+/// Profiles that can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProfileArg {
+    Allocs,
+    Mutex,
+    Block,
+    /// Goroutines by stack
+    Goroutine,
+    /// Goroutines that nobody can wake (Go 1.27, or 1.26 with its experiment); forces a garbage collection
+    Goroutineleak,
+    Cpu,
+}
+
+impl From<ProfileArg> for ProfileKind {
+    fn from(kind: ProfileArg) -> Self {
+        match kind {
+            ProfileArg::Allocs => Self::Allocs,
+            ProfileArg::Mutex => Self::Mutex,
+            ProfileArg::Block => Self::Block,
+            ProfileArg::Goroutine => Self::Goroutine,
+            ProfileArg::Goroutineleak => Self::GoroutineLeak,
+            ProfileArg::Cpu => Self::Cpu,
+        }
+    }
+}
+
+/// A time between two questions.
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if interval < Duration::from_millis(100) { Err("at least 100ms".to_owned()) } else { Ok(interval) }
 }
 
 /// What is attached to.
@@ -531,6 +597,12 @@ mod tests {
             ("attach", false),
             ("attach --pid 7 --exe a", false),
             ("attach --pid 7 --for soon", false),
+            ("attach --pid 7 --pprof auto --heap-every 30s --profile mutex,cpu", true),
+            ("run --pprof http://127.0.0.1:6060 -- ./app", true),
+            ("attach --pid 7 --pprof https://a", false),
+            ("attach --pid 7 --heap-every 30s", false),
+            ("attach --pid 7 --pprof auto --heap-every 1ms", false),
+            ("attach --pid 7 --pprof auto --profile heat", false),
             ("doctor --exe a --pid 1", false),
             ("doctor --json", true),
             ("snapshot --pid 7 --format json -o out.json", true),

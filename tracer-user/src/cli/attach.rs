@@ -15,6 +15,7 @@ use tracer_common::config::{ADOPT_ANYBODY, ADOPT_IN_CGROUP, ADOPT_NOBODY};
 use super::{
     Failure,
     args::{AttachArgs, Global},
+    asker::Asker,
     begin::{calibrated, create, may_trace, meta},
     follow::{Analysed, Follower, How, analyse},
     join::JoinError,
@@ -75,6 +76,7 @@ async fn record(
     };
     let mut follower = Follower::new(session, Capture::start(writer)?, how)?;
     follower.sample_cpus(args.detail.cpu_hz());
+    follower.ask(Asker::new(&args.pprof, args.detail.snapshot_every.0, follower.capture()));
     let found = target.join(first, &mut follower);
     let mut recorder = Recorder::new(follower, ring, memory);
     let reason = match found {

@@ -15,6 +15,8 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 pub mod args;
 #[cfg(feature = "live")]
+mod asker;
+#[cfg(feature = "live")]
 mod attach;
 #[cfg(feature = "live")]
 mod begin;

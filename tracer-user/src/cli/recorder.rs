@@ -136,6 +136,7 @@ impl Recorder {
                     self.follower.look_at_processes();
                     let round = self.memory.look(ktime_now(), self.follower.go_keys(), self.follower.metered());
                     self.keep(round);
+                    self.follower.ask_around();
                     if let Err(error) = self.follower.note_counters(&self.ring) {
                         tracing::warn!(%error, "the counters cannot be read");
                     }
@@ -258,6 +259,14 @@ impl Recorder {
         }
     }
 
+    /// Lets the last questions be answered, as long as that may take; `whole`: those that are asked before the end, too.
+    fn ask_at_last(&mut self, whole: bool) {
+        while self.follower.ask_at_last(whole) {
+            self.drain();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Writes everything that is left in the ring. Nothing new comes but from processes that are still followed: their share is bounded by
     /// the rounds.
     fn empty_ring(&mut self) -> Option<Drained> {
@@ -283,6 +292,7 @@ impl Recorder {
     /// Takes the probes away, empties the ring, ends the recording.
     pub fn finish(mut self, over: &Over<'_>) -> (Written, Result<(), CaptureError>) {
         self.follower.look_at_cpu();
+        self.ask_at_last(over.command.is_none());
         self.look_a_last_time();
         let round = self.memory.last(ktime_now(), self.follower.go_keys());
         self.keep(round);

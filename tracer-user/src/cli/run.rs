@@ -8,6 +8,7 @@ use tracer_common::config::ADOPT_NOBODY;
 use super::{
     Failure, NOT_EXECUTABLE, NOT_FOUND, OURS,
     args::{Global, RunArgs},
+    asker::Asker,
     begin::{calibrated, create, may_trace, meta},
     follow::{Analysed, Follower, How, analyse},
     memory::MemoryWatch,
@@ -89,6 +90,7 @@ async fn record(args: &RunArgs, global: Global, launch: Launch, memory: MemoryWa
     let mut follower = Follower::new(session, Capture::start(writer)?, how)?;
     let what = own.probe(&mut follower, gate.as_ref(), &launch.program)?;
     follower.sample_cpus(args.detail.cpu_hz());
+    follower.ask(Asker::new(&args.pprof, args.detail.snapshot_every.0, follower.capture()));
     let mut recorder = Recorder::new(follower, ring, memory);
     let ended = recorder.follow_command(launch, gate, logger).await;
     let reason = if recorder.failed() { "write_error" } else { "exited" };

@@ -34,6 +34,7 @@ mod transition;
 mod version;
 
 use std::{
+    borrow::Cow,
     fs::File,
     io::{self, Read},
 };
@@ -281,6 +282,12 @@ impl GoBinary {
         let table = self.table()?;
         let same = table.functions().filter(|function| table.is_named(*function, name));
         same.max_by_key(|function| function.end - function.start).map(|function| function.start)
+    }
+
+    /// Every function's entry and name.
+    pub fn functions(&self) -> impl Iterator<Item = (u64, Cow<'_, str>)> {
+        let table = self.table();
+        table.into_iter().flat_map(|table| table.functions().map(move |function| (function.start, table.name(function))))
     }
 
     /// The code of the function of this name, if it is no longer than any that is asked for here.

@@ -78,6 +78,7 @@ pub fn checks() -> Vec<Check> {
     checks.push(ring_buffer());
     checks.push(attach_cookies());
     checks.push(fanotify());
+    checks.push(network_namespaces());
     checks
 }
 
@@ -151,6 +152,22 @@ fn attach_cookies() -> Check {
         required: true,
         found: if ok { "bpf_get_attach_cookie".into() } else { "not found".into() },
         advice: if ok { String::new() } else { "Linux 5.15 or later".into() },
+    }
+}
+
+/// Whether `--pprof auto` can follow a process into its own network namespace.
+fn network_namespaces() -> Check {
+    let ok = effective_capabilities().is_some_and(|held| held & (1 << 21) != 0);
+    Check {
+        name: "other networks",
+        ok,
+        required: false,
+        found: if ok { "CAP_SYS_ADMIN: --pprof auto asks in any network namespace" } else { "no CAP_SYS_ADMIN" }.into(),
+        advice: if ok {
+            String::new()
+        } else {
+            "--pprof auto asks processes of our own network namespace only; of others the memory is read, or give a URL".into()
+        },
     }
 }
 

@@ -52,7 +52,8 @@ pub fn failed(of: Of<'_>, at: KtimeNs, problem: String, gone: bool) -> Goroutine
     GoroutineDump { problem: Some(problem), last: true, gone, ..empty(of, at, at) }
 }
 
-fn empty(of: Of<'_>, from: KtimeNs, to: KtimeNs) -> GoroutineDump {
+/// A part without goroutines yet.
+pub fn empty(of: Of<'_>, from: KtimeNs, to: KtimeNs) -> GoroutineDump {
     GoroutineDump {
         tgid: of.process.tgid,
         start_ticks: of.process.start_ticks,

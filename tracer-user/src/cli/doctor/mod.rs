@@ -1,5 +1,6 @@
 //! `lifetrace doctor`: what this kernel, a binary and a process allow, and what to do about the rest. Changes nothing.
 
+mod pprof;
 mod process;
 mod target;
 

@@ -4,7 +4,7 @@ use std::{fs, io, os::unix::fs::MetadataExt};
 
 use serde::Serialize;
 
-use super::Ability;
+use super::{Ability, pprof};
 use crate::{
     golang::GoBinary,
     id::Tgid,
@@ -42,6 +42,7 @@ pub fn examine(tgid: Tgid, code: Option<&GoBinary>) -> ProcessReport {
         };
         works.push(memory(&checked));
         works.extend(self_check(&checked));
+        works.push(pprof::served(tgid));
     }
     ProcessReport { pid: tgid.0, namespace_pids, container_id, bears_out, works }
 }

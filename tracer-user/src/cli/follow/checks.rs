@@ -8,7 +8,10 @@ use std::{collections::BTreeMap, fs::File, sync::Arc, time::Duration};
 use super::{Follower, Probed};
 use crate::{
     capture::Message,
-    cli::join::Job,
+    cli::{
+        asker::{Asker, Subject},
+        join::Job,
+    },
     clock::{KtimeNs, ktime_now},
     golang::GoBinary,
     id::{BinaryId, ProcessKey, Tgid},
@@ -97,6 +100,30 @@ impl Follower {
         let at = ktime_now();
         self.capture.send(Message::DumpBegins(DumpBegins { at, tgid, source }));
         at
+    }
+
+    /// From now on processes are asked by HTTP, too.
+    pub fn ask(&mut self, asker: Option<Asker>) {
+        self.asker = asker;
+    }
+
+    /// Puts the questions that are due.
+    pub fn ask_around(&mut self) {
+        let Some(mut asker) = self.asker.take() else { return };
+        for GoProcess { key, binary, code, tier, .. } in self.go_processes() {
+            asker.meet(&Subject { key: *key, binary: *binary, code: Arc::clone(code), tier: *tier }, &self.capture);
+        }
+        asker.keep(|key| self.checks.processes.contains_key(key));
+        asker.look_around(|tgid| self.announce_dump(tgid, DumpSource::Pprof));
+        self.asker = Some(asker);
+    }
+
+    /// Puts the last questions, and waits for what was asked; with `whole` each process is asked once more. False when it is over.
+    pub fn ask_at_last(&mut self, whole: bool) -> bool {
+        let Some(mut asker) = self.asker.take() else { return false };
+        let open = asker.at_last(whole, |tgid| self.announce_dump(tgid, DumpSource::Pprof));
+        self.asker = Some(asker);
+        open
     }
 
     /// The BPF side knows who is followed even if the record that told us was lost.

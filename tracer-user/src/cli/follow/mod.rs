@@ -13,6 +13,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tracer_common::config::{GoLayout, MAX_OFFSET};
 
 use super::{
+    asker::Asker,
     join::Dumper,
     trial::{Trials, Verdict},
 };
@@ -108,6 +109,8 @@ pub struct Follower {
     next_binary: u16,
     last_counters: Option<Counters>,
     dumper: Dumper,
+    /// `None`: nobody is asked by HTTP.
+    asker: Option<Asker>,
     trials: Trials,
     /// Processes whose CPU time is counted, and those that were joined.
     metered: FxHashMap<ProcessKey, Used>,
@@ -121,6 +124,7 @@ impl Follower {
     pub fn new(session: Session, capture: Capture, how: How) -> std::io::Result<Self> {
         Ok(Self {
             dumper: Dumper::start(&capture)?,
+            asker: None,
             session,
             capture,
             checks: Checks::new(how.snapshot_every),
@@ -170,6 +174,9 @@ impl Follower {
 
     /// Gives up session and capture, probes and all, once every dump is on its way.
     pub fn into_parts(self) -> (Session, Capture) {
+        if let Some(asker) = self.asker {
+            asker.finish();
+        }
         self.dumper.finish();
         (self.session, self.capture)
     }

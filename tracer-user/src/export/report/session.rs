@@ -93,7 +93,9 @@ pub(super) fn meta(replayed: &Replayed) -> MetaOut {
     };
     let warnings = replayed.notes.iter().filter_map(|note| match note {
         Note::Warning { text, .. } => Some(text.clone()),
-        Note::Coverage { .. } | Note::Unprobed { .. } | Note::Detaching { .. } | Note::Sampling { .. } => None,
+        Note::Coverage { .. } | Note::Unprobed { .. } | Note::Detaching { .. } | Note::Sampling { .. } | Note::Asked { .. } => {
+            None
+        }
     });
     MetaOut {
         lifetrace: meta.lifetrace.clone(),

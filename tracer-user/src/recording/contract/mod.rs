@@ -149,6 +149,8 @@ pub enum Note {
     Detaching { at: KtimeNs },
     /// From here on each CPU is sampled so often a second; 0: no more.
     Sampling { at: KtimeNs, hz: u32, cpus: u32 },
+    /// What asking a process by HTTP cost so far: cumulative, the last one of a process and URL counts.
+    Asked { at: KtimeNs, tgid: Tgid, url: String, requests: u64, bytes: u64, took_ns: u64 },
     /// Free text for people.
     Warning { at: KtimeNs, text: String },
 }
