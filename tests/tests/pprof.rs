@@ -5,6 +5,7 @@ use std::{process::Command, time::Instant};
 use anyhow::{Context, Result};
 use lifetrace_tests::{
     attach::Attached,
+    deadline::{PATIENCE, wait_for},
     fixture, lifetrace,
     pprof_server::{Manner, serve, served, served_through},
     process::{self, Running},
@@ -25,6 +26,16 @@ fn assert_complete(report: &Report) {
     report.assert_nothing_lost();
 }
 
+/// Follows a process until so many profiles came, and ends as Ctrl-C does.
+fn until_profiles(args: &[&str], count: usize) -> Result<Recording> {
+    let attached = Attached::to(args)?;
+    wait_for("profiles", PATIENCE, || {
+        let came = attached.recording().blocks(PROFILE)? >= count && attached.recording().blocks(DUMP_BEGINS)? >= 4;
+        Ok(came.then_some(()))
+    })?;
+    Ok(attached.interrupt()?.1)
+}
+
 /// Claims that nothing went wrong, and that goroutines and heap were asked for at least twice each.
 fn assert_asked(recording: &Recording) -> Result<()> {
     let report = recording.report()?;
@@ -41,8 +52,8 @@ fn found_by_itself() -> Result<()> {
     along(&[Need::Root], || {
         let (_running, truth) = served(&["-other"])?;
         let pid = truth.pid.to_string();
-        let args = ["--pid", &pid, "--for", "3s", "--pprof", "auto", "--heap-every", "1s", "--snapshot-every", "1s"];
-        let (_, recording) = Attached::to(&[&args[..], &["--profile", "mutex,block,allocs,goroutine"]].concat())?.finish()?;
+        let args = ["--pid", &pid, "--pprof", "auto", "--heap-every", "500ms", "--snapshot-every", "500ms"];
+        let recording = until_profiles(&[&args[..], &["--profile", "mutex,block,allocs,goroutine"]].concat(), 10)?;
         assert_asked(&recording)?;
         assert!(recording.blocks(PROFILE)? >= 10);
         let report = recording.report()?;
@@ -63,9 +74,7 @@ fn command_by_url() -> Result<()> {
             let run = run.option("--pprof").option(&url).option("--heap-every").option("500ms");
             let mut traced = run.start()?;
             let truth: Served = lifetrace_tests::truth::read(&traced.running.line(0)?)?;
-            lifetrace_tests::deadline::wait_for("two heaps", lifetrace_tests::deadline::PATIENCE, || {
-                Ok((traced.recording().blocks(MEMORY)? >= 2).then_some(()))
-            })?;
+            wait_for("two heaps", PATIENCE, || Ok((traced.recording().blocks(MEMORY)? >= 2).then_some(())))?;
             nix::sys::signal::kill(process::pid(truth.pid), nix::sys::signal::Signal::SIGKILL)?;
             traced.finish()?
         };
@@ -90,9 +99,8 @@ fn other_network() -> Result<()> {
     along(&[Need::Root, Need::Command("unshare"), Need::Command("ip")], || {
         let (_running, truth) = elsewhere()?;
         let pid = truth.pid.to_string();
-        let args = ["--pid", &pid, "--for", "2s", "--pprof", "auto", "--heap-every", "500ms", "--snapshot-every", "1s"];
-        let (_, recording) = Attached::to(&args)?.finish()?;
-        assert_asked(&recording)
+        let args = ["--pid", &pid, "--pprof", "auto", "--heap-every", "500ms", "--snapshot-every", "1s"];
+        assert_asked(&until_profiles(&args, 4)?)
     })
 }
 
@@ -214,10 +222,8 @@ fn passed_on() -> Result<()> {
     along(&[Need::Root], || {
         let (_running, truth) = served(&["-n", "100"])?;
         let (pid, url) = (truth.pid.to_string(), format!("http://{}", serve(Manner::Passing(truth.address))?));
-        let (_, recording) =
-            Attached::to(&["--pid", &pid, "--for", "2s", "--pprof", &url, "--heap-every", "500ms", "--snapshot-every", "500ms"])?
-                .finish()?;
-        assert_asked(&recording)
+        let args = ["--pid", &pid, "--pprof", &url, "--heap-every", "500ms", "--snapshot-every", "500ms"];
+        assert_asked(&until_profiles(&args, 4)?)
     })
 }
 
@@ -229,9 +235,7 @@ fn end_does_not_wait() -> Result<()> {
         let (pid, url) = (truth.pid.to_string(), format!("http://{}", serve(Manner::Slow)?));
         let attached = Attached::to(&["--pid", &pid, "--pprof", &url])?;
         // It is waiting for the answer once it has announced one.
-        let began = lifetrace_tests::deadline::wait_for("a question", lifetrace_tests::deadline::PATIENCE, || {
-            Ok((attached.recording().blocks(DUMP_BEGINS)? >= 2).then(Instant::now))
-        })?;
+        let began = wait_for("a question", PATIENCE, || Ok((attached.recording().blocks(DUMP_BEGINS)? >= 2).then(Instant::now)))?;
         let (_, recording) = attached.interrupt()?;
         assert!(began.elapsed().as_secs_f64() < 5.0, "{:?}", began.elapsed());
         assert_complete(&recording.report()?);

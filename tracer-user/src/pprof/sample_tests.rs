@@ -27,7 +27,8 @@ fn dumps() {
         let count =
             |keep: &dyn Fn(&text::Goroutine<'_>) -> bool| dump.goroutines.iter().filter(|goroutine| keep(goroutine)).count();
         assert_eq!(count(&|goroutine| goroutine.goid == 1 && goroutine.state == "syscall" && goroutine.creator.is_none()), 1);
-        assert_eq!(count(&|goroutine| goroutine.partial), 0, "{dump:#?}");
+        // One that has not begun stands at the very entry of its wrapper.
+        assert!(count(&|goroutine| goroutine.partial) <= 1, "{dump:#?}");
         let ours = |goroutine: &text::Goroutine<'_>| {
             goroutine
                 .creator

@@ -64,7 +64,9 @@ impl Trouble {
     /// Troubles of one kind are told once.
     fn kind(&self, what: &str) -> String {
         match self {
-            Self::Client(ClientError::Status { status, .. }) => format!("status {status} {what}"),
+            // What is not there is missed by its name.
+            Self::Client(ClientError::Status { status: 404, .. }) => format!("status 404 {what}"),
+            Self::Client(ClientError::Status { status, .. }) => format!("status {status}"),
             Self::Client(error) => format!("{:?}", std::mem::discriminant(error)),
             Self::Answer(error) => format!("{error:?}"),
             Self::Lie(_) => "lie".to_owned(),
