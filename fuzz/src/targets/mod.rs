@@ -4,6 +4,7 @@
 mod binary;
 mod maps;
 mod planted;
+mod pprof;
 mod profile;
 mod recording;
 mod snapshot;
@@ -12,7 +13,7 @@ mod snapshot;
 pub type Target = fn(&[u8]);
 
 /// Targets by name. The committed inputs of each are in `corpus/NAME`.
-pub const ALL: [(&str, Target); 9] = [
+pub const ALL: [(&str, Target); 12] = [
     ("go_binary", binary::whole),
     ("what_is", binary::what_is),
     ("build_info", binary::build_info),
@@ -20,6 +21,9 @@ pub const ALL: [(&str, Target); 9] = [
     ("records", recording::records),
     ("recording", recording::whole),
     ("maps", maps::all),
+    ("pprof_goroutines", pprof::goroutines),
+    ("pprof_pages", pprof::pages),
+    ("pprof_packed", pprof::packed),
     ("profile", profile::heap),
     ("planted", planted::fail),
 ];
