@@ -170,3 +170,86 @@ fn first_line(text: &str) -> String {
     let line = text.trim_start().lines().next().unwrap_or_default();
     line.chars().filter(|character| !character.is_control()).take(MAX_QUOTED).collect::<String>().trim_end().to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write, net::TcpListener, thread};
+
+    use super::*;
+
+    /// A server that says the same to everybody.
+    fn saying(answer: impl Into<Vec<u8>>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let answer = answer.into();
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                // The question first: closing a connection with something unread in it takes back what was sent.
+                let mut question = [0; 4096];
+                let _ = stream.read(&mut question).and_then(|_| stream.write_all(&answer));
+            }
+        });
+        format!("http://{address}/debug/pprof/heap")
+    }
+
+    fn ask(answer: impl Into<Vec<u8>>) -> Result<Vec<u8>, ClientError> {
+        Client::default().get(&saying(answer), 10, PATIENCE)
+    }
+
+    /// Check that whole answers come as they were sent, in pieces or not, and that each is counted.
+    #[test]
+    fn whole_answers() {
+        let client = Client::default();
+        for answer in ["Content-Length: 5\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"] {
+            let url = saying(format!("HTTP/1.1 200 OK\r\n{answer}"));
+            assert_eq!(client.get(&url, 5, PATIENCE).unwrap(), b"hello");
+        }
+        let spent = client.spent();
+        assert_eq!((spent.requests.load(Ordering::Relaxed), spent.bytes.load(Ordering::Relaxed)), (2, 10));
+        assert!(spent.took_ns.load(Ordering::Relaxed) > 0);
+    }
+
+    /// Check that an answer that is cut, too long, packed, in trouble, elsewhere, or no HTTP is an error of its own kind.
+    #[test]
+    fn bad_answers() {
+        let cut = ask("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello");
+        assert!(matches!(cut, Err(ClientError::Cut(_))), "{cut:?}");
+        let cut = ask("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel");
+        assert!(matches!(cut, Err(ClientError::Cut(_))), "{cut:?}");
+        let long = ask("HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\nhello hello");
+        assert!(matches!(long, Err(ClientError::TooLong(10))), "{long:?}");
+        let packed = ask("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\nhe");
+        assert!(matches!(&packed, Err(ClientError::Packed(how)) if how == "gzip"), "{packed:?}");
+        let trouble = ask("HTTP/1.1 503 No\r\nContent-Length: 12\r\n\r\n\nno\x1b[2J way\nx");
+        assert!(matches!(&trouble, Err(ClientError::Status { status: 503, text }) if text == "no[2J way"), "{trouble:?}");
+        let elsewhere = ask("HTTP/1.1 301 Away\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n");
+        assert!(
+            matches!(&elsewhere, Err(ClientError::Redirect { status: 301, to }) if to == "http://127.0.0.1:1/"),
+            "{elsewhere:?}"
+        );
+        let other = ask("SSH-2.0-OpenSSH\r\n");
+        assert!(matches!(other, Err(ClientError::NoHttp(_))), "{other:?}");
+        let headers = ask(format!("HTTP/1.1 200 OK\r\n{}", "A: b\r\n".repeat(50_000)));
+        assert!(headers.is_err(), "headers without end");
+    }
+
+    /// Check that nobody there is said so, that patience ends, and that a question can be broken off from elsewhere.
+    #[test]
+    fn no_answers() {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", silent.local_addr().unwrap());
+        let brief = Duration::from_millis(50);
+        assert!(matches!(Client::default().get(&url, 10, brief), Err(ClientError::Slow(patience)) if patience == brief));
+        let client = Client::default();
+        let asked = {
+            let (client, url) = (client.clone(), url.clone());
+            thread::spawn(move || client.get(&url, 10, Duration::from_secs(60)))
+        };
+        // It is being asked once its connection, the second one, has come.
+        let held = (silent.accept().unwrap(), silent.accept().unwrap());
+        client.stop();
+        assert!(matches!(asked.join().unwrap(), Err(ClientError::Stopped)));
+        drop((held, silent));
+        assert!(matches!(Client::default().get(&url, 10, PATIENCE), Err(ClientError::Refused)));
+    }
+}

@@ -48,12 +48,12 @@ const SEARCH_QUIET: Duration = Duration::from_secs(5);
 enum Trouble {
     #[error(transparent)]
     Client(#[from] ClientError),
-    #[error("its answer is of no use: {0}")]
+    #[error("its answer is of no use")]
     Answer(#[from] AnswerError),
-    #[error("its goroutines are those of another process: {0}; what it says is left out")]
+    #[error("its goroutines are those of another process, so what it says is left out")]
     Lie(#[from] Lie),
-    #[error("it cannot be told whose goroutines these are: they are left out, and its profiles are stored unverified ({0})")]
-    Unverified(ProcessError),
+    #[error("it cannot be told whose goroutines these are, so they are left out")]
+    Unverified(#[source] ProcessError),
     #[error(
         "{0} goroutines: debug=2 is not asked for above {MAX_TEXT_GOROUTINES}, because the process stands still while it answers; its memory is read instead"
     )]
@@ -97,8 +97,18 @@ struct Server {
     base: Base,
     /// It answers on a socket of the process's own.
     own: bool,
-    /// The goroutines that it told of last were those of another process.
-    lies: bool,
+    trust: Trust,
+}
+
+/// What the goroutines showed that a server told of last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trust {
+    /// They were not asked for yet, or could not be held against anything.
+    Unknown,
+    /// They are those of the process.
+    Borne,
+    /// They are those of another.
+    Lies,
 }
 
 impl Questioner {
@@ -170,7 +180,7 @@ impl Questioner {
         let base = match &self.how.server {
             PprofServer::Auto => {
                 let found = search.look(self.tgid(), &self.client)?;
-                return Ok(Some(Server { base: found.base, own: true, lies: false }));
+                return Ok(Some(Server { base: found.base, own: true, trust: Trust::Unknown }));
             }
             PprofServer::At(base) => base.clone(),
         };
@@ -182,7 +192,7 @@ impl Questioner {
         if !own {
             discover::reach(&base, &self.client)?;
         }
-        Ok(Some(Server { base, own, lies: false }))
+        Ok(Some(Server { base, own, trust: Trust::Unknown }))
     }
 
     fn work(&mut self, job: Job) -> State {
@@ -238,7 +248,8 @@ impl Questioner {
         if let (Some(before), Some(after)) = (&self.before, &after) {
             let [before, after]: [Sight; 2] = [before, after].map(|found| sight(found, &code, bias));
             let judged = verdict::judge(&before, &after, &claims(&dump), dump.cut, processors());
-            self.server.iter_mut().for_each(|server| server.lies = judged.is_err());
+            let trust = if judged.is_ok() { Trust::Borne } else { Trust::Lies };
+            self.server.iter_mut().for_each(|server| server.trust = trust);
             judged?;
         } else if (!self.server.as_ref().is_some_and(|server| server.own) || code.is_pie())
             && let Some(Err(error)) = self.process.take()
@@ -251,7 +262,7 @@ impl Questioner {
 
     /// What stands in place of a dump that was announced.
     fn no_dump(&self, at: KtimeNs, trouble: &Trouble, gone: bool) -> GoroutineDump {
-        let mut dump = failed(self.of(), at, trouble.to_string(), gone);
+        let mut dump = failed(self.of(), at, Chain(trouble).to_string(), gone);
         dump.source = crate::recording::contract::DumpSource::Pprof;
         dump
     }
@@ -260,8 +271,12 @@ impl Questioner {
         if !self.lives() {
             return State::Over;
         }
-        if self.server.as_ref().is_none_or(|server| server.lies) {
-            return State::Idle;
+        match &self.server {
+            Some(Server { trust: Trust::Lies, .. }) | None => return State::Idle,
+            Some(Server { own: false, trust: Trust::Unknown, base }) if self.warned.insert("unverified profiles".to_owned()) => {
+                self.warn(format!("process {}, asked at {base}: whether the profiles are its own cannot be told", self.tgid()));
+            }
+            Some(_) => {}
         }
         let mut kinds = Vec::new();
         if self.how.heap_every.is_some() {
