@@ -214,6 +214,17 @@ mod tests {
         assert_eq!(old.memory("4:memory:/elsewhere"), None);
     }
 
+    /// Measures what a look at one process costs.
+    #[test]
+    #[ignore = "a measurement: run it alone, with --ignored --nocapture"]
+    fn price() {
+        let key = procfs::stat(Tgid(std::process::id())).unwrap().key;
+        let (meter, rounds) = (Meter::new(), 10_000);
+        let began = std::time::Instant::now();
+        (0..rounds).for_each(|_| drop(std::hint::black_box(meter.read(key))));
+        println!("{:.1} µs a look", began.elapsed().as_secs_f64() * 1e6 / f64::from(rounds));
+    }
+
     /// Check that our own memory is read, and that one who has our number but began at another time is nobody.
     #[test]
     fn ourselves() {

@@ -26,10 +26,10 @@ const MAIN: (u64, u64) = (0x3020, 0x4100);
 const SWEEPER: (u64, u64) = (0x3030, 0x4200);
 
 /// A goroutine as a look finds it: id, site, what it waits for, and the endpoint it serves.
-type Found<'a> = (u64, (u64, u64), Option<&'a str>, Option<&'a str>);
+pub type Found<'a> = (u64, (u64, u64), Option<&'a str>, Option<&'a str>);
 
 /// A look at the shop's goroutines that begins at a time and takes a millisecond.
-fn look(at_us: u64, found: &[Found<'_>]) -> GoroutineDump {
+pub fn look(at_us: u64, found: &[Found<'_>]) -> GoroutineDump {
     let from = KtimeNs(ZERO + at_us * 1000);
     let mut dump = GoroutineDump {
         tgid: Tgid(SHOP),
@@ -78,7 +78,7 @@ fn shop_without(words: &[&str]) -> Scene {
 }
 
 /// What lives in the shop at the end, worker 17 being gone.
-const LEFT: [Found<'_>; 3] =
+pub const LEFT: [Found<'_>; 3] =
     [(1, MAIN, None, None), (2, SWEEPER, Some("GC sweep wait"), None), (18, WORKER, Some("chan receive"), Some("/pay"))];
 
 fn json(scene: &Scene, view: View) -> Value {

@@ -2,7 +2,11 @@
 
 use serde_json::Value;
 
-use crate::{report_as_text, report_json, scene::Scene};
+use crate::{
+    checks::{LEFT, look},
+    report_as_text, report_json,
+    scene::Scene,
+};
 
 const GO_WORKER: u64 = 0x3010;
 const WORKER: u64 = 0x4000;
@@ -50,8 +54,8 @@ fn table() {
       4.000 s  1000         21  20  1       -       -       -       -   0     0 ns  33 MiB  63 MiB  512 MiB
                77 envoy      -   -  -       -       -       -       -   -        -  20 MiB       -        -
       4.100 s  1000         22  21  1       -       -       -       -   0     0 ns       -       -        -
-      pid 1000, A: main.open (shop/main.go:12) -> main.worker, grew by 21
-      pid 1000, B: runtime.rt0_go (runtime/asm_amd64.s:360) -> runtime.main, grew by 1
+      pid 1000, A: main.open (shop/main.go:12) -> main.worker, at most 21, grew by 21
+      pid 1000, B: runtime.rt0_go (runtime/asm_amd64.s:360) -> runtime.main, at most 1, grew by 1
     ");
 }
 
@@ -119,4 +123,29 @@ fn many_processes() {
     assert!(cells <= 8_000, "{cells}");
     assert_eq!((series["left_out"].as_u64(), series["processes"].as_array().unwrap().len()), (Some(6), 64));
     assert!(text(&scene).contains("and 64 more processes"), "{}", text(&scene));
+}
+
+/// Check that the memory of stacks is counted with the creation site where somebody looked, without that of the runtime's own.
+#[test]
+fn stacks() {
+    let mut scene = Scene::default();
+    scene.shop(1000);
+    // Main, the sweeper and worker 18, 2 KiB each; then main and the sweeper.
+    scene.dumps = vec![look(6_000, &LEFT), look(8_000, &LEFT[..2])];
+    let report = report_json(&scene);
+    let series = &report["series"];
+    let rows: Vec<&Value> = series["rows"].as_array().unwrap().iter().map(|row| &row["processes"][0]).collect();
+    let seen: Vec<_> = rows.iter().filter(|cell| cell["stack_bytes"].is_u64()).map(|cell| cell["stack_bytes"].as_u64()).collect();
+    assert_eq!(seen, [Some(4096), Some(2048)]);
+    let of = |site: &Value| (site["start_function"].as_str().unwrap_or("").to_owned(), site["stack_bytes"].as_u64());
+    let sites: Vec<_> = report["sites"].as_array().unwrap().iter().map(of).collect();
+    assert!(
+        sites.contains(&("main.worker".into(), Some(0))) && sites.contains(&("runtime.main".into(), Some(2048))),
+        "{sites:?}"
+    );
+    assert_eq!(of(&report["system_sites"][0]), ("runtime.bgsweep".into(), Some(2048)));
+    let worker =
+        series["processes"][0]["sites"].as_array().unwrap().iter().position(|site| site["start_function"] == "main.worker");
+    let of_worker: Vec<_> = rows.iter().filter_map(|cell| cell["site_stack_bytes"][worker.unwrap()].as_u64()).collect();
+    assert_eq!(of_worker, [2048, 0]);
 }

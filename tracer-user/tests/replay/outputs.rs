@@ -167,6 +167,7 @@ fn report_contract() {
                 },
                 "goroutines": 1,
                 "growth": 1,
+                "peak": 2,
                 "stack_bytes": null,
                 "start_function": "main.worker"
               },
@@ -178,6 +179,7 @@ fn report_contract() {
                 },
                 "goroutines": 1,
                 "growth": 1,
+                "peak": 1,
                 "stack_bytes": null,
                 "start_function": "runtime.main"
               }
@@ -486,8 +488,8 @@ fn report_for_people() {
       0.008 s      2  1  1   0    0 ns
       0.010 s      2  1  1   0    0 ns
       0.012 s      2  1  1   0    0 ns
-      A: main.open (shop/main.go:12) -> main.worker, grew by 1
-      B: runtime.rt0_go (runtime/asm_amd64.s:360) -> runtime.main, grew by 1
+      A: main.open (shop/main.go:12) -> main.worker, at most 2, grew by 1
+      B: runtime.rt0_go (runtime/asm_amd64.s:360) -> runtime.main, at most 1, grew by 1
 
     goroutines by creation site
       BORN  EXITED  ALIVE  BLOCKED  CREATED BY -> START

@@ -166,8 +166,8 @@ fn report() {
       0.008 s      2  1  1   0    30 µs
       0.010 s      2  1  1   1  2.00 ms
       0.012 s      2  1  1   0     0 ns
-      A: main.open (shop/main.go:12) -> main.worker, grew by 1
-      B: runtime.rt0_go (runtime/asm_amd64.s:360) -> runtime.main, grew by 1
+      A: main.open (shop/main.go:12) -> main.worker, at most 2, grew by 1
+      B: runtime.rt0_go (runtime/asm_amd64.s:360) -> runtime.main, at most 1, grew by 1
     ");
 }
 

@@ -91,8 +91,8 @@ fn report() {
       0.008 s      1  1  0   0    0 ns
       0.010 s      1  1  0   0    0 ns
       0.012 s      1  1  0   0    0 ns
-      A: runtime.rt0_go (runtime/asm_amd64.s:360) -> runtime.main, grew by 1
-      B: main.open (shop/main.go:12) -> main.worker, grew by 0
+      A: runtime.rt0_go (runtime/asm_amd64.s:360) -> runtime.main, at most 1, grew by 1
+      B: main.open (shop/main.go:12) -> main.worker, at most 0, grew by 0
 
     goroutines by creation site
       BORN  EXITED  ALIVE  BLOCKED  RUNNABLE  RUNNING  CREATED BY -> START

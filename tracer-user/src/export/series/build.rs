@@ -183,10 +183,13 @@ struct Columns {
 
 /// A creation site by name, with what it came to.
 struct Grown<'a> {
+    /// Goroutines more than at the beginning, summed over the rows: what stays long outweighs what comes and goes.
+    weight: u64,
     growth: i64,
     goroutines: u64,
     name: &'a (Option<Frame>, Option<String>),
     sites: &'a [(ImageId, &'a SiteSteps)],
+    levels: Vec<u64>,
 }
 
 /// The sites that grew most.
@@ -197,13 +200,15 @@ fn grown<'a>(subject: &Subject, named: Option<&'a Named<'_>>) -> Vec<Grown<'a>> 
     let first = subject.runs.iter().position(|runs| *runs == image).unwrap_or(0);
     let one = |(name, sites): (&'a (Option<Frame>, Option<String>), &'a Vec<(ImageId, &'a SiteSteps)>)| {
         let of_image = || sites.iter().filter(|(of, _)| Some(*of) == image).map(|(_, site)| site);
-        let goroutines: u64 = of_image().map(|site| site.alive.level(last as u64)).sum();
         let before: u64 = of_image().map(|site| site.met.level(first as u64)).sum();
+        let levels = levels(subject, sites.iter().map(|(image, site)| (*image, &site.alive)));
+        let goroutines = levels.get(last).copied().unwrap_or(0);
         let growth = i64::try_from(goroutines).unwrap_or(i64::MAX).saturating_sub_unsigned(before);
-        Grown { growth, goroutines, name, sites }
+        let weight = levels.iter().fold(0u64, |sum, level| sum.saturating_add(level.saturating_sub(before)));
+        Grown { weight, growth, goroutines, name, sites, levels }
     };
     let mut all: Vec<Grown<'a>> = named.into_iter().flatten().map(one).collect();
-    all.sort_by_key(|site| (std::cmp::Reverse((site.growth, site.goroutines)), site.name));
+    all.sort_by_key(|site| (std::cmp::Reverse((site.weight, site.goroutines)), site.name));
     all.truncate(TOP_SITES);
     all
 }
@@ -219,7 +224,6 @@ fn columns(tally: &SeriesTally, subject: &Subject, named: Option<&Named<'_>>) ->
     let others = subject.images.iter().filter_map(|image| Some((*image, &tally.other_sites.get(image)?.alive)));
     let goroutines = levels(subject, all().map(|(image, site)| (*image, &site.alive)).chain(others));
     let grown = grown(subject, named);
-    let sites = grown.iter().map(|site| levels(subject, site.sites.iter().map(|(image, site)| (*image, &site.alive)))).collect();
     let look = |(step, image): (u64, &Option<ImageId>)| {
         let image = (*image)?;
         tally.looks.get(&image)?.get(step)?;
@@ -233,10 +237,12 @@ fn columns(tally: &SeriesTally, subject: &Subject, named: Option<&Named<'_>>) ->
         start_function: site.name.1.clone(),
         goroutines: site.goroutines,
         growth: site.growth,
+        peak: site.levels.iter().copied().max().unwrap_or(0),
         stack_bytes: newest.map(|(_, of_sites)| of_sites[index]),
     };
     let heads = grown.iter().enumerate().map(head).collect();
     let series = ProcessSeries { tgid: subject.tgid.0, beside: subject.beside.clone(), sites: heads };
+    let sites = grown.into_iter().map(|site| site.levels).collect();
     Columns { series, goroutines, sites, stacks }
 }
 

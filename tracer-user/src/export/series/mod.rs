@@ -30,7 +30,7 @@ pub struct ProcessSeries {
     pub tgid: u32,
     /// It is no target, and was named to be shown beside one: what it is called.
     pub beside: Option<String>,
-    /// The creation sites of its own goroutines that grew most, at most [`build::TOP_SITES`].
+    /// The creation sites of its own goroutines that grew most, and stayed so longest, at most [`build::TOP_SITES`].
     pub sites: Vec<SiteSeries>,
 }
 
@@ -42,6 +42,8 @@ pub struct SiteSeries {
     pub goroutines: u64,
     /// By how many these are more than those that it had before it was followed.
     pub growth: i64,
+    /// The most of any row.
+    pub peak: u64,
     /// Set aside for their stacks when somebody looked last.
     pub stack_bytes: Option<u64>,
 }

@@ -170,7 +170,13 @@ fn legend(process: &ProcessSeries, many: bool, out: &mut impl Write) -> io::Resu
     for (site, letter) in process.sites.iter().zip(["A", "B", "C"]) {
         let of = if many { format!("pid {}, ", process.tgid) } else { String::new() };
         let stacks = site.stack_bytes.map_or(String::new(), |all| format!(", stacks {}", bytes(all)));
-        writeln!(out, "  {of}{letter}: {}, grew by {}{stacks}", plain(&origin(site)), growth(site.growth))?;
+        writeln!(
+            out,
+            "  {of}{letter}: {}, at most {}, grew by {}{stacks}",
+            plain(&origin(site)),
+            count(site.peak),
+            growth(site.growth)
+        )?;
     }
     Ok(())
 }
