@@ -38,12 +38,6 @@ impl Attached {
         Ok((self.running.finish()?.expect_code(0)?, self.recording))
     }
 
-    /// What it is writing.
-    #[must_use]
-    pub fn recording(&self) -> Recording {
-        Recording::at(self.recording.path())
-    }
-
     /// Ends it as Ctrl-C does.
     pub fn interrupt(self) -> Result<(Finished, Recording)> {
         self.running.signal(Signal::SIGINT)?;

@@ -55,7 +55,7 @@ fn attach_in_the_middle() -> Result<()> {
         let first: Grown = truth::read(&grower.line(0)?)?;
         let sidecar = sleeping()?;
         let attached = Attached::to(&["--pid", &first.pid.to_string(), "--with-pid", &sidecar.pid().to_string()])?;
-        let recording = attached.recording();
+        let recording = Recording::at(attached.recording().path());
         kill(process::pid(first.pid), Signal::SIGUSR1)?;
         let second: Grown = truth::read(&grower.line(1)?)?;
         wait_for_look(&recording, &second)?;

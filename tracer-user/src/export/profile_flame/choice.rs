@@ -28,16 +28,14 @@ impl Chosen<'_> {
 }
 
 /// By process: its profiles in order of time.
-fn all(
-    replayed: &Replayed,
-    by: By,
-    at_ns: Option<u64>,
-) -> Result<BTreeMap<(Tgid, Option<ProcessId>), Vec<Chosen<'_>>>, Unanswerable> {
+type ByProcess<'a> = BTreeMap<(Tgid, Option<ProcessId>), Vec<Chosen<'a>>>;
+
+fn all(replayed: &Replayed, by: By, at_ns: Option<u64>) -> Result<ByProcess<'_>, Unanswerable> {
     let (kind, how) = by.wanted();
     let fitting = || replayed.profiles.iter().filter(|profile| by.is_in(profile.kind));
     let first = fitting().map(|profile| profile.at).min().ok_or(Unanswerable::None { kind, how })?;
     let owners = Owners::new(replayed);
-    let mut processes: BTreeMap<_, Vec<Chosen<'_>>> = BTreeMap::new();
+    let mut processes = ByProcess::new();
     for profile in fitting().filter(|profile| at_ns.is_none_or(|limit| replayed.since_zero(profile.at) <= limit)) {
         let process = owners.at(profile.tgid, profile.at);
         processes.entry((profile.tgid, process)).or_default().push(Chosen { profile, process });

@@ -138,8 +138,11 @@ fn seen(replayed: &Replayed, tally: &SeriesTally, owners: &Owners<'_>, subjects:
     all
 }
 
-/// A creation site of a process, with all addresses that read alike.
-type Named<'a> = BTreeMap<(Option<Frame>, Option<String>), Vec<(ImageId, &'a SiteSteps)>>;
+/// The `go` statement and the start function.
+type Name = (Option<Frame>, Option<String>);
+
+/// Creation sites of a process, each with all addresses that read alike.
+type Named<'a> = BTreeMap<Name, Vec<(ImageId, &'a SiteSteps)>>;
 
 /// The program's own sites, by process.
 fn own_sites<'a>(replayed: &Replayed, tally: &'a SeriesTally) -> FxHashMap<ProcessId, Named<'a>> {
@@ -187,7 +190,7 @@ struct Grown<'a> {
     weight: u64,
     growth: i64,
     goroutines: u64,
-    name: &'a (Option<Frame>, Option<String>),
+    name: &'a Name,
     sites: &'a [(ImageId, &'a SiteSteps)],
     levels: Vec<u64>,
 }
@@ -198,7 +201,7 @@ fn grown<'a>(subject: &Subject, named: Option<&'a Named<'_>>) -> Vec<Grown<'a>> 
     let last = subject.runs.iter().rposition(Option::is_some).unwrap_or(0);
     let image = subject.runs.get(last).copied().flatten();
     let first = subject.runs.iter().position(|runs| *runs == image).unwrap_or(0);
-    let one = |(name, sites): (&'a (Option<Frame>, Option<String>), &'a Vec<(ImageId, &'a SiteSteps)>)| {
+    let one = |(name, sites): (&'a Name, &'a Vec<(ImageId, &'a SiteSteps)>)| {
         let of_image = || sites.iter().filter(|(of, _)| Some(*of) == image).map(|(_, site)| site);
         let before: u64 = of_image().map(|site| site.met.level(first as u64)).sum();
         let levels = levels(subject, sites.iter().map(|(image, site)| (*image, &site.alive)));
