@@ -39,8 +39,6 @@ const ZERO: u64 = 1_000_000_000_000;
 const BIAS: u64 = 0x5555_0000_0000;
 /// Between two events.
 const STEP_NS: u64 = 2_000;
-/// By how much records arrive out of order.
-const DISORDER_NS: u64 = 3_000;
 const TGID: Tgid = Tgid(4711);
 /// Creation sites, and stacks to wait at.
 const SITES: u64 = 40;
@@ -76,6 +74,8 @@ struct Living {
 struct Load {
     writer: Writer<File>,
     framed: Vec<u8>,
+    /// A record that is overtaken by the next one.
+    slow: Option<Vec<u8>>,
     clock: u64,
     seqs: [u64; CPUS as usize],
     random: u64,
@@ -89,6 +89,7 @@ impl Load {
         Ok(Self {
             writer: Writer::create(path, &meta())?,
             framed: Vec::with_capacity(BLOCK_BYTES + 1024),
+            slow: None,
             clock: ZERO,
             seqs: [0; CPUS as usize],
             random: 1,
@@ -188,21 +189,26 @@ impl Load {
 
     fn event(&mut self, site: u16, what: What) -> Result<()> {
         self.clock += STEP_NS;
-        let at = KtimeNs(self.clock - self.below(DISORDER_NS as usize) as u64);
+        let at = KtimeNs(self.clock);
         let cpu = self.below(CPUS.into()) as u16;
         let seq = self.seqs[usize::from(cpu)];
         self.seqs[usize::from(cpu)] += 1;
         let tid = Tid(TGID.0 + u32::from(cpu));
         let event = Event { at, cpu, seq, tgid: TGID, tid, binary: Some(BinaryId(1)), site: SiteId(site), what };
+        if self.slow.is_none() && self.below(4) == 0 {
+            self.slow = Some(encode(&event));
+            return Ok(());
+        }
         frame_record(&mut self.framed, &encode(&event));
+        self.slow.take().into_iter().for_each(|slow| frame_record(&mut self.framed, &slow));
         if self.framed.len() >= BLOCK_BYTES { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<()> {
+        self.slow.take().into_iter().for_each(|slow| frame_record(&mut self.framed, &slow));
         self.writer.records(&self.framed)?;
         self.framed.clear();
-        let at = KtimeNs(self.clock - DISORDER_NS);
-        Ok(self.writer.drained(&Drained { at, next_seq: self.seqs.to_vec() })?)
+        Ok(self.writer.drained(&Drained { at: KtimeNs(self.clock + 1), next_seq: self.seqs.to_vec() })?)
     }
 
     /// What a look at all of them finds.

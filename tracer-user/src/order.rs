@@ -7,8 +7,8 @@
 //! arrives is a lost record, and the records and marks beside it say when. No clock is read here.
 
 use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    cmp::{Ordering, Reverse},
+    collections::{BTreeMap, BinaryHeap, VecDeque},
 };
 
 use rustc_hash::FxHashMap;
@@ -30,6 +30,9 @@ pub struct SeqGap {
     pub cpu: u16,
     pub missing: u64,
 }
+
+/// Over so many others at most an event is moved to its place; one that is further out of order waits beside them.
+const MAX_MOVES: usize = 64;
 
 /// What ordering found out, known when the last event is out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,10 +56,10 @@ impl OrderReport {
 /// The reorder stage.
 pub struct Orderer {
     window_ns: u64,
-    heap: BinaryHeap<Reverse<Place>>,
-    /// Events waiting, named by the heap; `free` are its holes.
-    slots: Vec<Option<Event>>,
-    free: Vec<u32>,
+    /// Events waiting, in order: nearly all arrive as the last one or close to it.
+    row: VecDeque<Event>,
+    /// Those that came far too late or too early for that.
+    strays: BinaryHeap<Reverse<Stray>>,
     newest: KtimeNs,
     /// Everything older than this is here; `None`: the recording does not say.
     mark: Option<KtimeNs>,
@@ -70,13 +73,33 @@ pub struct Orderer {
     zero: KtimeNs,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    at: KtimeNs,
-    cpu: u16,
-    seq: u64,
-    slot: u32,
+/// An event, compared by its place in the order.
+struct Stray(Event);
+
+/// By what events are put in order.
+fn place(event: &Event) -> (KtimeNs, u16, u64) {
+    (event.at, event.cpu, event.seq)
 }
+
+impl Ord for Stray {
+    fn cmp(&self, other: &Self) -> Ordering {
+        place(&self.0).cmp(&place(&other.0))
+    }
+}
+
+impl PartialOrd for Stray {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Stray {
+    fn eq(&self, other: &Self) -> bool {
+        place(&self.0) == place(&other.0)
+    }
+}
+
+impl Eq for Stray {}
 
 /// The sequence numbers of one CPU.
 struct Sequence {
@@ -102,9 +125,8 @@ impl Orderer {
     pub fn new(window_ns: u64, zero: KtimeNs) -> Self {
         Self {
             window_ns,
-            heap: BinaryHeap::new(),
-            slots: Vec::new(),
-            free: Vec::new(),
+            row: VecDeque::new(),
+            strays: BinaryHeap::new(),
             newest: KtimeNs(0),
             mark: None,
             max_waiting: MAX_WAITING,
@@ -128,18 +150,7 @@ impl Orderer {
         let zero = self.zero;
         self.cpus.entry(event.cpu).or_insert_with(|| Sequence::new(zero)).see(event.seq, event.at);
         self.newest = self.newest.max(event.at);
-        let (at, cpu, seq) = (event.at, event.cpu, event.seq);
-        let slot = match self.free.pop() {
-            Some(slot) => {
-                self.slots[slot as usize] = Some(event);
-                slot
-            }
-            None => {
-                self.slots.push(Some(event));
-                (self.slots.len() - 1) as u32
-            }
-        };
-        self.heap.push(Reverse(Place { at, cpu, seq, slot }));
+        self.put(event);
         self.release(release);
     }
 
@@ -154,21 +165,41 @@ impl Orderer {
         self.release(release);
     }
 
+    fn put(&mut self, event: Event) {
+        let overtaken = self.row.iter().rev().take(MAX_MOVES + 1).take_while(|other| place(&event) < place(other)).count();
+        match overtaken {
+            0 => self.row.push_back(event),
+            1..=MAX_MOVES => self.row.insert(self.row.len() - overtaken, event),
+            _ => self.strays.push(Reverse(Stray(event))),
+        }
+    }
+
+    /// When the oldest event that waits was made, and whether it is a stray.
+    fn oldest(&self) -> Option<(KtimeNs, bool)> {
+        let (row, stray) = (self.row.front(), self.strays.peek().map(|Reverse(Stray(event))| event));
+        let is_stray = stray.is_some_and(|stray| row.is_none_or(|event| place(stray) < place(event)));
+        Some((if is_stray { stray } else { row }?.at, is_stray))
+    }
+
+    fn waiting(&self) -> usize {
+        self.row.len() + self.strays.len()
+    }
+
     fn release(&mut self, release: &mut impl FnMut(Event)) {
         let known = self.mark.unwrap_or(self.newest - self.window_ns).min(self.hold);
-        while let Some(Reverse(oldest)) = self.heap.peek() {
-            let crowded = self.heap.len() > self.max_waiting && oldest.at < self.hold;
-            if oldest.at >= known && !crowded {
+        while let Some((at, stray)) = self.oldest() {
+            let crowded = self.waiting() > self.max_waiting && at < self.hold;
+            if at >= known && !crowded {
                 return;
             }
-            self.pop(release);
+            self.pop(stray, release);
         }
     }
 
     /// Releases everything that is left.
     pub fn finish(mut self, release: &mut impl FnMut(Event)) -> OrderReport {
-        while !self.heap.is_empty() {
-            self.pop(release);
+        while let Some((_, stray)) = self.oldest() {
+            self.pop(stray, release);
         }
         let mut gaps: Vec<SeqGap> = Vec::new();
         for (&cpu, sequence) in &self.cpus {
@@ -184,10 +215,9 @@ impl Orderer {
         OrderReport { events: self.events, late: self.late, gaps, lost_until }
     }
 
-    fn pop(&mut self, release: &mut impl FnMut(Event)) {
-        let Some(Reverse(place)) = self.heap.pop() else { return };
-        self.free.push(place.slot);
-        let Some(event) = self.slots[place.slot as usize].take() else { return };
+    fn pop(&mut self, stray: bool, release: &mut impl FnMut(Event)) {
+        let event = if stray { self.strays.pop().map(|Reverse(Stray(event))| event) } else { self.row.pop_front() };
+        let Some(event) = event else { return };
         self.events += 1;
         self.late += u64::from(event.at < self.released);
         self.released = self.released.max(event.at);

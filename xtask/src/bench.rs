@@ -3,6 +3,7 @@
 //! Each row runs the same program untraced, with an empty probe on the same instructions (the floor: what the trap alone
 //! costs), and traced, in turn, several rounds; medians count.
 
+mod replay;
 mod snapshot;
 
 use std::{
@@ -69,7 +70,8 @@ pub fn bench(json_only: bool, only: &str) -> Result<()> {
     }
     let lifetrace = setup::lifetrace()?;
     beats(&lifetrace, only, json_only)?;
-    snapshot::bench(&lifetrace, only, json_only)
+    snapshot::bench(&lifetrace, only, json_only)?;
+    replay::bench(&lifetrace, only, json_only)
 }
 
 fn beats(lifetrace: &Path, only: &str, json_only: bool) -> Result<()> {

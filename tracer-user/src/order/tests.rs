@@ -127,7 +127,7 @@ fn marks_that_never_come() {
     for seq in 0..1000 {
         orderer.push(event(seq, 0, seq), &mut |_| out += 1);
     }
-    assert_eq!((out, orderer.heap.len()), (900, 100));
+    assert_eq!((out, orderer.waiting()), (900, 100));
 }
 
 /// Check that records lost behind a CPU's last one, or with a whole CPU, are a gap up to the mark that counts them.
@@ -309,6 +309,17 @@ fn refuted<O: Order>() -> bool {
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) };
     let run = |(truth, arrival, marks): (Truth, Vec<Event>, Vec<usize>)| in_order::<O>(&truth, &arrival, &marks);
     TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha)).run(&arrivals(), run).is_err()
+}
+
+/// Check that events far out of order come out in order with the others.
+#[test]
+fn strays() {
+    let times = (0..500u64).rev().chain([1000, 250]).chain(600..900);
+    let events: Vec<Event> = times.enumerate().map(|(seq, at)| event(at, 0, seq as u64)).collect();
+    let mut sorted: Vec<u64> = events.iter().map(|event| event.at.0).collect();
+    sorted.sort_unstable();
+    let (out, report) = run(5000, events);
+    assert_eq!((out, report.late), (sorted, 0));
 }
 
 /// Check that any arrival that respects the marks comes out in order with its gaps; and that this would notice a watermark taken
