@@ -11,7 +11,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::{
+    resource::{UsageWho, getrusage},
+    time::{TimeVal, TimeValLike},
+};
 use tracer_user::{
     clock::{ClockTie, KtimeNs, WallTime},
     decode::encode,
@@ -55,13 +58,12 @@ fn main() -> Result<()> {
     let seconds = began.elapsed().as_secs_f64();
     ensure!(status.success(), "lifetrace report: {status}");
     // Of the only child there was.
-    let kib = getrusage(UsageWho::RUSAGE_CHILDREN)?.max_rss();
-    let bytes = recording.metadata()?.len();
-    println!(
-        r#"{{"seconds":{seconds:.3},"mib":{:.1},"bytes_an_event":{:.2}}}"#,
-        kib as f64 / 1024.0,
-        bytes as f64 / EVENTS as f64
-    );
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let spent = |time: TimeVal| time.num_microseconds() as f64 / 1e6;
+    let cpu = spent(usage.user_time()) + spent(usage.system_time());
+    let mib = usage.max_rss() as f64 / 1024.0;
+    let bytes_an_event = recording.metadata()?.len() as f64 / EVENTS as f64;
+    println!(r#"{{"seconds":{seconds:.3},"cpu_seconds":{cpu:.3},"mib":{mib:.1},"bytes_an_event":{bytes_an_event:.2}}}"#);
     Ok(())
 }
 
