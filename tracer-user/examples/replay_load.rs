@@ -119,6 +119,7 @@ impl Load {
         }
         self.flush()?;
         self.writer.end(&End {
+            clock: None,
             at: KtimeNs(self.clock),
             reason: "interrupted".into(),
             detach_ns: None,

@@ -43,6 +43,13 @@ pub struct ClockTie {
 }
 
 impl ClockTie {
+    /// How much further wall time went than ktime from this tie to a later one: clocks that are set or slewed show here.
+    pub fn drift_ns(&self, later: &Self) -> i64 {
+        let wall = i128::from(later.wall_ns.0) - i128::from(self.wall_ns.0);
+        let ktime = i128::from(later.ktime_ns.0) - i128::from(self.ktime_ns.0);
+        i64::try_from(wall - ktime).unwrap_or(if wall > ktime { i64::MAX } else { i64::MIN })
+    }
+
     /// Reads wall time between two reads of ktime and keeps the closest of eight tries.
     #[cfg(feature = "live")]
     pub fn now() -> Self {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     capture::{CaptureError, Message, Written},
-    clock::ktime_now,
+    clock::{ClockTie, ktime_now},
     golang,
     kernel::{
         command::{Launch, Launcher},
@@ -313,6 +313,7 @@ impl Recorder {
             at,
             reason: over.reason.to_owned(),
             detach_ns,
+            clock: Some(ClockTie::now()),
             wait_status: over.command.map(|ended| ended.status.into_raw()),
             target_cpu_ns: over.command.map(|ended| ended.cpu_ns).or(joined_cpu_ns),
         }));

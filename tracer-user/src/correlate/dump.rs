@@ -24,6 +24,8 @@ use crate::{
 pub struct LooksTaken {
     /// Checks that read all there was.
     pub taken: u64,
+    /// Of these, those that the processes told of themselves.
+    pub by_pprof: u64,
     /// Checks that told nothing, or not all.
     pub failed: u64,
     /// What reading took, over all.
@@ -39,6 +41,7 @@ impl LooksTaken {
         }
         let whole = dump.problem.is_none();
         *(if whole { &mut self.taken } else { &mut self.failed }) += 1;
+        self.by_pprof += u64::from(whole && dump.source == DumpSource::Pprof);
         self.reading_ns = self.reading_ns.saturating_add(dump.to.since(dump.from));
         self.newest = self.newest.max(Some(dump.from).filter(|_| whole));
     }
@@ -188,13 +191,13 @@ impl Engine {
         if dump.problem.is_some() {
             return;
         }
-        census.torn = dump.torn;
-        sink.census(image, &census);
         population.joining = false;
         // What a process tells of itself leaves the runtime's own goroutines out.
         if dump.source != DumpSource::Memory {
             return;
         }
+        census.torn = dump.torn;
+        sink.census(image, &census);
         if dump.torn == 0 {
             population.all_seen_at = Some(dump.from);
         }

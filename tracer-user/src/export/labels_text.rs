@@ -18,7 +18,8 @@ pub fn snapshots(snapshots: &SnapshotsOut) -> Option<String> {
     }
     let failed = if snapshots.failed > 0 { format!(", {} failed", count(snapshots.failed)) } else { String::new() };
     let newest = snapshots.newest_ns.map_or(String::new(), |at| format!("; the newest {} after the start", duration(at)));
-    Some(format!("{} taken in {}{failed}{newest}", count(snapshots.taken), duration(snapshots.reading_ns)))
+    let told = if snapshots.by_pprof > 0 { format!(" ({} told by pprof)", count(snapshots.by_pprof)) } else { String::new() };
+    Some(format!("{} taken{told} in {}{failed}{newest}", count(snapshots.taken), duration(snapshots.reading_ns)))
 }
 
 /// A line for each group.

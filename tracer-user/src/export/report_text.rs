@@ -41,6 +41,11 @@ pub fn write(report: &Report, color: bool, out: &mut impl Write) -> io::Result<(
         writeln!(out, "snapshots  {line}")?;
     }
     writeln!(out, "price      {}", price(report))?;
+    for asked in &report.price.asked {
+        let (requests, took) = (count(asked.requests), duration(asked.took_ns));
+        let url = plain(&asked.url);
+        writeln!(out, "asked      {requests} requests in {took}, {} bytes, of pid {} at {url}", count(asked.bytes), asked.tgid)?;
+    }
     writeln!(out, "goroutines {}", totals(&report.goroutines))?;
     for warning in &meta.warnings {
         writeln!(out, "warning    {}", plain(warning))?;

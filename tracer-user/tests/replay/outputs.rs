@@ -91,6 +91,7 @@ fn report_contract() {
         "undated": 0
       },
       "meta": {
+        "clock_drift_ns": null,
         "clock_error_ns": 40,
         "command": [
           "./shop",
@@ -112,6 +113,7 @@ fn report_contract() {
         "zero_unix_ns": 1700000000000000000
       },
       "price": {
+        "asked": [],
         "cost_ns": 8000,
         "duplicate_hits": 0,
         "probe_hits": 10,
@@ -422,6 +424,7 @@ fn report_contract() {
         }
       ],
       "snapshots": {
+        "by_pprof": 0,
         "failed": 0,
         "left_out": false,
         "newest_ns": null,

@@ -350,8 +350,14 @@ impl Scene {
         let hits = [1, 2, 3, 4, 5].map(|kind| KindCount { kind, count: 2 }).to_vec();
         writer.counters(&Counters { at, lost: self.lost.clone(), hits, ..Counters::default() }).unwrap();
         if !self.unended {
-            let end =
-                End { at, reason: "exited".into(), detach_ns: None, wait_status: Some(3 << 8), target_cpu_ns: Some(4 * MS) };
+            let end = End {
+                at,
+                reason: "exited".into(),
+                detach_ns: None,
+                clock: None,
+                wait_status: Some(3 << 8),
+                target_cpu_ns: Some(4 * MS),
+            };
             writer.end(&end).unwrap();
         }
         writer.into_inner()

@@ -196,8 +196,12 @@ impl Goroutine {
 
     /// The memory told where one comes from whose birth was not seen. Whether that was news.
     pub fn identify(&mut self, origin: Origin) -> bool {
+        // Who tells of itself does not always tell what it began with.
+        let better = self.who.origin.is_none_or(|known| known.startpc.0 == 0 && origin.startpc.0 != 0);
         let news = self.who.origin.is_none();
-        self.who.origin.get_or_insert(origin);
+        if better {
+            self.who.origin = Some(origin);
+        }
         news
     }
 

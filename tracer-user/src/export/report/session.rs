@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::{
     correlate::replay::{Replayed, View},
+    id::Tgid,
     recording::{
         Completeness,
         contract::{Counters, Note, Tier},
@@ -25,6 +26,8 @@ pub struct MetaOut {
     /// Wall time of the recording's zero, and how exact it is.
     pub zero_unix_ns: u64,
     pub clock_error_ns: u64,
+    /// How far the calendar's clock had moved against the recording's by its end; `null` where nobody looked.
+    pub clock_drift_ns: Option<i64>,
     pub hit_cost_ns: Option<u64>,
     /// `complete`, `not_ended` or `truncated`.
     pub completeness: &'static str,
@@ -55,6 +58,8 @@ pub struct SnapshotsOut {
     /// They were left out on demand (`--events-only`).
     pub left_out: bool,
     pub taken: u64,
+    /// Of `taken`, those that the processes told of themselves (`--pprof`); the others were read out of their memory.
+    pub by_pprof: u64,
     /// Those that could not be read.
     pub failed: u64,
     /// How long the reading took, over all; the processes ran on meanwhile.
@@ -68,6 +73,7 @@ pub(super) fn snapshots(replayed: &Replayed) -> SnapshotsOut {
     SnapshotsOut {
         left_out: replayed.view == View::EventsOnly,
         taken: looks.taken,
+        by_pprof: looks.by_pprof,
         failed: looks.failed,
         reading_ns: looks.reading_ns,
         newest_ns: looks.newest.map(|at| replayed.since_zero(at)),
@@ -82,6 +88,32 @@ pub struct Price {
     pub cost_ns: Option<u64>,
     pub target_cpu_ns: Option<u64>,
     pub share: Option<f64>,
+    /// What processes were asked by HTTP, each by itself.
+    pub asked: Vec<AskedOut>,
+}
+
+/// What a process was asked for its profiles.
+#[derive(Clone, Serialize)]
+pub struct AskedOut {
+    pub tgid: u32,
+    pub url: String,
+    pub requests: u64,
+    /// Of the answers.
+    pub bytes: u64,
+    /// From asking to the answer's end, over all requests.
+    pub took_ns: u64,
+}
+
+/// The newest note of each process: it counts from the start.
+fn asked(replayed: &Replayed) -> Vec<AskedOut> {
+    let mut by_process: BTreeMap<Tgid, AskedOut> = BTreeMap::new();
+    for note in &replayed.notes {
+        if let Note::Asked { tgid, url, requests, bytes, took_ns, .. } = note {
+            let (requests, bytes, took_ns) = (*requests, *bytes, *took_ns);
+            by_process.insert(*tgid, AskedOut { tgid: tgid.0, url: url.clone(), requests, bytes, took_ns });
+        }
+    }
+    by_process.into_values().collect()
 }
 
 pub(super) fn meta(replayed: &Replayed) -> MetaOut {
@@ -107,6 +139,7 @@ pub(super) fn meta(replayed: &Replayed) -> MetaOut {
         tier: meta.tier,
         zero_unix_ns: meta.clock.wall_ns.0,
         clock_error_ns: meta.clock.error_ns,
+        clock_drift_ns: replayed.end.as_ref().and_then(|end| end.clock).map(|end| meta.clock.drift_ns(&end)),
         hit_cost_ns: meta.hit_cost_ns,
         completeness,
         truncated_at,
@@ -123,7 +156,7 @@ pub(super) fn price(replayed: &Replayed) -> Price {
     let cost_ns = probe_hits.zip(replayed.meta.hit_cost_ns).map(|(hits, cost)| hits.saturating_mul(cost));
     let target_cpu_ns = replayed.end.as_ref().and_then(|end| end.target_cpu_ns);
     let share = cost_ns.zip(target_cpu_ns).filter(|(_, cpu)| *cpu > 0).map(|(cost, cpu)| cost as f64 / cpu as f64);
-    Price { probe_hits, duplicate_hits, cost_ns, target_cpu_ns, share }
+    Price { probe_hits, duplicate_hits, cost_ns, target_cpu_ns, share, asked: asked(replayed) }
 }
 
 fn probe_hits(counters: &Counters) -> u64 {

@@ -59,7 +59,7 @@ pub(super) fn merge(replayed: &Replayed, tally: &Tally) -> Merged {
         let site = &tally.sites[key];
         let process = replayed.engine.processes().image(key.image).process;
         let created_by = key.gopc.map(|gopc| symbols.go_statement(key.image, gopc));
-        let start_function = key.startpc.map(|pc| crate::symbolize::label(&symbols.entry(key.image, pc)));
+        let start_function = key.startpc.filter(|pc| pc.0 != 0).map(|pc| crate::symbolize::label(&symbols.entry(key.image, pc)));
         let (into, tier) = merged.entry((process, created_by, start_function)).or_default();
         *tier = replayed.tier(key.image).max(*tier);
         into.population.add(&site.population);

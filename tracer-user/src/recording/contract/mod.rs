@@ -205,6 +205,9 @@ pub struct End {
     pub detach_ns: Option<u64>,
     /// Wait status of the command, where there was one.
     pub wait_status: Option<i32>,
+    /// The clocks once more.
+    #[serde(default)]
+    pub clock: Option<ClockTie>,
     /// CPU time of the command and its reaped descendants (user and system), ns.
     pub target_cpu_ns: Option<u64>,
 }
