@@ -261,7 +261,7 @@ fn kinds() -> Vec<Likeness> {
             wait_reason: waits.then(|| "chan receive".to_owned()),
             stack: waits.then_some(StackId(index / 2 + 1)),
             stack_bytes: Some(8192),
-            labels: Some(u32::from(index % 8 == 0)),
+            labels: Some(u32::from(index.is_multiple_of(8))),
         }
     };
     (0..SITES * 2).map(kind).collect()

@@ -232,7 +232,7 @@ fn program(lives: &[(u8, bool)]) -> (Scene, BTreeSet<u64>) {
 }
 
 fn site_of(goid: u64) -> (u64, u64) {
-    if goid != 1 && goid % 2 == 0 { WORKER } else { MAIN }
+    if goid != 1 && goid.is_multiple_of(2) { WORKER } else { MAIN }
 }
 
 proptest! {

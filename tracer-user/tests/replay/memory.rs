@@ -117,12 +117,14 @@ fn many_processes() {
         );
     }
     scene.events.sort_by_key(|event| event.at);
+    scene.memory_beside(1_000_000, 77, "envoy", 20);
     let report = report_json(&scene);
     let series = &report["series"];
     let cells: usize = series["rows"].as_array().unwrap().iter().map(|row| row["processes"].as_array().unwrap().len()).sum();
     assert!(cells <= 8_000, "{cells}");
-    assert_eq!((series["left_out"].as_u64(), series["processes"].as_array().unwrap().len()), (Some(6), 64));
-    assert!(text(&scene).contains("and 64 more processes"), "{}", text(&scene));
+    assert_eq!((series["left_out"].as_u64(), series["processes"].as_array().unwrap().len()), (Some(7), 64));
+    assert!(series["processes"].as_array().unwrap().iter().any(|process| process["beside"] == "envoy"), "who was named stays");
+    assert!(text(&scene).contains("and 65 more processes"), "{}", text(&scene));
 }
 
 /// Check that the memory of stacks is counted with the creation site where somebody looked, without that of the runtime's own.

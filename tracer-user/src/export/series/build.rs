@@ -38,8 +38,10 @@ pub fn series(replayed: &Replayed, tally: &SeriesTally) -> SeriesOut {
         subjects.iter_mut().for_each(|subject| subject.place(replayed, &tally, last));
         if left_out > 0 && subjects.len() > MAX_PROCESSES {
             let sizes = sizes(&tally);
+            // Whoever was named stays.
             subjects.sort_by_key(|subject| {
-                std::cmp::Reverse(subject.images.iter().filter_map(|image| sizes.get(image)).max().copied())
+                let size = subject.images.iter().filter_map(|image| sizes.get(image)).max();
+                (subject.beside.is_none(), std::cmp::Reverse(size.copied()))
             });
             subjects.truncate(MAX_PROCESSES);
             subjects.sort_by_key(|subject| (subject.beside.is_some(), subject.process, subject.tgid));
