@@ -33,11 +33,13 @@ pub struct DumpBegins {
     pub source: DumpSource,
 }
 
-/// Every record that was numbered before this time is in the blocks before this one, or is lost.
+/// Every record that is older than this time is in the blocks before this one, or is lost (docs/order.md). At time 0, without numbers, it
+/// says that others will follow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drained {
     pub at: KtimeNs,
-    /// By CPU: one more than the largest sequence number dealt out by then. Those that are in no block are lost.
+    /// By CPU: one more than the largest sequence number dealt out by then. Those below that are in no block are lost, and were made by then; all
+    /// others are made later.
     pub next_seq: Vec<u64>,
 }
 
