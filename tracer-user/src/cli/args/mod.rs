@@ -1,0 +1,200 @@
+//! The command line, as clap parses it. What the flags mean is each subcommand's own business.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+
+mod read;
+mod record;
+
+pub use read::*;
+pub use record::*;
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0    fine
+  2    wrong usage or bad input
+  3    the environment does not allow it (privilege, kernel, target)
+With -- CMD (run):
+  N    CMD's own non-zero status; 128+n if signal n ended it
+  125  lifetrace itself failed, usage and environment included
+  126  CMD could not be executed
+  127  CMD was not found
+
+Examples:
+  sudo lifetrace run -o app.rec -- ./app --flag
+  sudo lifetrace attach --pid 4711 --for 30s -o app.rec
+  lifetrace report app.rec
+  lifetrace timeline app.rec --id go:17
+  lifetrace flame app.rec --by blocked -o blocked.svg
+  lifetrace flame app.rec --by alive --format pprof -o alive.pb.gz
+  lifetrace flame app.rec --by inuse_space --diff -o growth.svg
+  lifetrace snapshot --pid 4711";
+
+/// Follows the life of every goroutine and process, from birth to exit, without touching the program.
+#[derive(Debug, Parser)]
+#[command(name = "lifetrace", version, after_help = AFTER_HELP, max_term_width = 110)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Global {
+    /// Say nothing on stderr but errors
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// When to use colour on a terminal; NO_COLOR is obeyed
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    pub color: Color,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a command under trace, from its first instruction, children included
+    Run(RunArgs),
+    /// Follow processes that run already, and those of their kind that start later
+    Attach(AttachArgs),
+    /// Say what lived, by creation site: delays, totals, loss, coverage, price
+    Report(ReportArgs),
+    /// Say what each goroutine did from when to when
+    Timeline(TimelineArgs),
+    /// Draw a flamegraph of creation, life, blocking, or of what the program's own profiles say
+    Flame(FlameArgs),
+    /// Say what every goroutine of a running program does now, out of its memory: no probe, no pause
+    Snapshot(SnapshotArgs),
+    /// Say what this kernel and a target allow, and what to do about the rest
+    Doctor(DoctorArgs),
+    /// The exec gate's own process; lifetrace starts it itself
+    #[command(name = "exec-gate", hide = true)]
+    ExecGate,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct SnapshotArgs {
+    /// The process; one's own needs no root where ptrace is allowed
+    #[arg(long, value_name = "N")]
+    pub pid: u32,
+    #[arg(long, value_enum, default_value_t = SnapshotFormat::Text)]
+    pub format: SnapshotFormat,
+    /// Leave stacks out: they are most of what has to be read
+    #[arg(long)]
+    pub no_stacks: bool,
+    #[command(flatten)]
+    pub output: OutputArg,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SnapshotFormat {
+    /// As Go writes its own dumps
+    Text,
+    Json,
+    /// Gzipped profile.proto, for `go tool pprof`: goroutines by stack and labels
+    Pprof,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(group = ArgGroup::new("target").args(["exe", "pid"]))]
+pub struct DoctorArgs {
+    /// Check this Go program
+    #[arg(long, value_name = "PATH")]
+    pub exe: Option<PathBuf>,
+    /// Check the program of this process
+    #[arg(long, value_name = "N")]
+    pub pid: Option<u32>,
+    /// Answer in JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Command {
+    /// Whether a failure of ours must not be taken for CMD's own: it exits 125.
+    pub fn runs_command(&self) -> bool {
+        matches!(self, Self::Run(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// Check that the definition holds together.
+    #[test]
+    fn definition() {
+        Cli::command().debug_assert();
+    }
+
+    /// Check what is accepted and what is refused.
+    #[test]
+    fn lines() {
+        let cases: &[(&str, bool)] = &[
+            ("report a.rec", true),
+            ("report a.rec --format json -o out.json --quiet", true),
+            ("report", false),
+            ("report a.rec --format yaml", false),
+            ("timeline a.rec --id go:17@4", true),
+            ("timeline a.rec --id seventeen", false),
+            ("timeline a.rec --label a=b --label c= --group-by label:endpoint --events-only", true),
+            ("timeline a.rec --label a", false),
+            ("report a.rec --group-by endpoint", false),
+            ("flame a.rec --by blocked --format pprof", true),
+            ("flame a.rec", false),
+            ("flame a.rec --by runnable --format folded", true),
+            ("flame a.rec --by oncpu", true),
+            ("flame a.rec --by nothing", false),
+            ("flame a.rec --by inuse_space", true),
+            ("flame a.rec --by alloc_objects --diff", true),
+            ("flame a.rec --by inuse_space --diff b.rec --format folded", true),
+            ("flame a.rec --by mutex --at 30s", true),
+            ("flame a.rec --by mutex --at soon", false),
+            ("run --snapshot-every 500ms -- ./app", true),
+            ("run --snapshot-every 0 -- ./app", true),
+            ("run --snapshot-every 1ms -- ./app", false),
+            ("attach --pid 7 --snapshot-every often", false),
+            ("run --cpu-hz 99 -- ./app", true),
+            ("run --cpu-hz 10001 -- ./app", false),
+            ("run -o x.rec --tier T1 -- ./app --its-own-flag", true),
+            ("run --tier t2 --user nobody -- ./app", true),
+            ("run --tier T3 -- ./app", true),
+            ("run --tier T4 -- ./app", false),
+            ("run --user nobody --as-root -- ./app", false),
+            ("run -o x.rec", false),
+            ("attach --pid 7 --for 30s", true),
+            ("attach --exe a --for 1h -o x.rec --tier T1", true),
+            ("attach --cgroup /system.slice/a.service", true),
+            ("attach --pid 7 --with-pid 8 --with-pid 9", true),
+            ("run --with-pid 8 -- ./app", true),
+            ("run --with-pid envoy -- ./app", false),
+            ("attach", false),
+            ("attach --pid 7 --exe a", false),
+            ("attach --pid 7 --for soon", false),
+            ("attach --pid 7 --pprof auto --heap-every 30s --profile mutex,cpu", true),
+            ("run --pprof http://127.0.0.1:6060 -- ./app", true),
+            ("attach --pid 7 --pprof https://a", false),
+            ("attach --pid 7 --heap-every 30s", false),
+            ("attach --pid 7 --pprof auto --heap-every 1ms", false),
+            ("attach --pid 7 --pprof auto --profile heat", false),
+            ("doctor --exe a --pid 1", false),
+            ("doctor --json", true),
+            ("snapshot --pid 7 --format json -o out.json", true),
+            ("snapshot --pid 7 --format pprof --no-stacks", true),
+            ("snapshot --pid seven", false),
+            ("--color never --quiet doctor --pid 1", true),
+        ];
+        for (line, fine) in cases {
+            let parsed = Cli::try_parse_from(["lifetrace"].into_iter().chain(line.split(' ')));
+            assert_eq!(parsed.is_ok(), *fine, "{line}");
+        }
+    }
+}
