@@ -33,6 +33,12 @@ impl Attached {
         Ok(Self { running, recording })
     }
 
+    /// What it is writing.
+    #[must_use]
+    pub fn recording(&self) -> &Recording {
+        &self.recording
+    }
+
     /// Waits for its end, which must be a good one.
     pub fn finish(self) -> Result<(Finished, Recording)> {
         Ok((self.running.finish()?.expect_code(0)?, self.recording))
