@@ -1,6 +1,9 @@
 //! A recording, and what lifetrace's own commands say about it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -30,6 +33,13 @@ pub struct Span {
     #[serde(default)]
     pub stack: Option<Vec<Frame>>,
     pub woken_by: Option<String>,
+    /// What a snapshot saw on it by then.
+    #[serde(default)]
+    pub labels: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    pub trace_id: Option<String>,
+    #[serde(default)]
+    pub span_id: Option<String>,
     /// Of `lost`: whose events are missing.
     #[serde(default)]
     pub cpus: Vec<u16>,
@@ -95,9 +105,12 @@ impl Recording {
 
     /// All spans, or those of one id.
     pub fn timeline(&self, id: Option<&str>) -> Result<Vec<Span>> {
-        let mut args = vec!["--format", "jsonl"];
-        args.extend(id.iter().flat_map(|id| ["--id", id]));
-        let text = self.answer("timeline", &args)?;
+        self.timeline_of(&id.iter().flat_map(|id| ["--id", id]).collect::<Vec<_>>())
+    }
+
+    /// The timeline with further arguments.
+    pub fn timeline_of(&self, args: &[&str]) -> Result<Vec<Span>> {
+        let text = self.answer("timeline", &[&["--format", "jsonl"], args].concat())?;
         text.lines().map(|line| serde_json::from_str(line).with_context(|| format!("timeline line {line}"))).collect()
     }
 }
