@@ -12,18 +12,24 @@
 
 use std::ops::Range;
 
-use iced_x86::{Code as Opcode, FlowControl, Mnemonic, Register};
+use iced_x86::{Code as Opcode, Register};
 
 use super::{
     elf::Elf,
-    flow::{Code, MAX_FUNCTION, Value, number},
+    flow::{Code, MAX_FUNCTION, number},
     hook::{Hook, HookSite, MissingHook, Plan},
     offsets::Runtime,
     pclntab::{Function, Pclntab},
     symbol,
-    transition::{self, COROUTINE_SWITCH, DEAD, Meaning},
+    transition::COROUTINE_SWITCH,
 };
-use crate::{event::Transition, recording::contract::Tier};
+use crate::recording::contract::Tier;
+
+mod births;
+mod swap;
+mod transitions;
+
+use swap::ends_path;
 
 const RAX: u8 = 0;
 const RCX: usize = 1;
@@ -270,162 +276,6 @@ impl Search<'_> {
         }
     }
 
-    fn transitions(&mut self, named: &Named, code: &Code, newborn: bool) {
-        let returns = |target| self.program.table.lookup(target).is_none_or(|f| !never_returns(self.program.table.name_start(f)));
-        let constants = code.constants(returns);
-        let constant = |index: usize, register: usize| match constants.get(index).and_then(|r| r.get(register)) {
-            Some(Value::Constant(value)) => Some(*value),
-            _ => None,
-        };
-        let before = self.plan.count(Hook::Birth);
-        let (mut late_birth, mut births) = (None, 0);
-        for index in 0..code.instructions.len() {
-            if let Some(target) = code.call_target(index) {
-                if swaps_states(&named.name) && self.is_swap_function(target) {
-                    // The word swapped may be another one: then its values are none of these.
-                    if let (Some(old), Some(new)) = (constant(index, RBX), constant(index, RCX))
-                        && !matches!(transition::meaning(&named.name, old, new), Meaning::Unknown)
-                    {
-                        self.transition(named, code, index, Some(old), Some(new), &Found::SwapCall);
-                    }
-                } else if self.newproc1.contains(&target) {
-                    births += 1;
-                    match births {
-                        ..=MAX_BIRTHS => self.birth(named, code, index),
-                        _ => self.miss(Hook::Birth, &format!("{} makes more goroutines than are believed", named.name)),
-                    }
-                } else if self.casgstatus.contains(&target) {
-                    let (old, new) = (constant(index, RBX), constant(index, RCX));
-                    self.transition(named, code, index, old, new, &Found::Call);
-                    if old == Some(DEAD) {
-                        late_birth = Some((index, RAX, None));
-                    }
-                }
-            } else if let Some((base, new_register)) = self.status_swap(code, index)
-                && !OTHER_SWAPS.contains(&named.name.as_str())
-            {
-                let (old, new) = (constant(index, usize::from(RAX)), constant(index, usize::from(new_register)));
-                self.transition(named, code, index, old, new, &Found::Swap { base });
-                if old == Some(DEAD) {
-                    late_birth = after_swap(code, index, base).map(|(at, zf)| (at, base, Some(zf)));
-                }
-            }
-        }
-        if newborn && self.plan.count(Hook::Birth) == before {
-            self.inlined_birth(named, code, late_birth);
-        }
-    }
-
-    /// A call of casgstatus, or a compare-and-swap of the state, with what is known of the states.
-    fn transition(&mut self, named: &Named, code: &Code, index: usize, old: Option<u32>, new: Option<u32>, found: &Found) {
-        let address = code.instructions.get(index).map_or(0, iced_x86::Instruction::ip);
-        let (Some(old), Some(new)) = (old, new) else {
-            return self.unresolved(named, address, transition::possible(&named.name, old, new), found);
-        };
-        let hook = match transition::meaning(&named.name, old, new) {
-            Meaning::Hook(hook) => hook,
-            Meaning::Nothing => return,
-            Meaning::Unknown => {
-                let reason = format!("{} changes a state from {old} to {new}, which is not known", named.name);
-                return self.miss(Hook::Transition(Transition::Run), &reason);
-            }
-        };
-        let site = match found {
-            Found::Call => Some((index, RAX, None, "")),
-            Found::Swap { base } => {
-                let note =
-                    if self.is_casgstatus_copy(address) { "behind an inlined casgstatus" } else { "behind a compare-and-swap" };
-                after_swap(code, index, *base).map(|(at, zf)| (at, *base, Some(zf), note))
-            }
-            Found::SwapCall => {
-                let own = SYSTEM_CALLS.contains(&named.name.as_str());
-                let jump = after_swap_call(code, index).filter(|_| own);
-                jump.map(|at| (at, R14, Some(false), "behind a compare-and-swap that is not inlined"))
-            }
-        };
-        match site {
-            Some((at, register, zf, note)) => self.add(hook, named, code, at, register, zf, note),
-            None => {
-                let reason =
-                    format!("the compare-and-swap in {} has no cheap instruction behind it that has the goroutine", named.name);
-                self.miss(hook, &reason);
-            }
-        }
-    }
-
-    /// A change whose states are not constants may be any of `hooks`.
-    fn unresolved(&mut self, named: &Named, address: u64, hooks: Vec<Hook>, found: &Found) {
-        // A swap that is no copy of casgstatus, and a call that may be of another word, have states of their own. Those of the
-        // functions that change states themselves were read.
-        self.unknown += 1;
-        let other = match found {
-            Found::Call => false,
-            // Too many to look each up: a binary that is not what it seems.
-            Found::Swap { .. } => self.unknown <= MAX_UNKNOWN && !self.is_casgstatus_copy(address),
-            Found::SwapCall => true,
-        };
-        for hook in hooks {
-            if !other || (hook.tier() > Tier::T2 && swaps_states(&named.name)) {
-                self.miss(hook, &format!("{} changes a state at {address:#x} that is not a constant", named.name));
-            }
-        }
-    }
-
-    /// From the call of newproc1 on, the first cheap instruction where a register still holds its result.
-    fn birth(&mut self, named: &Named, code: &Code, call: usize) {
-        let leaders = code.leaders();
-        let mut holds: u16 = 1 << RAX;
-        for index in call + 1..code.instructions.len().min(call + MAX_DISTANCE) {
-            if leaders.get(index) == Some(&true) || holds == 0 {
-                break;
-            }
-            if code.is_emulated(index) {
-                let register = holds.trailing_zeros() as u8;
-                return self.add(Hook::Birth, named, code, index, register, None, "");
-            }
-            if ends_path(code, index) {
-                break;
-            }
-            if let Some(&effect) = code.effects.get(index) {
-                let copied = matches!(effect, super::flow::Effect::Copy { from, wide: true, .. } if holds & 1 << from != 0);
-                holds = if copied { holds | effect.written() } else { holds & !effect.written() };
-            }
-        }
-        // An unoptimised build takes the result through the stack to the call that queues it.
-        match self.queues_newborn(named, code) {
-            Some(index) => self.add(Hook::Birth, named, code, index, RBX as u8, None, "second argument of runqput"),
-            None => {
-                let reason = format!("{} loses the new goroutine before an instruction that is cheap to probe", named.name);
-                self.miss(Hook::Birth, &reason);
-            }
-        }
-    }
-
-    /// The call `runqput(pp, newg, true)` of newproc.func1, the same in every version (`runtime/proc.go`).
-    fn queues_newborn(&self, named: &Named, code: &Code) -> Option<usize> {
-        let is_put = |index: &usize| {
-            let function = code.call_target(*index).and_then(|target| self.program.table.lookup(target));
-            function.is_some_and(|f| self.program.table.is_named(f, "runtime.runqput"))
-        };
-        (named.name == GO_STATEMENT).then(|| (0..code.instructions.len()).find(is_put))?
-    }
-
-    /// Birth in a function that newproc1 was inlined into: `runqput(pp, newg, …)` in newproc.func1, else the newborn's first
-    /// change of state, which follows the setting of goid from Go 1.24 on.
-    fn inlined_birth(&mut self, named: &Named, code: &Code, late: Option<(usize, u8, Option<bool>)>) {
-        if named.name == "runtime.newproc1" {
-            return;
-        }
-        match (self.queues_newborn(named, code), late) {
-            (Some(index), _) => self.add(Hook::Birth, named, code, index, RBX as u8, None, "newproc1 is inlined"),
-            (None, Some((index, register, zf))) if self.program.minor >= 24 => {
-                self.add(Hook::Birth, named, code, index, register, zf, "newproc1 is inlined");
-            }
-            _ => self
-                .miss(Hook::Birth, &format!("newproc1 is inlined into {}, and no complete newborn is at hand there", named.name)),
-        }
-    }
-
     /// `lock cmpxchg [base+atomicstatus], r32`: base and new-value register.
     fn status_swap(&self, code: &Code, index: usize) -> Option<(u8, u8)> {
         let instruction = code.instructions.get(index)?;
@@ -521,90 +371,4 @@ enum Found {
     },
     /// A call of a compare-and-swap that was not inlined.
     SwapCall,
-}
-
-/// The jump behind the call of a compare-and-swap: `test al, al; jcc`. ZF is clear where it succeeded.
-fn after_swap_call(code: &Code, call: usize) -> Option<usize> {
-    let test = (call + 1..call + 4).find(|index| code.instructions.get(*index).is_some_and(|i| i.mnemonic() != Mnemonic::Nop))?;
-    let instruction = code.instructions.get(test)?;
-    let tests = instruction.mnemonic() == Mnemonic::Test
-        && instruction.op0_register() == Register::AL
-        && instruction.op1_register() == Register::AL;
-    (tests && code.is_emulated(test + 1)).then_some(test + 1)
-}
-
-/// The first cheap instruction behind a compare-and-swap at which ZF still tells success and `base` still holds the
-/// goroutine, with the value of ZF that means success.
-fn after_swap(code: &Code, swap: usize, base: u8) -> Option<(usize, bool)> {
-    // cmpxchg sets ZF on success; `sete r; test r, r` turns it over.
-    let (mut success, mut flag) = (Some(true), None);
-    for index in swap + 1..code.instructions.len().min(swap + MAX_DISTANCE) {
-        let instruction = code.instructions.get(index)?;
-        if let Some(success) = success
-            && code.is_emulated(index)
-            && !matches!(instruction.flow_control(), FlowControl::Call)
-        {
-            return Some((index, success));
-        }
-        let written = code.effects.get(index)?.written();
-        if written & 1 << base != 0 || ends_path(code, index) {
-            return None;
-        }
-        let operand = number(instruction.op0_register());
-        match instruction.mnemonic() {
-            Mnemonic::Sete if success == Some(true) => flag = operand,
-            Mnemonic::Test if flag.is_some() && operand == flag && number(instruction.op1_register()) == flag => {
-                success = Some(false);
-            }
-            _ if instruction.rflags_modified() != 0 => success = None,
-            _ if flag.is_some_and(|flag| written & 1 << flag != 0) => flag = None,
-            _ => {}
-        }
-    }
-    None
-}
-
-/// Whether control does not simply go on behind this instruction.
-fn ends_path(code: &Code, index: usize) -> bool {
-    code.instructions.get(index).is_none_or(|i| i.flow_control() != FlowControl::Next)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Check where the site behind a compare-and-swap is, how success looks there, and when there is none. The goroutine is in
-    /// rbx.
-    #[test]
-    fn behind_a_swap() {
-        const SWAP: [u8; 8] = [0xf0, 0x0f, 0xb1, 0x8b, 0x90, 0, 0, 0]; // lock cmpxchg [rbx+0x90], ecx
-        for (what, behind, expected) in [
-            ("je", &[0x74, 0][..], Some((1, true))),
-            ("sete al; test al,al; jne", &[0x0f, 0x94, 0xc0, 0x84, 0xc0, 0x75, 0], Some((3, false))),
-            ("sete al; mov edx,ecx; test al,al; je", &[0x0f, 0x94, 0xc0, 0x89, 0xca, 0x84, 0xc0, 0x74, 0], Some((4, false))),
-            ("sete bl takes the goroutine away", &[0x0f, 0x94, 0xc3, 0x84, 0xdb, 0x75, 0], None),
-            ("inc edx takes the flag away", &[0xff, 0xc2, 0x74, 0], None),
-            ("test of another register", &[0x0f, 0x94, 0xc0, 0x84, 0xc9, 0x75, 0], None),
-            ("ret", &[0xc3, 0x74, 0], None),
-            ("nothing", &[], None),
-        ] {
-            let code = Code::decode(0x1000, &[&SWAP[..], behind].concat());
-            assert_eq!(after_swap(&code, 0, RBX as u8), expected, "{what}");
-        }
-    }
-
-    /// Check which functions are known not to return.
-    #[test]
-    fn functions_without_return() {
-        for (name, expected) in [
-            ("runtime.throw", true),
-            ("runtime.panicIndex", true),
-            ("runtime.goPanicSlice3C", true),
-            ("runtime.fatalpanic", true),
-            ("runtime.throwable", false),
-            ("runtime.ready", false),
-        ] {
-            assert_eq!(never_returns(name.as_bytes()), expected, "{name}");
-        }
-    }
 }
