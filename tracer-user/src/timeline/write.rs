@@ -172,7 +172,9 @@ impl<'a> Writer<'a> {
                 writeln!(out, "  its birth was not seen")?;
             }
         }
-        for (at, labels) in &line.labels {
+        // That it never had any goes without saying.
+        let labelled = line.labels.iter().skip_while(|(_, labels)| self.replayed.engine.labels().get(*labels).is_empty());
+        for (at, labels) in labelled {
             let set: Vec<String> = self
                 .replayed
                 .engine
