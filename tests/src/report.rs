@@ -197,9 +197,11 @@ impl Report {
         })
     }
 
-    /// Fails if a single event was lost.
+    /// Fails if a single event was lost, or anything was repaired although none was.
+    #[track_caller]
     pub fn assert_nothing_lost(&self) {
         assert_eq!(self.lost.events, 0, "lost: {:?}", self.lost.by_kind);
+        assert!(self.repairs.by_kind.is_empty(), "repaired although nothing was lost: {:?}", self.repairs.by_kind);
     }
 }
 

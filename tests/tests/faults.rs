@@ -1,7 +1,7 @@
 //! Faults, built in behind test-only knobs: records are lost while the order service works, and once it has stood still for two
 //! snapshots, who is alive by creation site is exactly right.
 //!
-//! `cargo xtask faults` prints what each case came to as a table (docs/order.md); without it, the same cases are tests.
+//! `cargo xtask faults` prints what each case came to as a table (docs/snapshots.md); without it, the same cases are tests.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,4 @@
-//! `cargo xtask faults`: what each fault did to a recording, and what snapshots made of it, as a table for docs/order.md.
+//! `cargo xtask faults`: what each fault did to a recording, and what snapshots made of it, as a table for docs/snapshots.md.
 
 use std::{collections::BTreeMap, fs, process::Command};
 

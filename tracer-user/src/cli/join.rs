@@ -6,7 +6,7 @@ use std::{
     io::{self, ErrorKind},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc::{self, Sender, SyncSender},
     },
     thread::{self, JoinHandle},
@@ -72,6 +72,8 @@ pub struct Dumper {
     jobs: Sender<Job>,
     /// Jobs that were given and are not done.
     outstanding: Arc<AtomicUsize>,
+    /// Checks are not taken any more.
+    given_up: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
@@ -81,15 +83,17 @@ impl Dumper {
         let sender = capture.sender();
         let outstanding = Arc::new(AtomicUsize::new(0));
         let done = Arc::clone(&outstanding);
+        let given_up = Arc::new(AtomicBool::new(false));
+        let too_late = Arc::clone(&given_up);
         let thread = thread::Builder::new().name("dumper".into()).spawn(move || {
             if let Some(sender) = sender {
                 for job in waiting {
-                    dump(&job, &sender);
+                    dump(&job, &sender, job.check && too_late.load(Ordering::Relaxed));
                     done.fetch_sub(1, Ordering::Release);
                 }
             }
         })?;
-        Ok(Self { jobs, outstanding, thread })
+        Ok(Self { jobs, outstanding, given_up, thread })
     }
 
     pub fn dump(&self, job: Job) {
@@ -103,6 +107,11 @@ impl Dumper {
         self.outstanding.load(Ordering::Acquire) == 0
     }
 
+    /// Takes no more checks: of those announced it is said that they were not taken.
+    pub fn give_up_checks(&self) {
+        self.given_up.store(true, Ordering::Relaxed);
+    }
+
     /// Waits until every dump is handed over.
     pub fn finish(self) {
         drop(self.jobs);
@@ -111,12 +120,16 @@ impl Dumper {
 }
 
 /// Reads and hands over. A process that cannot be read, or ended meanwhile, is one of which the memory told nothing.
-fn dump(job: &Job, sender: &SyncSender<Message>) {
+fn dump(job: &Job, sender: &SyncSender<Message>, too_late: bool) {
     let Job { key, process, binary, tier, check } = job;
     let tgid = key.tgid;
     let of = Of { process: *key, binary: &process.binary, binary_id: *binary, bias: process.bias, tier: *tier, check: *check };
     // The receiver is there until the capture is finished, which waits for us.
     let send = |message| drop(sender.send(message));
+    if too_late {
+        send(Message::Dump(Box::new(failed(of, ktime_now(), "the probes were about to go".to_owned(), false))));
+        return;
+    }
     // Below T2 nothing keeps up what they wait for.
     let detail = if *tier >= Tier::T2 { Detail::Whole } else { Detail::WithoutStacks };
     match process.snapshot_of(detail) {

@@ -133,10 +133,9 @@ impl Recorder {
                 _ = flush.tick() => {
                     self.flush();
                     course.look_around(&mut self.follower);
-                    self.follower.look_at_processes();
-                    let round = self.memory.look(ktime_now(), self.follower.go_keys(), self.follower.metered());
-                    self.keep(round);
-                    self.follower.ask_around();
+                    if !self.failed() {
+                        self.look_around();
+                    }
                     if let Err(error) = self.follower.note_counters(&self.ring) {
                         tracing::warn!(%error, "the counters cannot be read");
                     }
@@ -249,6 +248,15 @@ impl Recorder {
         }
     }
 
+    /// Goroutines, memory and profiles of those who are followed, as far as their time has come. Nobody is looked at for a recording that
+    /// cannot be written.
+    fn look_around(&mut self) {
+        self.follower.look_at_processes();
+        let round = self.memory.look(ktime_now(), self.follower.go_keys(), self.follower.metered());
+        self.keep(round);
+        self.follower.ask_around();
+    }
+
     /// Looks at those who are still there, under the probes' eyes: what happens meanwhile is recorded.
     fn look_a_last_time(&mut self) {
         self.follower.look_a_last_time();
@@ -257,6 +265,7 @@ impl Recorder {
             self.drain();
             std::thread::sleep(Duration::from_millis(1));
         }
+        self.follower.give_up_looks();
     }
 
     /// Lets the last questions be answered, as long as that may take; `whole`: those that are asked before the end, too.
@@ -292,10 +301,12 @@ impl Recorder {
     /// Takes the probes away, empties the ring, ends the recording.
     pub fn finish(mut self, over: &Over<'_>) -> (Written, Result<(), CaptureError>) {
         self.follower.look_at_cpu();
-        self.ask_at_last(over.command.is_none());
-        self.look_a_last_time();
-        let round = self.memory.last(ktime_now(), self.follower.go_keys());
-        self.keep(round);
+        if !self.failed() {
+            self.ask_at_last(over.command.is_none());
+            self.look_a_last_time();
+            let round = self.memory.last(ktime_now(), self.follower.go_keys());
+            self.keep(round);
+        }
         let at = ktime_now();
         self.follower.capture().send(Message::Note(Note::Detaching { at }));
         self.follower.detach();

@@ -90,8 +90,11 @@ impl Engine {
             self.apply(change, sink);
             return None;
         }
+        if dump.problem.is_some() {
+            return self.processes.current_image(key);
+        }
         // The first look at a process that was joined came with its identity.
-        if dump.problem.is_some() || !dump.check {
+        if !dump.check {
             return self.processes.running(dump.tgid, dump.from);
         }
         let Looked { image, changes, news } = self.processes.looked(key, dump.binary, dump.load_bias, dump.from)?;
@@ -156,7 +159,9 @@ impl Engine {
         }
         let goroutine = match population.live.get_mut(&goid) {
             Some(known) => {
-                if known.identify(origin) && !population.joining {
+                // One that belongs to a thread of C has no birth that could be lost.
+                if known.identify(origin) && !population.joining && origin.gopc.0 != 0 {
+                    known.who.origin_by_look = true;
                     self.repairs.count("origin_by_snapshot");
                 }
                 if let Some(repair) = known.look(look, seen, &mut |who, span| sink.span(who, &span)) {
@@ -167,9 +172,9 @@ impl Engine {
             None => {
                 let parent = origin.parent.and_then(|parent| population.live.get(&parent));
                 let depth = parent.map_or(0, |parent| parent.who.depth.saturating_add(1));
-                let born_by = Some(dump.to).filter(|_| !population.joining);
-                let since = population.all_seen_at.map_or(began, |at| at.max(began));
-                let who = Who { image, goid, born_at: None, born_by, origin: Some(origin), since, depth };
+                let born_by = Some(dump.to).filter(|_| !population.joining && origin.gopc.0 != 0);
+                let since = population.all_seen_at.map_or(began, |at| at.max(began)).min(look.from);
+                let who = Who { image, goid, born_at: None, born_by, origin: Some(origin), origin_by_look: false, since, depth };
                 let fresh = Goroutine::found(who, look, seen, dump.tier >= Tier::T3);
                 population.live.entry(goid).or_insert(fresh)
             }
@@ -191,11 +196,11 @@ impl Engine {
         if dump.problem.is_some() {
             return;
         }
-        population.joining = false;
         // What a process tells of itself leaves the runtime's own goroutines out.
         if dump.source != DumpSource::Memory {
             return;
         }
+        population.joining = false;
         census.torn = dump.torn;
         sink.census(image, &census);
         if dump.torn == 0 {

@@ -65,6 +65,9 @@ const PSEUDO_WAITS: [&str; 10] = [
     "flushing proc caches",
 ];
 
+/// Names of wait reasons that are told apart.
+const MAX_REASONS: usize = 4096;
+
 /// What the engine needs of a binary.
 struct Program {
     /// Function and link address of each site, by site id.
@@ -132,10 +135,12 @@ impl Engine {
     fn intern_name(&mut self, name: &str) -> ReasonId {
         let known = self.reasons.iter().position(|known| known == name);
         let index = known.unwrap_or_else(|| {
-            self.reasons.push(name.to_owned());
+            // There are a few dozen of them, nearly the same in every Go version: more are a recording's nonsense, and not worth a search.
+            if self.reasons.len() < MAX_REASONS {
+                self.reasons.push(name.to_owned());
+            }
             self.reasons.len() - 1
         });
-        // There are at most 65,535 binaries' tables of a few dozen names, nearly all the same; 256 numbers without a name.
         ReasonId(u16::try_from(index).unwrap_or(u16::MAX))
     }
 
@@ -344,7 +349,8 @@ impl Engine {
         // A parent makes its children while it lives.
         let parent = origin.parent.and_then(|parent| population.live.get(&parent));
         let depth = parent.map_or(0, |parent| parent.who.depth.saturating_add(1));
-        let who = Who { image, goid, born_at: Some(at), born_by: None, origin: Some(origin), since: at, depth };
+        let who =
+            Who { image, goid, born_at: Some(at), born_by: None, origin: Some(origin), origin_by_look: false, since: at, depth };
         let old = population.live.insert(goid, Goroutine::born(who, first));
         if let Some(old) = old.filter(|old| !old.is_only_found()) {
             let life = old.gone(at, &mut |who, span| sink.span(who, &span));

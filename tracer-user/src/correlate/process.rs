@@ -51,6 +51,8 @@ pub struct Image {
     pub bias: Option<u64>,
     /// The first hit of a probe.
     pub first_hit: Option<KtimeNs>,
+    /// What it runs and where, no event told, but a look at its memory.
+    pub by_look: bool,
 }
 
 impl Image {
@@ -239,7 +241,14 @@ impl Processes {
         let news = self.image(image).bias.is_none();
         let (image, exec) = self.hit(image, binary, at);
         let moved = self.loaded(image, bias, at);
+        self.images[image.0 as usize].by_look |= news;
         Some(Looked { image: self.running(key.tgid, at)?, changes: [other, exec, moved], news })
+    }
+
+    /// The image that runs under a tgid, if that is the process of this key, as far as is known.
+    pub fn current_image(&self, key: ProcessKey) -> Option<ImageId> {
+        let process = self.process(*self.current.get(&key.tgid)?);
+        process.images.last().copied().filter(|_| process.key.is_none_or(|known| known == key))
     }
 
     /// There is no such process any more, and its exit was lost.
@@ -326,7 +335,17 @@ impl Processes {
 }
 
 fn empty_image(process: ProcessId, since: KtimeNs) -> Image {
-    Image { process, since, until: None, args: Vec::new(), args_truncated: false, binary: None, bias: None, first_hit: None }
+    Image {
+        process,
+        since,
+        until: None,
+        args: Vec::new(),
+        args_truncated: false,
+        binary: None,
+        bias: None,
+        first_hit: None,
+        by_look: false,
+    }
 }
 
 #[cfg(test)]

@@ -141,6 +141,9 @@ pub fn replay_as<R: Read>(mut recording: Recording<R>, view: View, sink: &mut im
     })
 }
 
+/// Dumps that are waited for at once.
+const MAX_AWAITED: usize = 16_384;
+
 /// What is collected on the way.
 #[derive(Default)]
 struct Tables {
@@ -170,6 +173,10 @@ enum Later {
 
 impl Tables {
     fn await_dump(&mut self, of: (Tgid, DumpSource), at: KtimeNs) {
+        // A dump always follows, but for a tracer that was killed: so many that do not are a recording's nonsense.
+        if self.awaited.len() >= MAX_AWAITED {
+            self.awaited.remove(0);
+        }
         self.awaited.push((of, at));
     }
 
@@ -194,6 +201,10 @@ impl Tables {
     fn catch_up(&mut self, at: KtimeNs, engine: &mut Engine, sink: &mut impl Sink) {
         while self.later.front().is_some_and(|(time, _)| *time <= at) {
             let Some((time, what)) = self.later.pop_front() else { return };
+            // Without probes nothing tells what happened since.
+            if self.detaching.is_some_and(|at| time > at) {
+                continue;
+            }
             self.newest = self.newest.max(time);
             match what {
                 Later::Joined(joined) => engine.joined(&joined, sink),

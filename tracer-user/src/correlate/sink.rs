@@ -55,7 +55,7 @@ pub struct Span {
     pub woken_by: Option<WokenBy>,
     /// The thread that it was last seen on during the span; it may have moved before.
     pub tid: Option<Tid>,
-    /// No event told that it began: a look at the process did.
+    /// Events told otherwise, and two looks at the process contradicted them.
     pub by_look: bool,
 }
 

@@ -207,9 +207,9 @@ impl Session {
         self.followed.get(&tgid.0, 0).is_ok()
     }
 
-    /// Everybody who is followed now.
-    pub fn followed(&self) -> impl Iterator<Item = Tgid> + '_ {
-        self.followed.keys().filter_map(Result::ok).map(Tgid)
+    /// Everybody who is followed now, and whether a probe of the program that it runs was hit. One may come twice.
+    pub fn followed(&self) -> impl Iterator<Item = (Tgid, bool)> + '_ {
+        self.followed.iter().filter_map(Result::ok).map(|(tgid, Pod(followed))| (Tgid(tgid), followed.binary != 0))
     }
 
     /// From here on, every process of this cgroup is followed that executes a program or hits a probe.

@@ -16,6 +16,9 @@ use crate::{
 
 /// Goroutines in one part: a few megabytes of it.
 const PART: usize = 16_384;
+/// Bytes of labels in one part: escaped they may be six times as long, and with the stacks of all its goroutines a part must fit into a
+/// block. Labels beyond are unknown.
+const MAX_LABELS: usize = 2 << 20;
 
 /// Whose goroutines they are, and what for.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +83,7 @@ pub fn empty(of: Of<'_>, from: KtimeNs, to: KtimeNs) -> GoroutineDump {
 struct Likenesses {
     indices: FxHashMap<Goroutine, u32>,
     labels: FxHashMap<Option<u32>, u32>,
+    label_bytes: usize,
 }
 
 impl Likenesses {
@@ -115,6 +119,14 @@ impl Likenesses {
             LabelsRead::None => (None, None),
             LabelsRead::Known(index) => (Some(index), Some(snapshot.found.labels.get(index as usize)?)),
         };
+        if let Some(index) = self.labels.get(&known) {
+            return Some(*index);
+        }
+        let bytes: usize = set.into_iter().flatten().map(|(key, value)| key.len() + value.len() + 8).sum();
+        self.label_bytes = self.label_bytes.saturating_add(bytes);
+        if self.label_bytes > MAX_LABELS {
+            return None;
+        }
         Some(*self.labels.entry(known).or_insert_with(|| {
             sets.push(set.into_iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect());
             (sets.len() - 1) as u32

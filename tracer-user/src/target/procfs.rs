@@ -21,6 +21,8 @@ pub struct Stat {
     pub cpu_ns: u64,
     /// It has ended, and waits for its parent to ask how.
     pub zombie: bool,
+    /// By a signal or a tracer.
+    pub stopped: bool,
 }
 
 /// Reads a process's stat line. `NotFound` where there is no such process.
@@ -39,6 +41,7 @@ pub(super) fn parse(tgid: Tgid, line: &str) -> Option<Stat> {
         parent: Tgid(u32::try_from(number(4)?).ok()?),
         cpu_ns: number(14)?.checked_add(number(15)?)?.checked_mul(NS_PER_TICK)?,
         zombie: matches!(fields.first(), Some(&("Z" | "X"))),
+        stopped: matches!(fields.first(), Some(&("T" | "t"))),
     })
 }
 
@@ -69,7 +72,8 @@ mod tests {
         let line = "77 (a) Z 1 (b)) S 4 5 6 7 8 9 10 11 12 13 100 20 16 17 18 19 20 21 123456 23";
         let stat = parse(Tgid(77), line).unwrap();
         assert_eq!((stat.parent, stat.key.start_ticks, stat.cpu_ns), (Tgid(4), 123_456, 1_200_000_000));
-        assert!(!stat.zombie);
+        assert!(!stat.zombie && !stat.stopped);
+        assert!(parse(Tgid(77), &line.replace(") S ", ") T ")).unwrap().stopped);
         for line in ["", "77 (x)", "77 (x) S 4", "77 (x) S four 5 6 7 8 9 10 11 12 13 100 20 16 17 18 19 20 21 123456"] {
             assert_eq!(parse(Tgid(77), line), None, "{line}");
         }

@@ -197,6 +197,8 @@ impl State {
 
 /// Marks of repairs.
 const STATE_BY_SNAPSHOT: &str = "state_by_snapshot";
+const ORIGIN_BY_SNAPSHOT: &str = "origin_by_snapshot";
+const PROCESS_BY_SNAPSHOT: &str = "process_by_snapshot";
 const BORN_BY_SNAPSHOT: &str = "born_by_snapshot";
 const GONE_BY_SNAPSHOT: &str = "gone_by_snapshot";
 
@@ -283,10 +285,13 @@ impl<'a> Timeline<'a> {
             repaired: span.by_look.then_some(STATE_BY_SNAPSHOT),
             cpus: &[],
         }));
-        if line.who.born_by.is_some()
-            && let Some(first) = rows.first_mut()
-        {
-            first.repaired = Some(BORN_BY_SNAPSHOT);
+        let of_life = if line.who.born_by.is_some() {
+            Some(BORN_BY_SNAPSHOT)
+        } else {
+            line.who.origin_by_look.then_some(ORIGIN_BY_SNAPSHOT)
+        };
+        if let Some((first, repaired)) = rows.first_mut().zip(of_life) {
+            first.repaired = Some(repaired);
         }
         self.add_losses(line.who.since, line.life.ended_at, &mut rows);
         let death = match line.life.end {
@@ -296,7 +301,9 @@ impl<'a> Timeline<'a> {
             LifeEnd::RecordingEnd => None,
         };
         let at = line.life.ended_at;
-        let repaired = (line.life.end == LifeEnd::Gone).then_some(GONE_BY_SNAPSHOT);
+        // Those of C threads come and go without a word.
+        let foreign = line.who.origin.is_some_and(|origin| origin.gopc.0 == 0);
+        let repaired = (line.life.end == LifeEnd::Gone && !foreign).then_some(GONE_BY_SNAPSHOT);
         rows.extend(death.map(|death| Row {
             state: State::Dead,
             start: at,
@@ -314,7 +321,9 @@ impl<'a> Timeline<'a> {
         let process = self.replayed.engine.processes().process(process);
         let end = process.ended.map_or(self.replayed.ended_at, |(at, _)| at);
         let row = |state, start, end, death| Row { state, start, end, span: None, death, repaired: None, cpus: &[] };
-        let mut rows = vec![row(State::Alive, process.first_seen, end, None)];
+        let by_look = process.images.iter().any(|image| self.replayed.engine.processes().image(*image).by_look);
+        let repaired = by_look.then_some(PROCESS_BY_SNAPSHOT);
+        let mut rows = vec![Row { repaired, ..row(State::Alive, process.first_seen, end, None) }];
         self.add_losses(process.first_seen, end, &mut rows);
         rows.extend(
             process

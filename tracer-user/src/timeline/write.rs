@@ -188,6 +188,8 @@ impl<'a> Writer<'a> {
         }
         if line.who.born_by.is_some() {
             writeln!(out, "  its birth was lost: a snapshot found it")?;
+        } else if line.who.origin_by_look {
+            writeln!(out, "  its birth was lost: a snapshot told where it comes from")?;
         }
         writeln!(out, "  in {}", command(self.replayed, process))
     }
@@ -215,7 +217,9 @@ impl<'a> Writer<'a> {
         if row.state == super::State::Lost {
             return missing_from(row.cpus);
         }
-        let Some(span) = row.span else { return String::new() };
+        let Some(span) = row.span else {
+            return row.repaired.map_or(String::new(), |_| "what it runs was told by a snapshot, not by events".to_owned());
+        };
         let mut what = span.reason.map_or(String::new(), |reason| self.replayed.engine.reason(reason).to_owned());
         if let Some((image, stack)) = image.zip(span.stack)
             && let Some(frame) = self.stack(image, stack).and_then(own_frame)
@@ -225,6 +229,9 @@ impl<'a> Writer<'a> {
         }
         if let Some(by) = span.woken_by {
             what += &format!(", woken by {by}");
+        }
+        if span.by_look {
+            what += " (as snapshots found it, not events)";
         }
         what
     }

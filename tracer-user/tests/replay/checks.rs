@@ -15,7 +15,9 @@ use tracer_user::{
 };
 
 use crate::{
-    open, report_json,
+    open,
+    properties::Possible,
+    report_json,
     scene::{BIAS, Scene, ZERO},
 };
 
@@ -57,8 +59,8 @@ pub fn look(at_us: u64, found: &[Found<'_>]) -> GoroutineDump {
         });
         dump.goroutines.push(DumpedGoroutine(Goid(*goid), None, dump.kinds.len() as u32));
         dump.kinds.push(Likeness {
-            gopc: Address(BIAS + site.0),
-            startpc: Address(BIAS + site.1),
+            gopc: Address(BIAS.wrapping_add(site.0)),
+            startpc: Address(BIAS.wrapping_add(site.1)),
             state: Some(if reason.is_some() { "waiting" } else { "running" }.into()),
             wait_reason: reason.map(str::to_owned),
             stack: None,
@@ -182,6 +184,33 @@ fn lost_process() {
     );
 }
 
+/// Check that a look that fails because the process has just ended, or that is taken once the probes go, changes nothing.
+#[test]
+fn looks_that_come_too_late() {
+    let gone = |from_us| GoroutineDump { gone: true, problem: Some("it ended".into()), ..look(from_us, &[]) };
+    let failed = |from_us| GoroutineDump { problem: Some("it ended".into()), ..look(from_us, &[]) };
+    let whole = json(&shop_without(&[]), View::Repaired);
+    for dump in [gone(10_500), failed(10_500), failed(12_000)] {
+        let mut scene = shop_without(&[]);
+        scene.dumps = vec![dump];
+        let report = json(&scene, View::Repaired);
+        assert_eq!(report["processes"], whole["processes"]);
+        assert_eq!(report["repairs"]["by_kind"], serde_json::json!({}));
+    }
+}
+
+/// Check that what belongs to a thread of C, which has no birth, is no repair however it comes and goes.
+#[test]
+fn of_a_thread_of_c() {
+    let with: Vec<Found<'_>> =
+        LEFT.iter().copied().chain([(40, (0u64.wrapping_sub(BIAS), 0u64.wrapping_sub(BIAS)), None, None)]).collect();
+    let mut scene = shop_without(&[]);
+    scene.dumps = vec![look(6_000, &with), look(7_000, &LEFT), look(8_000, &LEFT), look(9_000, &with)];
+    let report = json(&scene, View::Repaired);
+    assert_eq!(report["repairs"]["by_kind"], serde_json::json!({}));
+    assert!(!timeline(&scene, |_| ()).contains("repaired"));
+}
+
 /// Check that labels are on the lines from when they were seen on, that goroutines can be picked and grouped by them.
 #[test]
 fn labels() {
@@ -254,6 +283,7 @@ proptest! {
         let found: Vec<Found<'_>> =
             left.iter().map(|goid| (*goid, site_of(*goid), (*goid != 1).then_some("chan receive"), None)).collect();
         scene.dumps = vec![look(10_000, &found), look(12_000, &found)];
+        replay_as(open(&scene.bytes()), View::Repaired, &mut Possible).unwrap();
         let repaired = report_json(&scene);
         let mut truth: BTreeMap<String, u64> = BTreeMap::new();
         for goid in &left {

@@ -67,7 +67,7 @@ fn true_mark(events: &[Event], place: usize) -> Drained {
 }
 
 /// Fails on a span or life that cannot be.
-struct Possible;
+pub struct Possible;
 
 impl Sink for Possible {
     fn span(&mut self, who: &Who, span: &Span) {

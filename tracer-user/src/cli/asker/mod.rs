@@ -26,6 +26,7 @@ use crate::{
     clock::{KtimeNs, ktime_now},
     golang::GoBinary,
     id::{BinaryId, ProcessKey, Tgid},
+    kernel::gate::FileKey,
     pprof::client::Client,
     recording::contract::{Note, ProfileKind, Tier},
 };
@@ -49,6 +50,7 @@ pub struct How {
 #[derive(Clone)]
 pub struct Subject {
     pub key: ProcessKey,
+    pub program: FileKey,
     pub binary: BinaryId,
     pub code: Arc<GoBinary>,
     /// Detail at which it is followed.

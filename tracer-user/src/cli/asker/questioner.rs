@@ -18,6 +18,7 @@ use crate::{
     cli::args::PprofServer,
     clock::{KtimeNs, ktime_now},
     id::Tgid,
+    kernel::gate::FileKey,
     pprof::{
         AnswerError, CPU_SECONDS, MAX_ANSWER, MAX_TEXT_GOROUTINES,
         base::Base,
@@ -153,9 +154,10 @@ impl Questioner {
                     self.server = Some(server);
                     return true;
                 }
+                Ok(None) if !self.runs_it() => break,
                 Ok(None) => {}
                 // What is said of a process that has gone is not what was wrong.
-                Err(_) if !self.lives() => break,
+                Err(_) if !self.runs_it() => break,
                 Err(error) => {
                     if began.elapsed() > SEARCH_QUIET {
                         self.complain(&error);
@@ -232,7 +234,9 @@ impl Questioner {
         let (dump, next) = match told {
             Ok(dump) => (dump, State::Idle),
             Err(trouble) => {
+                // That it has gone is so as of now: its end is behind the announcement.
                 let gone = !self.lives();
+                let at = if gone { ktime_now() } else { at };
                 (self.no_dump(at, &trouble, gone), self.trouble("goroutines", &trouble))
             }
         };
@@ -244,6 +248,9 @@ impl Questioner {
         let to = ktime_now();
         let dump = text::parse(told)?;
         let after = self.look_at_memory();
+        if !self.runs_it() {
+            return Err(Trouble::Unverified(ProcessError::Gone { tgid: self.tgid() }));
+        }
         let (code, bias) = (Arc::clone(&self.subject.code), self.bias());
         if let (Some(before), Some(after)) = (&self.before, &after) {
             let [before, after]: [Sight; 2] = [before, after].map(|found| sight(found, &code, bias));
@@ -323,7 +330,7 @@ impl Questioner {
 
     /// Says what is wrong, once for each kind of it, and how to go on. A process that has ended is no trouble.
     fn trouble(&mut self, what: &str, trouble: &Trouble) -> State {
-        if matches!(trouble, Trouble::Client(ClientError::Stopped)) || !self.lives() {
+        if matches!(trouble, Trouble::Client(ClientError::Stopped)) || !self.runs_it() {
             return State::Over;
         }
         if self.warned.insert(trouble.kind(what)) {
@@ -360,7 +367,7 @@ impl Questioner {
     }
 
     fn of(&self) -> Of<'_> {
-        let Subject { key, binary, code, tier } = &self.subject;
+        let Subject { key, binary, code, tier, .. } = &self.subject;
         Of { process: *key, binary: code, binary_id: *binary, bias: self.bias(), tier: *tier, check: true }
     }
 
@@ -382,6 +389,11 @@ impl Questioner {
 
     fn tgid(&self) -> Tgid {
         self.subject.key.tgid
+    }
+
+    /// Whether it is still the program that is known.
+    fn runs_it(&self) -> bool {
+        self.lives() && FileKey::of_process(self.tgid()).is_ok_and(|program| program == self.subject.program)
     }
 
     fn lives(&self) -> bool {

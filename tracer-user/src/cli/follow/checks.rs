@@ -3,7 +3,7 @@
 //! Owns who is looked at and when; the reading is [`crate::cli::join`]'s. Each look is announced by the thread that drains the ring, so
 //! that in the recording no event of its time lies before the announcement's end (docs/recording.md).
 
-use std::{collections::BTreeMap, fs::File, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{Follower, Probed};
 use crate::{
@@ -85,6 +85,11 @@ impl Follower {
         all.iter().for_each(|process| self.check(process));
     }
 
+    /// Looks that have not begun are not taken any more.
+    pub fn give_up_looks(&self) {
+        self.dumper.give_up_checks();
+    }
+
     /// Whether no look is under way.
     pub fn looks_are_done(&self) -> bool {
         self.dumper.is_idle()
@@ -110,8 +115,9 @@ impl Follower {
     /// Puts the questions that are due.
     pub fn ask_around(&mut self) {
         let Some(mut asker) = self.asker.take() else { return };
-        for GoProcess { key, binary, code, tier, .. } in self.go_processes() {
-            asker.meet(&Subject { key: *key, binary: *binary, code: Arc::clone(code), tier: *tier }, &self.capture);
+        for GoProcess { key, binary, code, tier, program, .. } in self.go_processes() {
+            let (code, program) = (Arc::clone(code), *program);
+            asker.meet(&Subject { key: *key, program, binary: *binary, code, tier: *tier }, &self.capture);
         }
         asker.keep(|key| self.checks.processes.contains_key(key));
         asker.look_around(|tgid| self.announce_dump(tgid, DumpSource::Pprof));
@@ -129,11 +135,17 @@ impl Follower {
     /// The BPF side knows who is followed even if the record that told us was lost.
     fn scan(&mut self, now: KtimeNs) {
         let mut before = std::mem::take(&mut self.checks.processes);
-        for tgid in self.session.followed().take(MAX_PROCESSES) {
+        // Not at once: the record of a process that was adopted may still be in the ring, and joins it first.
+        let due = KtimeNs(now.0.saturating_add(SCAN_EVERY_NS.min(self.checks.every_ns.unwrap_or(0))));
+        for (tgid, hit) in self.session.followed().take(MAX_PROCESSES) {
             let Ok(stat) = procfs::stat(tgid) else { continue };
-            let Ok(program) = File::open(format!("/proc/{tgid}/exe")).and_then(|file| FileKey::of(&file)) else { continue };
+            // Between fork and exec a child has its parent's program, and its parent's goroutines in memory: they are not its own.
+            if !hit && !self.joined.contains(&stat.key) || self.checks.processes.contains_key(&stat.key) {
+                continue;
+            }
+            let Ok(program) = FileKey::of_process(tgid) else { continue };
             let Some(Some(Probed { id, code, tier, .. })) = self.known.get(&program) else { continue };
-            let fresh = || GoProcess { key: stat.key, binary: *id, code: Arc::clone(code), tier: *tier, program, due: now };
+            let fresh = || GoProcess { key: stat.key, binary: *id, code: Arc::clone(code), tier: *tier, program, due };
             let known = before.remove(&stat.key).filter(|process| process.program == program && process.binary == *id);
             self.checks.processes.insert(stat.key, known.unwrap_or_else(fresh));
         }
@@ -141,8 +153,13 @@ impl Follower {
 
     fn check(&self, of: &GoProcess) {
         let tgid = of.key.tgid;
-        // One that has just ended or become another program: its events tell.
+        // One that has just ended or become another program: its events tell. One that is stopped may stand between a probe and what
+        // the probed code does next, for as long as it likes.
         let Ok(process) = Process::running(tgid, Arc::clone(&of.code)) else { return };
+        let same = procfs::stat(tgid).is_ok_and(|stat| stat.key == of.key && !stat.stopped);
+        if !same || FileKey::of_process(tgid).ok() != Some(of.program) {
+            return;
+        }
         self.announce_dump(tgid, DumpSource::Memory);
         self.dumper.dump(Job { key: of.key, process, binary: of.binary, tier: of.tier, check: true });
     }

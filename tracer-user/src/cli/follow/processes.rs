@@ -53,8 +53,8 @@ impl Follower {
         let (id, code, tier) = (*id, Arc::clone(code), *tier);
         self.session.follow(tgid).map_err(|source| JoinError::Unprobed { tgid, source: source.into() })?;
         // The number may have passed to another process, and the process to another program.
-        let same = procfs::stat(tgid).is_ok_and(|now| now.key == stat.key)
-            && File::open(format!("/proc/{tgid}/exe")).and_then(|now| FileKey::of(&now)).is_ok_and(|now| now == key);
+        let same =
+            procfs::stat(tgid).is_ok_and(|now| now.key == stat.key) && FileKey::of_process(tgid).is_ok_and(|now| now == key);
         if !same {
             self.session.forget(tgid);
             return Err(JoinError::Gone { tgid });
@@ -81,7 +81,7 @@ impl Follower {
         let Some(key) = procfs::stat(tgid).ok().filter(|stat| !stat.zombie).map(|stat| stat.key) else {
             return;
         };
-        let program = File::open(format!("/proc/{tgid}/exe")).and_then(|file| FileKey::of(&file)).ok();
+        let program = FileKey::of_process(tgid).ok();
         // What is followed from its start needs no joining; another program may be one that can be followed.
         if self.metered.contains_key(&key) || !self.tried.insert((key, program)) {
             return;
@@ -97,7 +97,7 @@ impl Follower {
         let Ok(stat) = procfs::stat(tgid) else {
             return; // it has ended already
         };
-        let file = File::open(format!("/proc/{tgid}/exe")).and_then(|file| FileKey::of(&file));
+        let file = FileKey::of_process(tgid);
         let probed_since = file.ok().and_then(|key| self.known.get(&key)?.as_ref().map(|probed| probed.since));
         // A process's start is told in boot time, which runs on while the machine sleeps; so it may seem late, and never early.
         let began = KtimeNs(stat.key.start_ticks.saturating_mul(NS_PER_TICK));

@@ -24,10 +24,11 @@ pub enum Seen {
 }
 
 impl Seen {
-    fn state(&self, since: KtimeNs) -> State {
+    /// `by_look`: in place of what events told.
+    fn state(&self, since: KtimeNs, by_look: bool) -> State {
         match *self {
-            Self::Blocked(park) => State::Blocked { since, park, before: None, by_look: true },
-            Self::Open(state) => State::Open(Open { state, since, stack: None, by_look: true }),
+            Self::Blocked(park) => State::Blocked { since, park, before: None, by_look },
+            Self::Open(state) => State::Open(Open { state, since, stack: None, by_look }),
         }
     }
 
@@ -75,7 +76,7 @@ impl Looks {
 impl Goroutine {
     /// Seen by a look, and known by nothing else; of what was before nothing is known.
     pub fn found(who: Who, look: Look, seen: Seen, scheduling: bool) -> Self {
-        let mut found = Self::new(who, look.from, seen.state(look.from), scheduling);
+        let mut found = Self::new(who, look.from, seen.state(look.from, false), scheduling);
         found.found = Some(Found { from: look.from, until: look.to, unknown_since: who.since, only: true });
         found.looks.found = Some(look);
         found
@@ -118,7 +119,7 @@ impl Goroutine {
                     let only = self.is_only_found();
                     let unknown_since = self.found.map_or(since, |found| found.unknown_since);
                     self.found = Some(Found { from: look.from, until: look.to, unknown_since, only });
-                    self.state = seen.state(look.from);
+                    self.state = seen.state(look.from, false);
                 }
                 return None;
             }
@@ -135,7 +136,7 @@ impl Goroutine {
                 self.settle(look.from, None, sink);
                 self.last = self.last.max(at);
                 self.close(self.last, SpanState::Unknown, None, None, sink);
-                self.state = seen.state(self.last);
+                self.state = seen.state(self.last, true);
                 Some(Repair::State)
             }
             _ => {
@@ -156,7 +157,7 @@ impl Goroutine {
 
     /// It belongs to a thread of C, which takes and leaves it as it calls into Go: it has no birth, and comes and goes with no event.
     pub fn is_of_foreign_thread(&self) -> bool {
-        self.who.born_at.is_none() && self.who.origin.is_none_or(|origin| origin.gopc.0 == 0)
+        self.who.born_at.is_none() && self.who.origin.is_some_and(|origin| origin.gopc.0 == 0)
     }
 
     /// The image whose goroutine it is.

@@ -43,6 +43,8 @@ pub struct Who {
     pub born_by: Option<KtimeNs>,
     /// `None`: it lived before the recording, or its birth was lost.
     pub origin: Option<Origin>,
+    /// A look at its process told of `origin`, where an event should have.
+    pub origin_by_look: bool,
     /// Birth, or the earliest time of which anything can be said (then its life begins in `Unknown`).
     pub since: KtimeNs,
     /// Its place in the tree of creation: 0 for main and for those whose parent is not known, else one more than its parent's.
@@ -75,7 +77,7 @@ struct Open {
     since: KtimeNs,
     /// Where it goes on, or where it entered the system call.
     stack: Option<StackId>,
-    /// No event told that it began, but a look at the process.
+    /// Events told otherwise, and two looks at the process contradicted them.
     by_look: bool,
 }
 
@@ -187,7 +189,7 @@ impl Goroutine {
 
     /// Met by another event than its birth; nothing is known of it since `since`.
     pub fn met(image: ImageId, goid: Goid, since: KtimeNs, scheduling: bool) -> Self {
-        let who = Who { image, goid, born_at: None, born_by: None, origin: None, since, depth: 0 };
+        let who = Who { image, goid, born_at: None, born_by: None, origin: None, origin_by_look: false, since, depth: 0 };
         Self::new(who, since, State::open(SpanState::Unknown, since), scheduling)
     }
 

@@ -55,6 +55,11 @@ pub struct FileKey {
 }
 
 impl FileKey {
+    /// The program that a process runs now.
+    pub fn of_process(tgid: Tgid) -> io::Result<Self> {
+        Self::of(&File::open(format!("/proc/{tgid}/exe"))?)
+    }
+
     pub fn of(file: &File) -> io::Result<Self> {
         let meta = file.metadata()?;
         Ok(Self {
