@@ -265,8 +265,10 @@ impl Scribe {
     fn name_dump(&mut self, dump: &GoroutineDump) {
         let binary = dump.binary;
         if dump.check && dump.problem.is_none() {
-            // The record of its first hit may be lost.
+            // The record of its first hit may be lost, or come later.
+            let known = self.images.len();
             self.images.entry(dump.tgid).or_insert(Image { binary, load_bias: dump.load_bias });
+            self.written.go_processes += u64::from(self.images.len() > known);
         }
         if !dump.check {
             self.written.goroutines_found += dump.goroutines.len() as u64;
