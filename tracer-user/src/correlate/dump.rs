@@ -70,12 +70,15 @@ impl Engine {
         let Some(image) = self.image_looked_at(dump, sink) else { return };
         let kinds = self.kinds(dump);
         self.begin_look(image, dump);
+        // By kind: there are far fewer of them than of goroutines.
+        let mut counts = vec![0; dump.kinds.len()];
         for &DumpedGoroutine(goid, creator, kind) in &dump.goroutines {
             let (Some(alike), Some(known)) = (dump.kinds.get(kind as usize), kinds.0.get(kind as usize)) else { continue };
             let origin = Origin { parent: creator, gopc: alike.gopc, startpc: alike.startpc, stack: None };
-            self.count(image, alike);
+            counts[kind as usize] += 1;
             self.found(image, goid, origin, *known, dump, sink);
         }
+        self.count(image, dump, &counts);
         if dump.last {
             self.end_look(image, dump, sink);
         }
@@ -129,15 +132,17 @@ impl Engine {
         }
     }
 
-    fn count(&mut self, image: ImageId, alike: &Likeness) {
+    fn count(&mut self, image: ImageId, dump: &GoroutineDump, counts: &[u64]) {
         let Some((_, census)) = self.populations.get_mut(&image).and_then(|population| population.looking.as_mut()) else {
             return;
         };
-        let site: &mut CensusSite = census.sites.entry((alike.gopc, alike.startpc)).or_default();
-        site.goroutines += 1;
-        match alike.stack_bytes {
-            Some(bytes) => site.stack_bytes = site.stack_bytes.saturating_add(bytes),
-            None => site.stacks_unknown += 1,
+        for (alike, count) in dump.kinds.iter().zip(counts).filter(|(_, count)| **count > 0) {
+            let site: &mut CensusSite = census.sites.entry((alike.gopc, alike.startpc)).or_default();
+            site.goroutines += count;
+            match alike.stack_bytes {
+                Some(bytes) => site.stack_bytes = site.stack_bytes.saturating_add(bytes.saturating_mul(*count)),
+                None => site.stacks_unknown += count,
+            }
         }
     }
 

@@ -56,14 +56,14 @@ pub(super) struct Found {
 }
 
 /// What looks said since the newest event.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Looks {
     /// The newest look that found it.
     found: Option<Look>,
     /// Looks in a row that did not.
     missed: u32,
-    /// Another state than events told, and when.
-    doubt: Option<(KtimeNs, Seen)>,
+    /// Another state than events told, and when. Rare, and there are many goroutines.
+    doubt: Option<Box<(KtimeNs, Seen)>>,
 }
 
 impl Looks {
@@ -130,9 +130,8 @@ impl Goroutine {
             self.looks.doubt = None;
             return None;
         }
-        match self.looks.doubt {
+        match self.looks.doubt.take().map(|doubt| *doubt) {
             Some((at, earlier)) if earlier.agrees(&seen) => {
-                self.looks.doubt = None;
                 self.settle(look.from, None, sink);
                 self.last = self.last.max(at);
                 self.close(self.last, SpanState::Unknown, None, None, sink);
@@ -140,7 +139,7 @@ impl Goroutine {
                 Some(Repair::State)
             }
             _ => {
-                self.looks.doubt = Some((look.from, seen));
+                self.looks.doubt = Some(Box::new((look.from, seen)));
                 None
             }
         }
