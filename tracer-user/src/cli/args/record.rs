@@ -58,8 +58,8 @@ pub struct DetailArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Every(pub Option<Duration>);
 
-/// More often than that is no time between.
-const MIN_EVERY: Duration = Duration::from_millis(100);
+/// As often as the recorder looks around.
+const MIN_EVERY: Duration = Duration::from_millis(250);
 
 fn parse_every(text: &str) -> Result<Every, String> {
     let time = if text == "0" { Duration::ZERO } else { humantime::parse_duration(text).map_err(|error| error.to_string())? };
