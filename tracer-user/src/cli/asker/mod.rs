@@ -5,6 +5,7 @@
 //! goroutines: what is announced stands in the recording before the events that are held against it.
 
 mod questioner;
+mod trouble;
 
 use std::{
     io,

@@ -1,7 +1,6 @@
 //! The thread that asks one process: it finds the server, holds what that says against the process's memory, and hands it on.
 
 use std::{
-    fmt,
     sync::{
         Arc,
         atomic::Ordering,
@@ -12,7 +11,10 @@ use std::{
 
 use rustc_hash::FxHashSet;
 
-use super::{How, Job, Round, Shared, State, Subject};
+use super::{
+    How, Job, Round, Shared, State, Subject,
+    trouble::{Chain, Trouble},
+};
 use crate::{
     capture::Message,
     cli::args::PprofServer,
@@ -20,14 +22,14 @@ use crate::{
     id::Tgid,
     kernel::gate::FileKey,
     pprof::{
-        AnswerError, CPU_SECONDS, MAX_ANSWER, MAX_TEXT_GOROUTINES,
+        CPU_SECONDS, MAX_ANSWER, MAX_TEXT_GOROUTINES,
         base::Base,
         client::{BRIEF, Client, ClientError, MAX_INDEX, PATIENCE},
         discover::{self, DiscoverError, Search},
         index, mem_stats, path_of, profile,
         resolve::{Names, claims, resolve, sight},
         text,
-        verdict::{self, Lie, Sight},
+        verdict::{self, Sight},
     },
     recording::contract::{GoroutineDump, MemoryAt, Note, ProcessMemory, Profile, ProfileKind},
     snapshot::{
@@ -43,39 +45,6 @@ const SEARCH_FIRST: Duration = Duration::from_millis(100);
 const SEARCH_LAST: Duration = Duration::from_secs(5);
 /// How long a process may take until it listens, before a warning says that it does not.
 const SEARCH_QUIET: Duration = Duration::from_secs(5);
-
-/// Something that went wrong with a question.
-#[derive(Debug, thiserror::Error)]
-enum Trouble {
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    #[error("its answer is of no use")]
-    Answer(#[from] AnswerError),
-    #[error("its goroutines are those of another process, so what it says is left out")]
-    Lie(#[from] Lie),
-    #[error("it cannot be told whose goroutines these are, so they are left out")]
-    Unverified(#[source] ProcessError),
-    #[error(
-        "{0} goroutines: debug=2 is not asked for above {MAX_TEXT_GOROUTINES}, because the process stands still while it answers; its memory is read instead"
-    )]
-    TooMany(u64),
-}
-
-impl Trouble {
-    /// Troubles of one kind are told once.
-    fn kind(&self, what: &str) -> String {
-        match self {
-            // What is not there is missed by its name.
-            Self::Client(ClientError::Status { status: 404, .. }) => format!("status 404 {what}"),
-            Self::Client(ClientError::Status { status, .. }) => format!("status {status}"),
-            Self::Client(error) => format!("{:?}", std::mem::discriminant(error)),
-            Self::Answer(error) => format!("{error:?}"),
-            Self::Lie(_) => "lie".to_owned(),
-            Self::Unverified(_) => "unverified".to_owned(),
-            Self::TooMany(_) => "too many".to_owned(),
-        }
-    }
-}
 
 /// Asks one process.
 pub struct Questioner {
@@ -398,21 +367,6 @@ impl Questioner {
 
     fn lives(&self) -> bool {
         procfs::stat(self.tgid()).is_ok_and(|stat| stat.key == self.subject.key && !stat.zombie)
-    }
-}
-
-/// An error with its causes.
-struct Chain<'e>(&'e dyn std::error::Error);
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
     }
 }
 
