@@ -47,7 +47,7 @@ fn on_the_timeline() -> Result<()> {
             let has = waits.said.iter().filter(|said| said.labels.get(key).is_some_and(|known| known == value));
             has.map(|said| format!("go:{}", said.goid)).collect()
         };
-        assert_eq!(picked(&["--label", "trace_id=4bf92f3577b34da6"])?, who("job", "one"));
+        assert_eq!(picked(&["--label", "trace_id=4bf92f3577b34da6"])?, who("request", "traced"));
         assert_eq!(picked(&["--label", "job=inherited"])?, who("job", "inherited"));
         assert_eq!(picked(&["--label", "job=two words", "--label", "empty="])?, who("user", "ann"));
         assert!(picked(&["--label", "job=nobody"])?.is_empty());
