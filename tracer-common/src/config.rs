@@ -96,26 +96,55 @@ pub struct GoLayout {
 }
 assert_size!(GoLayout, 48);
 
-/// Byte offsets into the running kernel's structures, from its BTF.
+/// A field that this kernel's structure does not have.
+pub const ABSENT: u32 = u32::MAX;
+
+/// Byte offsets into the running kernel's structures, from its BTF; [`ABSENT`] for what it has not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
 #[repr(C)]
 pub struct KernelLayout {
     pub task_tgid: u32,
+    pub task_pid: u32,
     pub task_group_leader: u32,
+    pub task_real_parent: u32,
     pub task_start_boottime: u32,
     pub task_exit_code: u32,
     pub task_signal: u32,
+    pub task_sighand: u32,
     pub task_mm: u32,
-    pub signal_live: u32,
-    pub mm_arg_start: u32,
-    pub mm_arg_end: u32,
+    pub task_comm: u32,
+    pub task_cgroups: u32,
     /// `task_struct.thread.fsbase`: the thread pointer of user code.
     pub task_fsbase: u32,
+    pub signal_live: u32,
+    pub signal_flags: u32,
+    pub signal_group_exit_code: u32,
+    /// Of `sighand_struct.action[SIGCHLD - 1].sa`: handler and flags.
+    pub sighand_sigchld_handler: u32,
+    pub sighand_sigchld_flags: u32,
+    pub mm_arg_start: u32,
+    pub mm_arg_end: u32,
+    /// `css_set.dfl_cgrp`: the cgroup of the unified hierarchy.
+    pub css_set_dfl_cgrp: u32,
+    /// `css_set.subsys[memory_cgrp_id]`: the memory controller's.
+    pub css_set_memory: u32,
+    pub css_cgroup: u32,
+    pub cgroup_kn: u32,
+    pub cgroup_root: u32,
+    pub root_hierarchy_id: u32,
+    pub kernfs_node_id: u32,
+    pub bprm_filename: u32,
+    pub siginfo_code: u32,
+    /// Of `struct k_sigaction`: what `signal_deliver` is given.
+    pub k_sigaction_handler: u32,
+    /// 1 where `oom:mark_victim` is given a task (since Linux 6.8), 0 where a pid.
+    pub mark_victim_has_task: u32,
     /// The thread whose next forked child is followed: the tracer's, while it starts the command. 0 for none.
     pub spawner_tid: u32,
+    pub _pad: u32,
 }
-assert_size!(KernelLayout, 44);
+assert_size!(KernelLayout, 128);
 
 /// The cgroup whose processes are followed whenever they appear.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

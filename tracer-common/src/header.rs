@@ -23,16 +23,36 @@ pub enum Kind {
     ProcessExit = 35,
     /// A process that ran already is followed from here on; the structure is that of [`Self::ProcessExec`].
     ProcessMet = 36,
+    /// A signal was sent, to or by a followed process.
+    SignalSent = 37,
+    /// A followed process takes a signal.
+    SignalTaken = 38,
+    /// A process that had exited was reaped: it is a zombie no more.
+    ProcessReaped = 39,
     StopTheWorld = 40,
     StartTheWorld = 41,
     GcCycleStart = 42,
     /// A tick of the sampling clock that met a followed process.
     OnCpuSample = 43,
+    /// The kernel chose a followed process to be killed, because memory ran out.
+    OomVictim = 44,
+    /// A followed process was moved to another cgroup.
+    CgroupMoved = 45,
+    ThreadBirth = 48,
+    ThreadExit = 49,
+    /// A thread leaves its CPU.
+    ThreadOff = 50,
+    /// A thread gets a CPU.
+    ThreadOn = 51,
+    /// A thread that waited is made runnable.
+    ThreadWake = 52,
+    /// A thread begins to wait in the kernel for something that has a name.
+    ThreadWait = 53,
 }
 
 impl Kind {
     /// Every kind, in the order of the discriminants.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 27] = [
         Self::GoroutineBirth,
         Self::GoroutinePark,
         Self::GoroutineParkAbort,
@@ -49,10 +69,21 @@ impl Kind {
         Self::StartTheWorld,
         Self::GcCycleStart,
         Self::OnCpuSample,
+        Self::SignalSent,
+        Self::SignalTaken,
+        Self::ProcessReaped,
+        Self::OomVictim,
+        Self::CgroupMoved,
+        Self::ThreadBirth,
+        Self::ThreadExit,
+        Self::ThreadOff,
+        Self::ThreadOn,
+        Self::ThreadWake,
+        Self::ThreadWait,
     ];
 
-    /// One more than the largest discriminant: the size of a table indexed by kind.
-    pub const LIMIT: u32 = 44;
+    /// More than the largest discriminant: the size of a table indexed by kind.
+    pub const LIMIT: u32 = 64;
 
     pub fn from_u8(value: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u8 == value)
@@ -77,6 +108,17 @@ impl Kind {
             Self::StartTheWorld => "start_the_world",
             Self::GcCycleStart => "gc_cycle_start",
             Self::OnCpuSample => "on_cpu_sample",
+            Self::SignalSent => "signal_sent",
+            Self::SignalTaken => "signal_taken",
+            Self::ProcessReaped => "process_reaped",
+            Self::OomVictim => "oom_victim",
+            Self::CgroupMoved => "cgroup_moved",
+            Self::ThreadBirth => "thread_birth",
+            Self::ThreadExit => "thread_exit",
+            Self::ThreadOff => "thread_off",
+            Self::ThreadOn => "thread_on",
+            Self::ThreadWake => "thread_wake",
+            Self::ThreadWait => "thread_wait",
         }
     }
 }

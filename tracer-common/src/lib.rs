@@ -13,6 +13,7 @@ pub mod header;
 pub mod process;
 pub mod sample;
 pub mod stack;
+pub mod thread;
 
 /// Asserts at compile time that a record has the size the other side expects.
 macro_rules! assert_size {

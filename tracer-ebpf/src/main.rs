@@ -148,7 +148,7 @@ mod programs {
     /// `(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`
     #[btf_tracepoint(function = "sched_process_exec")]
     fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
-        process::exec(ctx.arg(0));
+        process::exec(ctx.arg(0), ctx.arg::<i32>(1) as u32, ctx.arg(2));
         0
     }
 

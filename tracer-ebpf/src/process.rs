@@ -5,16 +5,16 @@ use core::arch::asm;
 use aya_ebpf::{
     helpers::{
         bpf_get_current_pid_tgid,
-        generated::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_task, bpf_probe_read_user},
+        generated::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_task, bpf_probe_read_kernel_str, bpf_probe_read_user},
     },
     programs::BtfTracePointContext,
 };
 use aya_log_ebpf::warn;
 use tracer_common::{
-    config::{Followed, KernelLayout},
+    config::{ABSENT, Followed, KernelLayout},
     counters,
     header::Kind,
-    process::{ARGS_MAX, ProcessExec, ProcessExit, ProcessFork},
+    process::{ARGS_MAX, AUTOREAPED, Cgroup, EXE_MAX, ProcessExec, ProcessExit, ProcessFork},
 };
 
 use crate::{
@@ -33,6 +33,40 @@ fn current_tgid() -> u32 {
 fn start_boottime(task: *const u8, kernel: &KernelLayout) -> u64 {
     let leader = read_kernel::<u64>(task, kernel.task_group_leader).unwrap_or(0) as *const u8;
     read_kernel::<u64>(leader, kernel.task_start_boottime).unwrap_or(0)
+}
+
+/// The parent's tgid of a task; 0 if it cannot be read.
+#[inline(always)]
+fn parent_of(task: *const u8, kernel: &KernelLayout) -> u32 {
+    let parent = read_kernel::<u64>(task, kernel.task_real_parent).unwrap_or(0) as *const u8;
+    read_kernel::<u32>(parent, kernel.task_tgid).unwrap_or(0)
+}
+
+/// The cgroups that a task is in.
+#[inline(always)]
+fn cgroup_of(task: *const u8, kernel: &KernelLayout) -> Cgroup {
+    let css_set = pointer(task, kernel.task_cgroups);
+    let memory = pointer(css_set, kernel.css_set_memory);
+    Cgroup {
+        unified: cgroup_id(pointer(css_set, kernel.css_set_dfl_cgrp), kernel),
+        memory: cgroup_id(pointer(memory, kernel.css_cgroup), kernel),
+    }
+}
+
+/// The kernfs id of a `struct cgroup`; 0 if it cannot be read.
+#[inline(always)]
+pub fn cgroup_id(cgroup: *const u8, kernel: &KernelLayout) -> u64 {
+    let node = pointer(cgroup, kernel.cgroup_kn);
+    read_kernel::<u64>(node, kernel.kernfs_node_id).unwrap_or(0)
+}
+
+/// A pointer that lies in a structure; null where there is no such field, or nothing can be read.
+#[inline(always)]
+fn pointer(base: *const u8, offset: u32) -> *const u8 {
+    if offset == ABSENT || base.is_null() {
+        return core::ptr::null();
+    }
+    read_kernel::<u64>(base, offset).unwrap_or(0) as *const u8
 }
 
 /// A child of a followed process is followed too, before its first instruction; so is the command the tracer itself starts.
@@ -74,7 +108,8 @@ pub fn fork(ctx: &BtfTracePointContext, parent: *const u8, child: *const u8) {
         child_start_boottime_ns: start_boottime(child, kernel),
         parent_start_boottime_ns: start_boottime(parent, kernel),
         child_tgid,
-        _pad: 0,
+        parent_tgid: parent_of(child, kernel),
+        cgroup: cgroup_of(child, kernel),
     };
     emit::send(Kind::ProcessFork, header.seq, record);
 }
@@ -87,7 +122,7 @@ fn table_full(ctx: &BtfTracePointContext, tgid: u32) {
 /// A new program: which attachment is its own is settled by its first hit. A process that is not followed, but whose cgroup
 /// is, is followed from here on.
 #[inline(always)]
-pub fn exec(task: *const u8) {
+pub fn exec(task: *const u8, old_tid: u32, bprm: *const u8) {
     let tgid = current_tgid();
     match FOLLOWED.get_ptr_mut(&tgid) {
         // SAFETY: a map value that lives as long as the program runs.
@@ -99,7 +134,7 @@ pub fn exec(task: *const u8) {
         }
         None => return,
     }
-    describe(task, Kind::ProcessExec);
+    describe(task, Kind::ProcessExec, old_tid, bprm);
 }
 
 /// Whether the current task is in the cgroup whose processes are followed, or below it.
@@ -117,7 +152,7 @@ pub fn in_adopted_cgroup() -> bool {
 pub fn meet(tgid: u32) {
     if follow(tgid) {
         // SAFETY: takes no pointer.
-        describe(unsafe { bpf_get_current_task() } as *const u8, Kind::ProcessMet);
+        describe(unsafe { bpf_get_current_task() } as *const u8, Kind::ProcessMet, 0, core::ptr::null());
     }
 }
 
@@ -131,9 +166,9 @@ fn follow(tgid: u32) -> bool {
     followed
 }
 
-/// Tells who the process of a task is and what it was called with.
+/// Tells who the process of a task is and what it was called with; of an exec, by which thread and under which path.
 #[inline(always)]
-fn describe(task: *const u8, kind: Kind) {
+fn describe(task: *const u8, kind: Kind, old_tid: u32, bprm: *const u8) {
     let Some(kernel) = KERNEL.get(0) else {
         return;
     };
@@ -152,6 +187,12 @@ fn describe(task: *const u8, kind: Kind) {
         (*record).header = header;
         (*record).start_boottime_ns = start_boottime(task, kernel);
         (*record).args_len = args_len;
+        (*record).cgroup = cgroup_of(task, kernel);
+        (*record).old_tid = old_tid;
+        let path = pointer(bprm, kernel.bprm_filename);
+        let exe = (&raw mut (*record).exe).cast();
+        let copied = if path.is_null() { 0 } else { bpf_probe_read_kernel_str(exe, EXE_MAX as u32, path.cast()) };
+        (*record).exe_copied = if copied > 0 { copied as u32 } else { 0 };
         let mut wanted = args_len as u64;
         if wanted >= ARGS_MAX as u64 {
             wanted = ARGS_MAX as u64 - 1;
@@ -162,6 +203,38 @@ fn describe(task: *const u8, kind: Kind) {
         (*record).args_copied = if copied == 0 { wanted as u32 } else { 0 };
     }
     entry.submit(emit::wakeup(header.seq));
+}
+
+/// `SIGNAL_GROUP_EXIT` of `include/linux/sched/signal.h`.
+const GROUP_EXIT: u32 = 4;
+
+/// What a parent will be told (`wait_task_zombie` in `kernel/exit.c`).
+#[inline(always)]
+fn wait_status(leader: *const u8, signal: *const u8, kernel: &KernelLayout) -> u32 {
+    let flags = read_kernel::<u32>(signal, kernel.signal_flags).unwrap_or(0);
+    let status = if flags & GROUP_EXIT != 0 {
+        read_kernel::<u32>(signal, kernel.signal_group_exit_code)
+    } else {
+        read_kernel::<u32>(leader, kernel.task_exit_code)
+    };
+    status.unwrap_or(0)
+}
+
+/// `SIG_IGN` of `include/uapi/asm-generic/signal-defs.h`.
+const IGNORED: u64 = 1;
+/// `SA_NOCLDWAIT` of the same.
+const NO_CHILD_WAIT: u64 = 2;
+
+/// Whether the parent of a process does not want to know of its end (`do_notify_parent` in `kernel/signal.c`).
+#[inline(always)]
+fn autoreaped(leader: *const u8, kernel: &KernelLayout) -> bool {
+    if kernel.sighand_sigchld_handler == ABSENT || kernel.sighand_sigchld_flags == ABSENT {
+        return false;
+    }
+    let sighand = pointer(pointer(leader, kernel.task_real_parent), kernel.task_sighand);
+    let handler = read_kernel::<u64>(sighand, kernel.sighand_sigchld_handler).unwrap_or(0);
+    let flags = read_kernel::<u64>(sighand, kernel.sighand_sigchld_flags).unwrap_or(0);
+    handler == IGNORED || flags & NO_CHILD_WAIT != 0
 }
 
 /// Fires once a thread; the process is over when the last one is. Two threads that end at once may both see that, so the
@@ -183,10 +256,13 @@ pub fn exit(task: *const u8) {
         return;
     }
     let header = emit::header(Kind::ProcessExit, 0, 0, bpf_get_current_pid_tgid());
+    let leader = pointer(task, kernel.task_group_leader);
     let record = ProcessExit {
         header,
         start_boottime_ns: start_boottime(task, kernel),
-        wait_status: read_kernel::<u32>(task, kernel.task_exit_code).unwrap_or(0),
+        wait_status: wait_status(leader, signal, kernel),
+        parent_tgid: parent_of(leader, kernel),
+        flags: if autoreaped(leader, kernel) { AUTOREAPED } else { 0 },
         _pad: 0,
     };
     emit::send(Kind::ProcessExit, header.seq, record);

@@ -1,6 +1,6 @@
 //! What happened: the typed form of a wire record. Everything after `decode` speaks of these.
 
-use tracer_common::goroutine::status;
+use tracer_common::{goroutine::status, process::Cgroup, thread::COMM_MAX};
 
 use crate::{
     clock::KtimeNs,
@@ -69,27 +69,60 @@ pub enum What {
     ProcessImage {
         ip: Address,
     },
-    ProcessFork {
-        child: Tgid,
-        child_start_boottime_ns: u64,
-        parent_start_boottime_ns: u64,
-    },
-    ProcessExec {
-        start_boottime_ns: u64,
-        /// Lossy UTF-8; `args_truncated` if the argument area was longer than a record holds.
-        args: Vec<String>,
-        args_truncated: bool,
-    },
+    ProcessFork(ProcessFork),
+    ProcessExec(Box<Program>),
     /// It ran before it was followed.
-    ProcessMet {
-        start_boottime_ns: u64,
-        args: Vec<String>,
-        args_truncated: bool,
+    ProcessMet(Box<Program>),
+    ProcessExit(ProcessExit),
+    /// It is a zombie no more.
+    ProcessReaped(ProcessReaped),
+    SignalSent(SignalSent),
+    /// A thread takes a signal.
+    SignalTaken {
+        signal: u32,
+        /// `si_code`.
+        code: i32,
+        /// By a handler of its own; else the default action.
+        handled: bool,
     },
-    ProcessExit {
+    /// Memory ran out, and this process was chosen to be killed.
+    OomVictim {
+        victim: Tgid,
+    },
+    CgroupMoved {
+        tgid: Tgid,
+        tid: Tid,
+        /// Kernfs id of the new one.
+        cgroup: u64,
+        /// 0: the unified one.
+        hierarchy: u32,
+    },
+    /// The event's thread made another one.
+    ThreadBirth {
+        child: Tid,
         start_boottime_ns: u64,
-        /// A wait status: `code << 8 | signal`, bit 7 for a core dump.
-        wait_status: u32,
+    },
+    ThreadExit {
+        /// A wait status.
+        exit_code: u32,
+        /// Its name by then; lossy UTF-8.
+        name: ThreadName,
+    },
+    /// The event's thread leaves its CPU.
+    ThreadOff(ThreadOff),
+    /// The event's thread gets a CPU.
+    ThreadOn,
+    /// A thread that waited can run again.
+    ThreadWake {
+        tgid: Tgid,
+        tid: Tid,
+        waker: Waker,
+    },
+    /// The event's thread begins to wait for something that a kprobe sees.
+    ThreadWait {
+        on: WaitsOn,
+        kernel_stack: Option<StackId>,
+        user_stack: Option<StackId>,
     },
     /// The world is about to be stopped.
     StopTheWorld {
@@ -114,6 +147,123 @@ pub enum What {
         /// What the sample stands for.
         period_ns: u32,
     },
+}
+
+/// A process made another one. The event's process is the one that called fork.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessFork {
+    pub child: Tgid,
+    pub child_start_boottime_ns: u64,
+    /// Of the process that called fork.
+    pub parent_start_boottime_ns: u64,
+    /// The child's parent: the one that called, or with CLONE_PARENT that one's own.
+    pub parent: Tgid,
+    pub cgroup: Cgroup,
+}
+
+/// What a process runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Program {
+    pub start_boottime_ns: u64,
+    /// Lossy UTF-8; `args_truncated` if the argument area was longer than a record holds.
+    pub args: Vec<String>,
+    pub args_truncated: bool,
+    /// The path that was executed, as the caller gave it; empty where nobody told.
+    pub exe: String,
+    /// The thread that executed it, by its number before.
+    pub old_tid: Option<Tid>,
+    pub cgroup: Cgroup,
+}
+
+/// The last thread of a process exited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessExit {
+    pub start_boottime_ns: u64,
+    /// A wait status: `code << 8 | signal`, bit 7 for a core dump.
+    pub wait_status: u32,
+    /// Its parent by then; `None` where nobody told.
+    pub parent: Option<Tgid>,
+    /// Its parent ignores its end: it is no zombie.
+    pub autoreaped: bool,
+}
+
+/// A process that had exited was taken out of the kernel's tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessReaped {
+    pub tgid: Tgid,
+    pub start_boottime_ns: u64,
+    pub parent: Option<Tgid>,
+    /// The event's task did it, at the event's time; else somebody did, somewhat earlier.
+    pub reaper_known: bool,
+}
+
+/// A signal was sent. The event's task is the sender, unless `code` says that the kernel was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignalSent {
+    pub to: Tgid,
+    pub to_tid: Tid,
+    pub to_start_boottime_ns: u64,
+    pub signal: u32,
+    /// `si_code`.
+    pub code: i32,
+    /// `TRACE_SIGNAL_…`: 0 delivered, 1 ignored, 2 already pending, 3 and 4 lost.
+    pub result: u32,
+    /// To the whole process, or to one thread.
+    pub group: bool,
+}
+
+/// A thread left its CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThreadOff {
+    /// `task_struct.__state`: 0 runnable, 1 interruptible, 2 uninterruptible, 4 stopped, 8 traced, 16 and more dead.
+    pub state: u32,
+    /// It did not leave by itself.
+    pub preempted: bool,
+    pub syscall: Syscall,
+    pub kernel_stack: Option<StackId>,
+    pub user_stack: Option<StackId>,
+}
+
+/// The system call that a thread is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Syscall {
+    Unknown,
+    /// It is in none: it faulted, or was interrupted.
+    None,
+    Known {
+        number: u32,
+        /// Its first two arguments.
+        args: [u64; 2],
+    },
+}
+
+/// Who made a thread runnable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Waker {
+    Unknown,
+    /// The event's task.
+    Task,
+    /// A timer, a device, another CPU.
+    Interrupt,
+}
+
+/// What a thread waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitsOn {
+    Futex(Address),
+    Epoll,
+}
+
+/// A thread's name: at most 15 bytes, NUL-padded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ThreadName(pub [u8; COMM_MAX]);
+
+impl ThreadName {
+    /// Lossy UTF-8.
+    pub fn text(&self) -> String {
+        let end = self.0.iter().position(|byte| *byte == 0).unwrap_or(COMM_MAX);
+        String::from_utf8_lossy(&self.0[..end]).into_owned()
+    }
 }
 
 /// On whose behalf a thread ran when it was sampled.

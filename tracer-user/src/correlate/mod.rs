@@ -150,30 +150,38 @@ impl Engine {
         match &event.what {
             // The caller keeps stacks; they belong to no goroutine.
             What::Stack { .. } => {}
-            What::ProcessFork { child, child_start_boottime_ns, parent_start_boottime_ns } => {
-                let parent = (event.tgid, *parent_start_boottime_ns);
-                let change = self.processes.fork(parent, (*child, *child_start_boottime_ns), event.at);
+            What::ProcessFork(fork) => {
+                let change = self.processes.fork(event.tgid, fork, event.at);
                 self.lost_process_exit(change);
                 self.apply(change, sink);
             }
-            What::ProcessExec { start_boottime_ns, args, args_truncated } => {
-                let args = (args.clone(), *args_truncated);
-                let change = self.processes.exec(event.tgid, *start_boottime_ns, args, event.at);
+            What::ProcessExec(program) => {
+                let change = self.processes.exec(event.tgid, program, event.at);
                 self.apply(change, sink);
             }
-            What::ProcessMet { start_boottime_ns, args, args_truncated } => {
-                let args = (args.clone(), *args_truncated);
-                let change = self.processes.met(event.tgid, *start_boottime_ns, args, event.at);
+            What::ProcessMet(program) => {
+                let change = self.processes.met(event.tgid, program, event.at);
                 self.lost_process_exit(change);
                 self.apply(change, sink);
             }
-            What::ProcessExit { start_boottime_ns, wait_status } => {
-                let changes = self.processes.exit(event.tgid, *start_boottime_ns, *wait_status, event.at);
+            What::ProcessExit(exit) => {
+                let changes = self.processes.exit(event.tgid, exit, event.at);
                 self.lost_process_exit(changes[0]);
                 for change in changes {
                     self.apply(change, sink);
                 }
             }
+            What::ProcessReaped(_)
+            | What::SignalSent(_)
+            | What::SignalTaken { .. }
+            | What::OomVictim { .. }
+            | What::CgroupMoved { .. } => {}
+            What::ThreadBirth { .. }
+            | What::ThreadExit { .. }
+            | What::ThreadOff(_)
+            | What::ThreadOn
+            | What::ThreadWake { .. }
+            | What::ThreadWait { .. } => {}
             _ => self.goroutine_event(event, sink),
         }
     }

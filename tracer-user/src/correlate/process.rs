@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 
 use crate::{
     clock::KtimeNs,
+    event::{ProcessExit, ProcessFork, Program},
     id::{Address, BinaryId, ProcessKey, Tgid},
     recording::contract::Joined,
 };
@@ -159,33 +160,33 @@ impl Processes {
         }
     }
 
-    /// `parent` forked. The child runs a copy of its image until it executes another.
-    pub fn fork(&mut self, parent: (Tgid, u64), child: (Tgid, u64), at: KtimeNs) -> Change {
-        let parent_key = ProcessKey::from_boottime(parent.0, parent.1);
-        let child_key = ProcessKey::from_boottime(child.0, child.1);
-        let inherited = self.current.get(&parent.0).copied().map(|id| {
-            self.processes[id.0 as usize].key.get_or_insert(parent_key);
+    /// The process of `forker` forked. The child runs a copy of its image until it executes another.
+    pub fn fork(&mut self, forker: Tgid, fork: &ProcessFork, at: KtimeNs) -> Change {
+        let forker_key = ProcessKey::from_boottime(forker, fork.parent_start_boottime_ns);
+        let child_key = ProcessKey::from_boottime(fork.child, fork.child_start_boottime_ns);
+        let inherited = self.current.get(&forker).copied().map(|id| {
+            self.processes[id.0 as usize].key.get_or_insert(forker_key);
             self.image(*self.process(id).images.last().expect("a process has an image")).clone()
         });
         // The child's own first event may have come before: then the fork only completes what is known.
-        if let Some(&id) = self.current.get(&child.0)
+        if let Some(&id) = self.current.get(&fork.child)
             && self.processes[id.0 as usize].key.is_none_or(|key| key == child_key)
             && self.processes[id.0 as usize].first_seen >= at
         {
             let process = &mut self.processes[id.0 as usize];
-            (process.key, process.parent, process.forked_at) = (Some(child_key), Some(parent.0), Some(at));
+            (process.key, process.parent, process.forked_at) = (Some(child_key), Some(fork.parent), Some(at));
             return Change::None;
         }
-        let change = self.vacate(child.0, at);
-        let id = self.begin(child.0, Some(child_key), inherited, at);
+        let change = self.vacate(fork.child, at);
+        let id = self.begin(fork.child, Some(child_key), inherited, at);
         let process = &mut self.processes[id.0 as usize];
-        (process.parent, process.forked_at) = (Some(parent.0), Some(at));
+        (process.parent, process.forked_at) = (Some(fork.parent), Some(at));
         change
     }
 
     /// A process executed a program: a new image begins, and the old one's goroutines are gone.
-    pub fn exec(&mut self, tgid: Tgid, boottime_ns: u64, args: (Vec<String>, bool), at: KtimeNs) -> Change {
-        let (id, mut change) = self.identified(tgid, boottime_ns, at);
+    pub fn exec(&mut self, tgid: Tgid, program: &Program, at: KtimeNs) -> Change {
+        let (id, mut change) = self.identified(tgid, program.start_boottime_ns, at);
         let image = *self.process(id).images.last().expect("a process has an image");
         // A process that begins with this exec has an image already, and nothing of it is known: it is this one.
         let fresh = self.image(image).since == at && self.image(image).first_hit.is_none();
@@ -197,18 +198,18 @@ impl Processes {
             fresh
         };
         let entry = &mut self.images[image.0 as usize];
-        (entry.args, entry.args_truncated) = args;
+        (entry.args, entry.args_truncated) = (program.args.clone(), program.args_truncated);
         (entry.binary, entry.bias, entry.first_hit) = (None, None, None);
         change
     }
 
     /// A process that ran before it was followed told who it is.
-    pub fn met(&mut self, tgid: Tgid, boottime_ns: u64, args: (Vec<String>, bool), at: KtimeNs) -> Change {
-        let (id, change) = self.identified(tgid, boottime_ns, at);
+    pub fn met(&mut self, tgid: Tgid, program: &Program, at: KtimeNs) -> Change {
+        let (id, change) = self.identified(tgid, program.start_boottime_ns, at);
         let image = *self.process(id).images.last().expect("a process has an image");
         let entry = &mut self.images[image.0 as usize];
         if entry.args.is_empty() {
-            (entry.args, entry.args_truncated) = args;
+            (entry.args, entry.args_truncated) = (program.args.clone(), program.args_truncated);
         }
         change
     }
@@ -261,9 +262,9 @@ impl Processes {
     }
 
     /// The last thread of a process exited.
-    pub fn exit(&mut self, tgid: Tgid, boottime_ns: u64, wait_status: u32, at: KtimeNs) -> [Change; 2] {
-        let (id, before) = self.identified(tgid, boottime_ns, at);
-        [before, self.end(id, at, Some(wait_status))]
+    pub fn exit(&mut self, tgid: Tgid, exit: &ProcessExit, at: KtimeNs) -> [Change; 2] {
+        let (id, before) = self.identified(tgid, exit.start_boottime_ns, at);
+        [before, self.end(id, at, Some(exit.wait_status))]
     }
 
     /// The process of that tgid and start; another one that held the tgid has ended unseen.
@@ -350,26 +351,42 @@ fn empty_image(process: ProcessId, since: KtimeNs) -> Image {
 
 #[cfg(test)]
 mod tests {
+    use tracer_common::process::Cgroup;
+
     use super::*;
 
     const TICK: u64 = 10_000_000;
 
-    fn args(name: &str) -> (Vec<String>, bool) {
-        (vec![name.to_owned()], false)
+    fn fork(parent: u32, parent_start: u64, child: u32, child_start: u64) -> ProcessFork {
+        ProcessFork {
+            child: Tgid(child),
+            child_start_boottime_ns: child_start,
+            parent_start_boottime_ns: parent_start,
+            parent: Tgid(parent),
+            cgroup: Cgroup::default(),
+        }
+    }
+
+    fn program(start_boottime_ns: u64, name: &str) -> Program {
+        Program { start_boottime_ns, args: vec![name.to_owned()], ..Program::default() }
+    }
+
+    fn end(start_boottime_ns: u64, wait_status: u32) -> ProcessExit {
+        ProcessExit { start_boottime_ns, wait_status, parent: None, autoreaped: false }
     }
 
     /// Check that fork, exec, exec, exit make one process with an image for each program.
     #[test]
     fn one_process_many_images() {
         let mut all = Processes::default();
-        assert_eq!(all.fork((Tgid(1), TICK), (Tgid(2), 9 * TICK), KtimeNs(10)), Change::None);
-        assert!(matches!(all.exec(Tgid(2), 9 * TICK, args("sh"), KtimeNs(20)), Change::Ended { .. }));
+        assert_eq!(all.fork(Tgid(1), &fork(1, TICK, 2, 9 * TICK), KtimeNs(10)), Change::None);
+        assert!(matches!(all.exec(Tgid(2), &program(9 * TICK, "sh"), KtimeNs(20)), Change::Ended { .. }));
         let image = all.running(Tgid(2), KtimeNs(21)).unwrap();
         assert_eq!(all.hit(image, BinaryId(1), KtimeNs(22)), (image, Change::None));
         assert_eq!(all.loaded(image, 0x1000, KtimeNs(22)), Change::None);
         assert_eq!(all.image(image).link_address(Address(0x1234)), Some((BinaryId(1), Address(0x234))));
-        assert_eq!(all.exec(Tgid(2), 9 * TICK, args("app"), KtimeNs(30)), Change::Ended { image, at: KtimeNs(30) });
-        all.exit(Tgid(2), 9 * TICK, 3 << 8, KtimeNs(40));
+        assert_eq!(all.exec(Tgid(2), &program(9 * TICK, "app"), KtimeNs(30)), Change::Ended { image, at: KtimeNs(30) });
+        all.exit(Tgid(2), &end(9 * TICK, 3 << 8), KtimeNs(40));
         let process = all.process(ProcessId(0));
         assert_eq!((process.parent, process.ended, process.images.len()), (Some(Tgid(1)), Some((KtimeNs(40), Some(768))), 3));
     }
@@ -379,7 +396,7 @@ mod tests {
     fn reused_tgid() {
         let mut all = Processes::default();
         let first = all.running(Tgid(5), KtimeNs(1)).unwrap();
-        all.exit(Tgid(5), TICK, 0, KtimeNs(10));
+        all.exit(Tgid(5), &end(TICK, 0), KtimeNs(10));
         assert_eq!(all.running(Tgid(5), KtimeNs(9)), None);
         let second = all.running(Tgid(5), KtimeNs(11)).unwrap();
         assert_ne!(all.image(first).process, all.image(second).process);
@@ -389,8 +406,8 @@ mod tests {
     #[test]
     fn lost_exit() {
         let mut all = Processes::default();
-        all.exec(Tgid(5), TICK, args("a"), KtimeNs(1));
-        all.exec(Tgid(5), 2 * TICK, args("b"), KtimeNs(9));
+        all.exec(Tgid(5), &program(TICK, "a"), KtimeNs(1));
+        all.exec(Tgid(5), &program(2 * TICK, "b"), KtimeNs(9));
         assert_eq!(all.process(ProcessId(0)).ended, Some((KtimeNs(9), None)));
         assert_eq!(all.process(ProcessId(1)).ended, None);
     }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    event::{Event, Transition},
+    event::{Event, ProcessExit, Program, Transition},
     id::{SiteId, Tgid},
     recording::contract::{DumpSource, DumpedGoroutine, GoroutineDump, Joined, Likeness, Site, Tier},
 };
@@ -68,7 +68,8 @@ fn exit(at: u64, goid: u64) -> Event {
 }
 
 fn process_exit(at: u64) -> Event {
-    Event { binary: None, ..event(at, 0, What::ProcessExit { start_boottime_ns: 0, wait_status: 0 }) }
+    let ended = ProcessExit { start_boottime_ns: 0, wait_status: 0, parent: None, autoreaped: false };
+    Event { binary: None, ..event(at, 0, What::ProcessExit(ended)) }
 }
 
 fn run(events: &[Event], end: u64) -> (Told, Engine) {
@@ -184,7 +185,8 @@ fn joined_process() {
     let (_, process) = engine.processes().processes().next().unwrap();
     let image = engine.processes().image(process.images[0]);
     assert_eq!((image.bias, image.binary, process.parent), (Some(0x2000), Some(BinaryId(1)), Some(Tgid(1))));
-    let met = What::ProcessMet { start_boottime_ns: 70_000_000, args: vec!["other".into()], args_truncated: false };
+    let met =
+        What::ProcessMet(Box::new(Program { start_boottime_ns: 70_000_000, args: vec!["other".into()], ..Program::default() }));
     engine.event(&Event { binary: None, ..event(30, 0, met) }, &mut told);
     assert_eq!(engine.processes().processes().count(), 2);
 }
@@ -270,7 +272,7 @@ fn coroutine_sites() -> Vec<Site> {
 /// Check that goids count anew after an exec.
 #[test]
 fn exec_begins_anew() {
-    let what = What::ProcessExec { start_boottime_ns: 0, args: vec![], args_truncated: false };
+    let what = What::ProcessExec(Box::default());
     let exec = Event { binary: None, ..event(30, 0, what) };
     let (told, _) = run(&[birth(10, 17), exec, birth(40, 17), exit(50, 17)], 90);
     let ends: Vec<_> = told.lives.iter().map(|(_, life)| (life.end, life.ended_at.0)).collect();

@@ -58,5 +58,7 @@ fn is_hit(kind: Kind) -> bool {
         GoroutineBirth | GoroutinePark | GoroutineParkAbort | GoroutineWake | GoroutineExit | GoroutineTransition => true,
         StopTheWorld | StartTheWorld | GcCycleStart => true,
         Stack | ProcessImage | ProcessFork | ProcessExec | ProcessExit | ProcessMet | OnCpuSample => false,
+        ProcessReaped | SignalSent | SignalTaken | OomVictim | CgroupMoved => false,
+        ThreadBirth | ThreadExit | ThreadOff | ThreadOn | ThreadWake | ThreadWait => false,
     }
 }

@@ -5,6 +5,7 @@
 pub mod calibrate;
 pub mod command;
 pub mod counters;
+pub mod facts;
 pub mod faults;
 pub mod features;
 pub mod gate;
@@ -60,6 +61,8 @@ pub enum KernelError {
         #[source]
         source: std::io::Error,
     },
+    #[error("this kernel has no hook that tells of: {0}")]
+    NoHook(&'static str),
     #[error("too many binaries in one session (at most {0})")]
     TooManyBinaries(u32),
     #[error("{what}")]

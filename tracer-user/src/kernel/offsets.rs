@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use btf_rs::{Btf, BtfType, Member, Type};
-use tracer_common::config::KernelLayout;
+use tracer_common::config::{ABSENT, KernelLayout};
 
 use super::KernelError;
 
@@ -17,20 +17,84 @@ const MAX_DEPTH: usize = 4;
 pub fn kernel_layout() -> Result<KernelLayout, KernelError> {
     let path = Path::new(VMLINUX_BTF);
     let btf = Btf::from_file(path).map_err(|source| KernelError::NoBtf { path: path.into(), source })?;
-    let of = |structure, field| offset_of(&btf, structure, field).ok_or(KernelError::NoField { structure, field });
+    let maybe = |structure, field| offset_of(&btf, structure, field);
+    let of = |structure, field| maybe(structure, field).ok_or(KernelError::NoField { structure, field });
+    let or_absent = |offset: Option<u32>| offset.unwrap_or(ABSENT);
+    let within = |outer: Option<u32>, inner: Option<u32>| or_absent(outer.zip(inner).map(|(outer, inner)| outer + inner));
+    // `action[SIGCHLD - 1]`, and a `k_sigaction` holds nothing but its `sa`, and on some architectures a restorer behind it.
+    let sigchld = maybe("sighand_struct", "action").zip(size_of_struct(&btf, "k_sigaction"));
+    let sigchld = sigchld.map(|(action, size)| action + (SIGCHLD - 1) * size);
+    let memory = maybe("css_set", "subsys").zip(enumerator(&btf, "cgroup_subsys_id", "memory_cgrp_id"));
     Ok(KernelLayout {
         task_tgid: of("task_struct", "tgid")?,
+        task_pid: of("task_struct", "pid")?,
         task_group_leader: of("task_struct", "group_leader")?,
+        task_real_parent: of("task_struct", "real_parent")?,
         task_start_boottime: of("task_struct", "start_boottime")?,
         task_exit_code: of("task_struct", "exit_code")?,
         task_signal: of("task_struct", "signal")?,
+        task_sighand: of("task_struct", "sighand")?,
         task_mm: of("task_struct", "mm")?,
+        task_comm: of("task_struct", "comm")?,
+        task_cgroups: or_absent(maybe("task_struct", "cgroups")),
+        task_fsbase: of("task_struct", "thread")? + of("thread_struct", "fsbase")?,
         signal_live: of("signal_struct", "live")?,
+        signal_flags: of("signal_struct", "flags")?,
+        signal_group_exit_code: of("signal_struct", "group_exit_code")?,
+        sighand_sigchld_handler: within(sigchld, maybe("sigaction", "sa_handler")),
+        sighand_sigchld_flags: within(sigchld, maybe("sigaction", "sa_flags")),
         mm_arg_start: of("mm_struct", "arg_start")?,
         mm_arg_end: of("mm_struct", "arg_end")?,
-        task_fsbase: of("task_struct", "thread")? + of("thread_struct", "fsbase")?,
+        css_set_dfl_cgrp: or_absent(maybe("css_set", "dfl_cgrp")),
+        css_set_memory: or_absent(memory.map(|(subsys, id)| subsys + id * POINTER)),
+        css_cgroup: or_absent(maybe("cgroup_subsys_state", "cgroup")),
+        cgroup_kn: or_absent(maybe("cgroup", "kn")),
+        cgroup_root: or_absent(maybe("cgroup", "root")),
+        root_hierarchy_id: or_absent(maybe("cgroup_root", "hierarchy_id")),
+        kernfs_node_id: or_absent(maybe("kernfs_node", "id")),
+        bprm_filename: of("linux_binprm", "filename")?,
+        siginfo_code: or_absent(maybe("kernel_siginfo", "si_code")),
+        k_sigaction_handler: within(maybe("k_sigaction", "sa"), maybe("sigaction", "sa_handler")),
+        mark_victim_has_task: u32::from(first_argument_is_pointer(&btf, "btf_trace_mark_victim")),
         spawner_tid: 0,
+        _pad: 0,
     })
+}
+
+/// `include/uapi/asm/signal.h`.
+const SIGCHLD: u32 = 17;
+/// Bytes of a pointer in the kernel.
+const POINTER: u32 = 8;
+
+fn size_of_struct(btf: &Btf, name: &str) -> Option<u32> {
+    btf.resolve_types_by_name(name).ok()?.into_iter().find_map(|ty| match ty {
+        Type::Struct(found) => u32::try_from(found.size()).ok(),
+        _ => None,
+    })
+}
+
+/// The value of a constant of an enumeration.
+fn enumerator(btf: &Btf, enumeration: &str, name: &str) -> Option<u32> {
+    btf.resolve_types_by_name(enumeration).ok()?.into_iter().find_map(|ty| match ty {
+        Type::Enum(found) => {
+            let constant = found.members.iter().find(|member| btf.resolve_name(*member).is_ok_and(|known| known == name))?;
+            Some(constant.val())
+        }
+        _ => None,
+    })
+}
+
+/// Whether a tracepoint gives a pointer first: its `btf_trace_…` type is a pointer to a function of (void *data, arguments…).
+fn first_argument_is_pointer(btf: &Btf, typedef: &str) -> bool {
+    let found = || {
+        let types = btf.resolve_types_by_name(typedef).ok()?;
+        let Type::Typedef(typedef) = types.into_iter().next()? else { return None };
+        let Type::Ptr(pointer) = btf.resolve_type_by_id(typedef.get_type_id()?).ok()? else { return None };
+        let Type::FuncProto(function) = btf.resolve_type_by_id(pointer.get_type_id()?).ok()? else { return None };
+        let argument = function.parameters.get(1)?;
+        Some(matches!(btf.resolve_type_by_id(argument.get_type_id()?).ok()?, Type::Ptr(_)))
+    };
+    found().unwrap_or(false)
 }
 
 fn offset_of(btf: &Btf, structure: &str, field: &str) -> Option<u32> {

@@ -8,10 +8,10 @@ use std::{
 };
 
 use aya::{
-    Btf, Ebpf, EbpfLoader, include_bytes_aligned,
+    Ebpf, EbpfLoader, include_bytes_aligned,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::{
-        BtfTracePoint, PerfEvent, UProbe,
+        PerfEvent, UProbe,
         perf_event::{PerfEventConfig, PerfEventLink, PerfEventScope, SamplePolicy, SoftwareEvent},
         uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope},
     },
@@ -23,6 +23,7 @@ use tracer_common::config::{Adoption, Cookie, Followed, GoLayout, KernelLayout, 
 
 use super::{
     KernelError, counters,
+    facts::{self, Group, Offers, Told},
     multi::{MultiPrograms, Point},
     offsets,
     ring::Ring,
@@ -39,7 +40,6 @@ use crate::{
 /// The committed object (`cargo xtask build-ebpf`).
 static OBJECT: &[u8] = include_bytes_aligned!("../../../tracer-ebpf/prebuilt/lifetrace.bpf.o");
 
-const TRACEPOINTS: [&str; 3] = ["sched_process_fork", "sched_process_exec", "sched_process_exit"];
 const PROBES: [&str; 13] = [
     "go_newproc1",
     "go_gopark",
@@ -108,6 +108,8 @@ pub struct Session {
     followed_fd: OwnedFd,
     adoption: Array<MapData, Pod<Adoption>>,
     kernel_layout: KernelLayout,
+    offers: Offers,
+    told: Vec<Told>,
 }
 
 /// Probes of ours; they go when it is dropped.
@@ -152,11 +154,13 @@ impl Session {
             links: FxHashMap::default(),
             clocks: Vec::new(),
             kernel_layout,
+            offers: Offers::look(),
+            told: Vec::new(),
             multi,
             ebpf,
         };
         session.set_spawner(None)?;
-        session.attach_tracepoints()?;
+        session.told = facts::attach(&mut session.ebpf, &session.offers, Group::Lives)?;
         if session.multi.is_none() {
             for name in PROBES {
                 session.probe(name)?.load().map_err(KernelError::program(name, "loaded"))?;
@@ -165,15 +169,9 @@ impl Session {
         Ok((session, Ring::new(ring), logger))
     }
 
-    fn attach_tracepoints(&mut self) -> Result<(), KernelError> {
-        let btf = Btf::from_sys_fs().map_err(|_| KernelError::Missing("kernel BTF"))?;
-        for name in TRACEPOINTS {
-            let program = self.ebpf.program_mut(name).ok_or(KernelError::Missing(name))?;
-            let program: &mut BtfTracePoint = program.try_into().map_err(KernelError::program(name, "used"))?;
-            program.load(name, &btf).map_err(KernelError::program(name, "loaded"))?;
-            program.attach().map_err(KernelError::program(name, "attached"))?;
-        }
-        Ok(())
+    /// How the facts of the kernel are told that are attached by now.
+    pub fn told(&self) -> &[Told] {
+        &self.told
     }
 
     fn probe(&mut self, name: &'static str) -> Result<&mut UProbe, KernelError> {

@@ -23,7 +23,7 @@ use contract::{Binary, Code, Counters, Drained, DumpBegins, End, GoroutineDump, 
 /// What a recording begins with.
 const FILE_MAGIC: [u8; 8] = *b"lifetrac";
 /// The format this program writes, and the only one it reads.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 const FILE_HEADER_LEN: usize = 16;
 /// "LBLK" in the file.
 const BLOCK_MAGIC: u32 = u32::from_le_bytes(*b"LBLK");

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tracer_user::{
     clock::KtimeNs,
     correlate::replay::{View, replay_as},
-    event::{Event, What},
+    event::{Event, Program, What},
     export::{labels::LabelTally, report, tally::Tally},
     id::{Address, BinaryId, Goid, Tgid},
     recording::contract::{DumpSource, DumpedGoroutine, GoroutineDump, Likeness, Tier},
@@ -254,7 +254,7 @@ fn program(lives: &[(u8, bool)]) -> (Scene, BTreeSet<u64>) {
     }
     // Something of each CPU arrives behind all that may be dropped: so every gap shows.
     for cpu in [0, 1] {
-        let met = What::ProcessMet { start_boottime_ns: 10_000_000_000, args: vec![], args_truncated: false };
+        let met = What::ProcessMet(Box::new(Program { start_boottime_ns: 10_000_000_000, ..Program::default() }));
         scene.event(9_500, cpu, SHOP, None, met);
     }
     (scene, left)

@@ -16,7 +16,7 @@ fn growing() -> Scene {
     let mut scene = Scene::lasting(4_100);
     scene.shop(1000).collector(1000);
     scene.events.sort_by_key(|event| event.at);
-    scene.events.retain(|event| !matches!(event.what, tracer_user::event::What::ProcessExit { .. }));
+    scene.events.retain(|event| !matches!(event.what, tracer_user::event::What::ProcessExit(_)));
     for n in 0..40 {
         scene.birth(100_000 + n * 100_000, 1000, 100 + n, 1, (GO_WORKER, WORKER));
         if n % 2 == 0 {

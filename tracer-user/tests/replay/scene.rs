@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use tracer_common::process::Cgroup;
 use tracer_user::{
     clock::{ClockTie, KtimeNs, WallTime},
     decode::encode,
-    event::{Event, Runner, Top, Transition, What},
+    event::{Event, ProcessExit, ProcessFork, Program, Runner, Top, Transition, What},
     id::{Address, BinaryId, Goid, SiteId, StackId, Tgid, Tid},
     recording::{
         contract::{
@@ -121,16 +122,27 @@ impl Scene {
     /// Fork, exec, and the first hit of a probe.
     pub fn start(&mut self, at_us: u64, tgid: u32, args: &[&str]) -> &mut Self {
         let born = u64::from(tgid) * 10 * MS;
-        let fork = What::ProcessFork { child: Tgid(tgid), child_start_boottime_ns: born, parent_start_boottime_ns: 5 * MS };
+        let fork = What::ProcessFork(ProcessFork {
+            child: Tgid(tgid),
+            child_start_boottime_ns: born,
+            parent_start_boottime_ns: 5 * MS,
+            parent: Tgid(900),
+            cgroup: Cgroup::default(),
+        });
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-        let exec = What::ProcessExec { start_boottime_ns: born, args, args_truncated: false };
+        let exec = What::ProcessExec(Box::new(Program { start_boottime_ns: born, args, ..Program::default() }));
         self.event(at_us, 0, 900, None, fork);
         self.event(at_us + 100, 0, tgid, None, exec);
         self.event(at_us + 200, 0, tgid, Some(0), What::ProcessImage { ip: Address(BIAS + GOPARK) })
     }
 
     pub fn stop(&mut self, at_us: u64, tgid: u32, wait_status: u32) -> &mut Self {
-        let what = What::ProcessExit { start_boottime_ns: u64::from(tgid) * 10 * MS, wait_status };
+        let what = What::ProcessExit(ProcessExit {
+            start_boottime_ns: u64::from(tgid) * 10 * MS,
+            wait_status,
+            parent: None,
+            autoreaped: false,
+        });
         self.event(at_us, 1, tgid, None, what)
     }
 

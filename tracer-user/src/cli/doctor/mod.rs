@@ -17,7 +17,10 @@ use self::{process::ProcessReport, target::TargetReport};
 use super::{ENVIRONMENT, Failure, args::DoctorArgs};
 use crate::{
     id::Tgid,
-    kernel::features::{self, Check},
+    kernel::{
+        facts::{Offers, Told},
+        features::{self, Check},
+    },
     timeline::human::plain,
 };
 
@@ -27,6 +30,8 @@ struct Report {
     schema: &'static str,
     kernel: String,
     checks: Vec<Check>,
+    /// How each fact of the kernel would be told.
+    facts: Vec<Told>,
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<TargetReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,8 +68,14 @@ pub fn doctor(args: &DoctorArgs, out: &mut dyn Write) -> Result<u8> {
         None => (None, None),
     };
     let process = args.pid.map(|pid| process::examine(Tgid(pid), code.as_ref()));
-    let report =
-        Report { schema: "lifetrace.doctor/1", kernel: features::kernel_release(), checks: features::checks(), target, process };
+    let report = Report {
+        schema: "lifetrace.doctor/1",
+        kernel: features::kernel_release(),
+        checks: features::checks(),
+        facts: Offers::look().told(),
+        target,
+        process,
+    };
     if args.json {
         serde_json::to_writer(&mut *out, &report)?;
         writeln!(out)?;
@@ -109,6 +120,10 @@ fn print(report: &Report, out: &mut dyn Write) -> Result<()> {
             (false, false) => "absent",
         };
         print_line(verdict, check.name, &check.found, &check.advice, out)?;
+    }
+    writeln!(out, "facts of the kernel")?;
+    for told in &report.facts {
+        writeln!(out, "  {:<8} {:<16} {}", told.through, told.fact, told.by)?;
     }
     if let Some(target) = &report.target {
         print_target(target, out)?;

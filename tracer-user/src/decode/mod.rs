@@ -6,7 +6,7 @@ use tracer_common::{
     gc::{GcCycleStart, StartTheWorld, StopTheWorld},
     goroutine::{GoroutineBirth, GoroutineExit, GoroutinePark, GoroutineParkAbort, GoroutineTransition, GoroutineWake},
     header::{Header, Kind},
-    process::{ARGS_MAX, ProcessExec, ProcessExit, ProcessFork, ProcessImage},
+    process::ProcessImage,
     sample::{GOID_KNOWN, IN_KERNEL, OnCpuSample},
     stack::{EXACT, MAX_FRAMES, Stack, TOP_WORD, TRUNCATED},
 };
@@ -17,6 +17,9 @@ use crate::{
     event::{Event, Runner, Top, Transition, What},
     id::{Address, BinaryId, Goid, SiteId, StackId, Tgid, Tid},
 };
+
+mod process;
+mod thread;
 
 /// Why bytes are no event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -86,25 +89,17 @@ fn what(kind: Kind, bytes: &[u8]) -> Result<What, DecodeError> {
         }
         Kind::Stack => stack(&read(bytes)?)?,
         Kind::ProcessImage => What::ProcessImage { ip: Address(read::<ProcessImage>(bytes)?.ip) },
-        Kind::ProcessFork => {
-            let fork: ProcessFork = read(bytes)?;
-            What::ProcessFork {
-                child: Tgid(fork.child_tgid),
-                child_start_boottime_ns: fork.child_start_boottime_ns,
-                parent_start_boottime_ns: fork.parent_start_boottime_ns,
-            }
-        }
-        Kind::ProcessExec => {
-            let (start_boottime_ns, args, args_truncated) = described(kind, &read(bytes)?)?;
-            What::ProcessExec { start_boottime_ns, args, args_truncated }
-        }
-        Kind::ProcessMet => {
-            let (start_boottime_ns, args, args_truncated) = described(kind, &read(bytes)?)?;
-            What::ProcessMet { start_boottime_ns, args, args_truncated }
-        }
-        Kind::ProcessExit => {
-            let exit: ProcessExit = read(bytes)?;
-            What::ProcessExit { start_boottime_ns: exit.start_boottime_ns, wait_status: exit.wait_status }
+        Kind::ProcessFork
+        | Kind::ProcessExec
+        | Kind::ProcessMet
+        | Kind::ProcessExit
+        | Kind::ProcessReaped
+        | Kind::SignalSent
+        | Kind::SignalTaken
+        | Kind::OomVictim
+        | Kind::CgroupMoved => return process::decode(kind, bytes),
+        Kind::ThreadBirth | Kind::ThreadExit | Kind::ThreadOff | Kind::ThreadOn | Kind::ThreadWake | Kind::ThreadWait => {
+            return thread::decode(kind, bytes);
         }
         Kind::StopTheWorld => {
             let stop: StopTheWorld = read(bytes)?;
@@ -148,18 +143,6 @@ fn stack(record: &Stack) -> Result<What, DecodeError> {
             (true, true) => Top::InstructionAndWord,
         },
     })
-}
-
-/// Start, arguments, and whether these are cut.
-fn described(kind: Kind, record: &ProcessExec) -> Result<(u64, Vec<String>, bool), DecodeError> {
-    let area = record.args.get(..record.args_copied as usize).ok_or(DecodeError::Malformed { kind })?;
-    let area = area.strip_suffix(&[0]).unwrap_or(area);
-    let args = if area.is_empty() { Vec::new() } else { area.split(|byte| *byte == 0).map(lossy).collect() };
-    Ok((record.start_boottime_ns, args, record.args_len > record.args_copied))
-}
-
-fn lossy(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn nonzero(value: u64) -> Option<u64> {
@@ -225,25 +208,21 @@ pub fn encode(event: &Event) -> Vec<u8> {
             encode_stack(header(Kind::Stack), *id, pcs, top | if *truncated { TRUNCATED } else { 0 })
         }
         What::ProcessImage { ip } => bytes(&ProcessImage { header: header(Kind::ProcessImage), ip: ip.0 }),
-        What::ProcessFork { child, child_start_boottime_ns, parent_start_boottime_ns } => bytes(&ProcessFork {
-            header: header(Kind::ProcessFork),
-            child_start_boottime_ns: *child_start_boottime_ns,
-            parent_start_boottime_ns: *parent_start_boottime_ns,
-            child_tgid: child.0,
-            _pad: 0,
-        }),
-        What::ProcessExec { start_boottime_ns, args, args_truncated } => {
-            encode_exec(header(Kind::ProcessExec), *start_boottime_ns, args, *args_truncated)
-        }
-        What::ProcessMet { start_boottime_ns, args, args_truncated } => {
-            encode_exec(header(Kind::ProcessMet), *start_boottime_ns, args, *args_truncated)
-        }
-        What::ProcessExit { start_boottime_ns, wait_status } => bytes(&ProcessExit {
-            header: header(Kind::ProcessExit),
-            start_boottime_ns: *start_boottime_ns,
-            wait_status: *wait_status,
-            _pad: 0,
-        }),
+        What::ProcessFork(_)
+        | What::ProcessExec(_)
+        | What::ProcessMet(_)
+        | What::ProcessExit(_)
+        | What::ProcessReaped(_)
+        | What::SignalSent(_)
+        | What::SignalTaken { .. }
+        | What::OomVictim { .. }
+        | What::CgroupMoved { .. } => process::encode(&event.what, header),
+        What::ThreadBirth { .. }
+        | What::ThreadExit { .. }
+        | What::ThreadOff(_)
+        | What::ThreadOn
+        | What::ThreadWake { .. }
+        | What::ThreadWait { .. } => thread::encode(&event.what, header),
         What::StopTheWorld { goid, reason } => {
             let (header, goid) = (header(Kind::StopTheWorld), goid.map_or(0, |goid| goid.0));
             bytes(&StopTheWorld { header, goid, reason: *reason, _pad: [0; 7] })
@@ -280,17 +259,6 @@ fn encode_stack(header: Header, id: StackId, pcs: &[Address], flags: u32) -> Vec
     bytes(&record)
 }
 
-fn encode_exec(header: Header, start_boottime_ns: u64, args: &[String], truncated: bool) -> Vec<u8> {
-    let mut area: Vec<u8> = args.iter().flat_map(|arg| arg.bytes().chain([0])).collect();
-    let args_len = area.len() as u32 + u32::from(truncated);
-    area.truncate(ARGS_MAX);
-    let args_copied = area.len() as u32;
-    area.resize(ARGS_MAX, 0);
-    let mut record = ProcessExec { header, start_boottime_ns, args_len, args_copied, args: [0; ARGS_MAX] };
-    record.args.copy_from_slice(&area);
-    bytes(&record)
-}
-
 fn bytes(record: &(impl IntoBytes + Immutable)) -> Vec<u8> {
     record.as_bytes().to_vec()
 }
@@ -320,11 +288,6 @@ mod tests {
             What::Stack { id: StackId(10), pcs: vec![Address(1)], truncated: true, top: Top::InstructionAndWord },
             What::Stack { id: StackId(9), pcs: vec![Address(1)], truncated: false, top: Top::Instruction },
             What::ProcessImage { ip: Address(0x401000) },
-            What::ProcessFork { child: Tgid(50), child_start_boottime_ns: 5, parent_start_boottime_ns: 4 },
-            What::ProcessExec { start_boottime_ns: 5, args: vec!["go".into(), "".into(), "x".into()], args_truncated: false },
-            What::ProcessExec { start_boottime_ns: 5, args: vec![], args_truncated: true },
-            What::ProcessMet { start_boottime_ns: 5, args: vec!["go".into()], args_truncated: true },
-            What::ProcessExit { start_boottime_ns: 5, wait_status: 2 << 8 },
             What::StopTheWorld { goid: Some(goid), reason: 7 },
             What::StartTheWorld { goid: None },
             What::GcCycleStart { goid: Some(goid) },
@@ -332,7 +295,7 @@ mod tests {
             What::OnCpuSample { runner: Runner::Nobody, stack: None, in_kernel: true, period_ns: 1 },
             What::OnCpuSample { runner: Runner::Unknown, stack, in_kernel: true, period_ns: 1 },
         ];
-        transitions.into_iter().chain(others).map(event).collect()
+        transitions.into_iter().chain(others).chain(process::tests::every()).chain(thread::tests::every()).map(event).collect()
     }
 
     /// Check that every kind of event survives the way to bytes and back.
@@ -373,7 +336,7 @@ mod tests {
     proptest! {
         /// Check that no bytes at all make the decoder panic.
         #[test]
-        fn never_panics(mut bytes in proptest::collection::vec(any::<u8>(), 0..1100), kind in 0u8..50) {
+        fn never_panics(mut bytes in proptest::collection::vec(any::<u8>(), 0..1400), kind in 0u8..64) {
             if bytes.len() > 30 {
                 bytes[30] = kind;
             }
