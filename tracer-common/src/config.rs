@@ -96,8 +96,9 @@ pub struct GoLayout {
 }
 assert_size!(GoLayout, 48);
 
-/// A field that this kernel's structure does not have.
-pub const ABSENT: u32 = u32::MAX;
+/// A field that this kernel's structure does not have: beyond every structure, and small enough that the verifier lets it be added
+/// to a pointer before it is looked at.
+pub const ABSENT: u32 = 0xffff;
 
 /// Byte offsets into the running kernel's structures, from its BTF; [`ABSENT`] for what it has not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
