@@ -4,6 +4,7 @@
 //! reader waits, the ring fills, and the kernel counts the loss. What it does not do: order or interpret events.
 
 use std::{
+    fmt,
     fs::File,
     sync::{
         Arc, Mutex,
@@ -69,6 +70,24 @@ pub struct Written {
     pub goroutines_found: u64,
     /// Processes whose first hit was seen.
     pub go_processes: u64,
+    /// Processes that were forked under our eyes.
+    pub processes_begun: u64,
+}
+
+impl fmt::Display for Written {
+    /// What is in it, for whoever has just recorded.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { records, goroutines_born, goroutines_found, go_processes, processes_begun } = self;
+        write!(f, "{records} records, {processes_begun} processes forked")?;
+        if *go_processes > 0 {
+            write!(f, ", ")?;
+            if *goroutines_found > 0 {
+                write!(f, "{goroutines_found} goroutines found and ")?;
+            }
+            write!(f, "{goroutines_born} goroutines born in {go_processes} Go process(es)")?;
+        }
+        Ok(())
+    }
 }
 
 /// Why a recording is not whole.
@@ -249,6 +268,7 @@ impl Scribe {
                     self.settle_image(&header, image.ip);
                 }
             }
+            Some(Kind::ProcessFork) => self.written.processes_begun += 1,
             Some(Kind::ProcessExec | Kind::ProcessExit) => {
                 self.images.remove(&tgid);
             }

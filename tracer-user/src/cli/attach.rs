@@ -4,7 +4,7 @@
 
 use std::{
     fs::File,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -23,7 +23,7 @@ use super::{
     recorder::{Course, Over, Recorder},
 };
 use crate::{
-    capture::{Capture, Written},
+    capture::Capture,
     id::{ProcessKey, Tgid},
     kernel::{
         command::Identity,
@@ -99,24 +99,13 @@ async fn record(
         Failure::environment(anyhow::Error::from(error).context(kept))
     })?;
     if !global.quiet {
-        say(&written, &args.output);
+        eprintln!("lifetrace: {written}; read it with `lifetrace report {}`", args.output.display());
     }
     Ok(0)
 }
 
 fn until(duration: Option<Duration>) -> String {
     duration.map_or_else(|| "; Ctrl-C ends it".to_owned(), |wanted| format!(" for {}", humantime::format_duration(wanted)))
-}
-
-fn say(written: &Written, output: &Path) {
-    eprintln!(
-        "lifetrace: {} records, {} goroutines found and {} born in {} Go process(es); read it with `lifetrace report {}`",
-        written.records,
-        written.goroutines_found,
-        written.goroutines_born,
-        written.go_processes,
-        output.display()
-    );
 }
 
 /// What is attached to.

@@ -88,46 +88,47 @@ async fn record(args: &RunArgs, global: Global, launch: Launch, memory: MemoryWa
         adopt: ADOPT_NOBODY,
     };
     let mut follower = Follower::new(session, Capture::start(writer)?, how)?;
-    let what = own.probe(&mut follower, gate.as_ref(), &launch.program)?;
+    own.probe(&mut follower, gate.as_ref(), &launch.program)?;
     follower.sample_cpus(args.detail.cpu_hz());
     follower.ask(Asker::new(&args.pprof, args.detail.snapshot_every.0, follower.capture()));
     let mut recorder = Recorder::new(follower, ring, memory);
     let ended = recorder.follow_command(launch, gate, logger).await;
     let reason = if recorder.failed() { "write_error" } else { "exited" };
     let (written, recorded) = recorder.finish(&Over { reason, command: ended.as_ref().ok() });
-    conclude(args, global, output, &ended?, written, recorded, &what)
+    conclude(global, output, &ended?, &written, recorded)
 }
 
 /// The command's own file, before it starts.
-struct Own {
-    what: String,
-    go: Option<(File, Analysed)>,
-}
+struct Own(Option<(File, Analysed)>);
 
 impl Own {
     fn look_at(program: &Path, tier: Tier) -> Result<Self> {
         let file = match File::open(program) {
             Ok(file) => file,
-            Err(error) => return Ok(Self { what: format!("unreadable ({error})"), go: None }),
+            // Whoever may execute it need not be able to read it.
+            Err(_) => return Ok(Self(None)),
         };
         let what = golang::what_is_file(&file).unwrap_or_else(|error| format!("unreadable ({error})"));
         if !golang::looks_like_go(&file).unwrap_or(false) {
-            tracing::info!("{} is {what}; following the Go programs that it starts", program.display());
-            return Ok(Self { what, go: None });
+            tracing::info!(
+                "{} is {what}: its processes and threads are followed, and Go programs that it starts",
+                program.display()
+            );
+            return Ok(Self(None));
         }
         let analysed = analyse(&file, tier).map_err(|error| cannot_be_traced(program, error))?;
-        Ok(Self { what, go: Some((file, analysed)) })
+        Ok(Self(Some((file, analysed))))
     }
 
-    /// Sets the probes. Returns what the file is, for a complaint at the end.
-    fn probe(self, follower: &mut Follower, gate: Option<&Gate>, program: &Path) -> Result<String> {
-        if let Some((file, analysed)) = self.go {
+    /// Sets the probes, if it is a Go program.
+    fn probe(self, follower: &mut Follower, gate: Option<&Gate>, program: &Path) -> Result<()> {
+        if let Some((file, analysed)) = self.0 {
             follower.probe(&file, analysed, ADOPT_NOBODY).map_err(|error| cannot_be_traced(program, error))?;
             if let Some(gate) = gate {
                 gate.know(FileKey::of(&file)?)?;
             }
         }
-        Ok(self.what)
+        Ok(())
     }
 }
 
@@ -136,15 +137,7 @@ fn cannot_be_traced(program: &Path, error: anyhow::Error) -> Failure {
 }
 
 /// What is said at the end, and with which exit code.
-fn conclude(
-    args: &RunArgs,
-    global: Global,
-    output: &Path,
-    ended: &Ended,
-    written: Written,
-    recorded: Result<(), CaptureError>,
-    what: &str,
-) -> Result<u8> {
+fn conclude(global: Global, output: &Path, ended: &Ended, written: &Written, recorded: Result<(), CaptureError>) -> Result<u8> {
     let command = relay::exit_code(ended.status);
     let ours = |error: anyhow::Error| -> Result<u8> {
         if command == 0 {
@@ -159,20 +152,8 @@ fn conclude(
             anyhow::Error::from(error).context(format!("recording stopped early; {path} holds what was written before")),
         );
     }
-    if written.go_processes == 0 && !args.empty_probes {
-        let name = args.command.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        return ours(anyhow::anyhow!(
-            "nothing was traced: {name} is {what}, and it started no Go program; give the Go program itself as the command"
-        ));
-    }
     if !global.quiet {
-        eprintln!(
-            "lifetrace: {} records, {} goroutines born in {} Go process(es); read it with `lifetrace report {}`",
-            written.records,
-            written.goroutines_born,
-            written.go_processes,
-            output.display()
-        );
+        eprintln!("lifetrace: {written}; read it with `lifetrace report {}`", output.display());
     }
     Ok(command)
 }
