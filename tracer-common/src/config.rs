@@ -147,6 +147,29 @@ pub struct KernelLayout {
 }
 assert_size!(KernelLayout, 128);
 
+/// Where the records of classic tracepoints keep their fields: byte offsets, as tracefs describes them (`events/*/*/format`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
+#[repr(C)]
+pub struct ClassicLayout {
+    pub newtask_pid: u32,
+    pub newtask_clone_flags: u32,
+    /// A `__data_loc`.
+    pub exec_filename: u32,
+    pub exec_old_pid: u32,
+    pub free_pid: u32,
+    pub signal_sig: u32,
+    pub signal_code: u32,
+    pub signal_pid: u32,
+    pub signal_group: u32,
+    pub signal_result: u32,
+    pub switch_prev_state: u32,
+    pub switch_next_pid: u32,
+    pub waking_pid: u32,
+    pub _pad: u32,
+}
+assert_size!(ClassicLayout, 56);
+
 /// The cgroup whose processes are followed whenever they appear.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]

@@ -83,7 +83,7 @@ pub struct ProcessExit {
     pub wait_status: u32,
     /// Its parent by now (`task_struct.real_parent`): another than at its birth if it was adopted.
     pub parent_tgid: u32,
-    /// [`AUTOREAPED`].
+    /// [`AUTOREAPED`], [`STATUS_UNKNOWN`].
     pub flags: u32,
     pub _pad: u32,
 }
@@ -91,6 +91,8 @@ assert_size!(ProcessExit, 56);
 
 /// Nobody waits for it: its parent ignores SIGCHLD, or set SA_NOCLDWAIT.
 pub const AUTOREAPED: u32 = 1;
+/// Nobody could read the wait status.
+pub const STATUS_UNKNOWN: u32 = 2;
 
 /// A process that had exited was taken out of the kernel's tables. `header` is that of the task which did it; where only the end of
 /// its memory is seen ([`REAPER_KNOWN`] is not set), that of a bystander, some time later.

@@ -5,6 +5,8 @@
 #![cfg_attr(target_arch = "bpf", allow(internal_features), feature(asm_experimental_arch, core_intrinsics))]
 
 #[cfg(target_arch = "bpf")]
+mod classic;
+#[cfg(target_arch = "bpf")]
 mod emit;
 #[cfg(target_arch = "bpf")]
 mod filter;
@@ -33,11 +35,11 @@ fn main() {}
 #[cfg(target_arch = "bpf")]
 mod programs {
     use aya_ebpf::{
-        macros::{btf_tracepoint, perf_event, uprobe},
-        programs::{BtfTracePointContext, PerfEventContext, ProbeContext},
+        macros::{btf_tracepoint, perf_event, tracepoint, uprobe},
+        programs::{BtfTracePointContext, PerfEventContext, ProbeContext, TracePointContext},
     };
 
-    use crate::{gc, goroutine, process, sample, transition};
+    use crate::{classic, gc, goroutine, process, sample, transition};
 
     /// After `runtime.newproc1` has returned the new g (in newproc's and newcoro's closures).
     #[uprobe]
@@ -156,6 +158,57 @@ mod programs {
     #[btf_tracepoint(function = "sched_process_exit")]
     fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
         process::exit(ctx.arg(0));
+        0
+    }
+
+    // Where there is no BTF.
+
+    /// `task:task_newtask`
+    #[tracepoint]
+    fn classic_newtask(ctx: TracePointContext) -> u32 {
+        classic::newtask(&ctx);
+        0
+    }
+
+    /// `sched:sched_process_exec`
+    #[tracepoint]
+    fn classic_exec(ctx: TracePointContext) -> u32 {
+        classic::exec(&ctx);
+        0
+    }
+
+    /// `sched:sched_process_exit`
+    #[tracepoint]
+    fn classic_exit(_ctx: TracePointContext) -> u32 {
+        classic::exit();
+        0
+    }
+
+    /// `sched:sched_process_free`
+    #[tracepoint]
+    fn classic_free(ctx: TracePointContext) -> u32 {
+        classic::free(&ctx);
+        0
+    }
+
+    /// `signal:signal_generate`
+    #[tracepoint]
+    fn classic_signal(ctx: TracePointContext) -> u32 {
+        classic::signal(&ctx);
+        0
+    }
+
+    /// `sched:sched_switch`
+    #[tracepoint]
+    fn classic_switch(ctx: TracePointContext) -> u32 {
+        classic::switch(&ctx);
+        0
+    }
+
+    /// `sched:sched_waking`
+    #[tracepoint]
+    fn classic_waking(ctx: TracePointContext) -> u32 {
+        classic::waking(&ctx);
         0
     }
 

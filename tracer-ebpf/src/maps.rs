@@ -3,11 +3,12 @@
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use tracer_common::{
-    config::{Adoption, CurrentG, Followed, GoLayout, KernelLayout, MAX_BINARIES},
+    config::{Adoption, ClassicLayout, CurrentG, Followed, GoLayout, KernelLayout, MAX_BINARIES},
     counters,
 };
 
@@ -40,6 +41,18 @@ pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(SCRATCH
 /// Entry 0: the running kernel's offsets.
 #[map]
 pub static KERNEL: Array<KernelLayout> = Array::with_max_entries(1, 0);
+
+/// Entry 0: where the records of classic tracepoints keep their fields.
+#[map]
+pub static CLASSIC: Array<ClassicLayout> = Array::with_max_entries(1, 0);
+
+/// The process of each thread, by tid; 0 for one that has exited and is not reaped. Kept where there is no BTF only.
+#[map]
+pub static THREAD_GROUPS: HashMap<u32, u32> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// How many threads of each process live. Kept where there is no BTF only.
+#[map]
+pub static LIVE_THREADS: HashMap<u32, u64> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
 /// Entry 0: whose processes are followed without being named.
 #[map]

@@ -31,7 +31,7 @@ fn current_tgid() -> u32 {
 /// When the process of a task began: its leader's start, whichever thread this is.
 #[inline(always)]
 fn start_boottime(task: *const u8, kernel: &KernelLayout) -> u64 {
-    let leader = read_kernel::<u64>(task, kernel.task_group_leader).unwrap_or(0) as *const u8;
+    let leader = pointer(task, kernel.task_group_leader);
     read_kernel::<u64>(leader, kernel.task_start_boottime).unwrap_or(0)
 }
 
@@ -172,7 +172,7 @@ fn describe(task: *const u8, kind: Kind, old_tid: u32, bprm: *const u8) {
     let Some(kernel) = KERNEL.get(0) else {
         return;
     };
-    let mm = read_kernel::<u64>(task, kernel.task_mm).unwrap_or(0) as *const u8;
+    let mm = pointer(task, kernel.task_mm);
     let start = read_kernel::<u64>(mm, kernel.mm_arg_start).unwrap_or(0);
     let end = read_kernel::<u64>(mm, kernel.mm_arg_end).unwrap_or(0);
     let header = emit::header(kind, 0, 0, bpf_get_current_pid_tgid());

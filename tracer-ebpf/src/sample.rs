@@ -12,7 +12,7 @@ use aya_ebpf::{
     programs::PerfEventContext,
 };
 use tracer_common::{
-    config::{Cookie, GoLayout},
+    config::{ABSENT, Cookie, GoLayout},
     counters,
     header::Kind,
     sample::{GOID_KNOWN, IN_KERNEL, OnCpuSample},
@@ -122,7 +122,11 @@ fn goid_of_thread(task: *const u8, layout: &GoLayout) -> Option<u64> {
     if layout.g_tls == 0 {
         return None;
     }
-    let thread_pointer = read_kernel::<u64>(task, KERNEL.get(0)?.task_fsbase)?;
+    let at = KERNEL.get(0)?.task_fsbase;
+    if at == ABSENT {
+        return None;
+    }
+    let thread_pointer = read_kernel::<u64>(task, at)?;
     if thread_pointer == 0 {
         return None;
     }

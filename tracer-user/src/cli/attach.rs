@@ -16,7 +16,7 @@ use super::{
     Failure,
     args::{AttachArgs, Global},
     asker::Asker,
-    begin::{calibrated, create, may_trace, meta},
+    begin::{calibrated, create, may_trace, meta, offers},
     follow::{Analysed, Follower, How, analyse},
     join::JoinError,
     memory::MemoryWatch,
@@ -58,7 +58,8 @@ async fn record(
     let signals = Signals::open()?;
     let default = Sizes::default();
     let sizes = Sizes { ring_bytes: args.knobs.get("ring-bytes").unwrap_or(default.ring_bytes), ..default };
-    let (mut session, mut ring, logger) = Session::load(sizes).map_err(Failure::environment)?;
+    let (mut session, mut ring, logger) =
+        Session::load(sizes, offers(args.knobs.get("no-btf").is_some())).map_err(Failure::environment)?;
     ring.inject(Faults::from_knobs(|name| args.knobs.get(name)));
     if let Target::Cgroup(cgroup) = &target {
         session.adopt_cgroup(cgroup.id, cgroup.level).map_err(Failure::environment)?;

@@ -8,7 +8,7 @@ use nix::unistd::{getegid, geteuid, setfsgid, setfsuid};
 use super::Failure;
 use crate::{
     clock::ClockTie,
-    kernel::{calibrate, command::Identity, features, session::Session},
+    kernel::{calibrate, command::Identity, facts::Offers, features, session::Session},
     recording::{
         contract::{Meta, Tier},
         writer::Writer,
@@ -56,4 +56,9 @@ pub fn create(output: &Path, meta: &Meta, identity: Option<&Identity>) -> Result
     setfsuid(geteuid());
     setfsgid(getegid());
     Ok(writer?)
+}
+
+/// What the kernel offers to hook into; `without_btf` for a test of what serves where there is none.
+pub fn offers(without_btf: bool) -> Offers {
+    if without_btf { Offers::look_without_btf() } else { Offers::look() }
 }

@@ -9,7 +9,7 @@ use super::{
     Failure, NOT_EXECUTABLE, NOT_FOUND, OURS,
     args::{Global, RunArgs},
     asker::Asker,
-    begin::{calibrated, create, may_trace, meta},
+    begin::{calibrated, create, may_trace, meta, offers},
     follow::{Analysed, Follower, How, analyse},
     memory::MemoryWatch,
     recorder::{Over, Recorder},
@@ -62,7 +62,8 @@ fn sizes(args: &RunArgs) -> Sizes {
 /// Everything from the first probe to the last block.
 async fn record(args: &RunArgs, global: Global, launch: Launch, memory: MemoryWatch) -> Result<u8> {
     let output = args.output.as_path();
-    let (mut session, mut ring, logger) = Session::load(sizes(args)).map_err(Failure::ours)?;
+    let (mut session, mut ring, logger) =
+        Session::load(sizes(args), offers(args.knob("no-btf").is_some())).map_err(Failure::ours)?;
     ring.inject(Faults::from_knobs(|name| args.knob(name)));
     let hit_cost_ns = calibrated(&mut session);
     let meta = Meta {

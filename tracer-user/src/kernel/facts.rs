@@ -12,8 +12,9 @@ use aya::{
     programs::{BtfTracePoint, KProbe, Program, ProgramError, TracePoint},
 };
 use serde::Serialize;
+use tracer_common::config::{ClassicLayout, KernelLayout};
 
-use super::KernelError;
+use super::{KernelError, classic, offsets};
 
 /// Something that the kernel knows.
 #[derive(Debug)]
@@ -55,21 +56,30 @@ pub const FACTS: &[Fact] = &[
         name: "process fork",
         group: Group::Lives,
         required: true,
-        hooks: &[Hook::Btf { program: "sched_process_fork", tracepoint: "sched_process_fork" }],
+        hooks: &[
+            Hook::Btf { program: "sched_process_fork", tracepoint: "sched_process_fork" },
+            Hook::Classic { program: "classic_newtask", category: "task", tracepoint: "task_newtask" },
+        ],
         fallback: "",
     },
     Fact {
         name: "process exec",
         group: Group::Lives,
         required: true,
-        hooks: &[Hook::Btf { program: "sched_process_exec", tracepoint: "sched_process_exec" }],
+        hooks: &[
+            Hook::Btf { program: "sched_process_exec", tracepoint: "sched_process_exec" },
+            Hook::Classic { program: "classic_exec", category: "sched", tracepoint: "sched_process_exec" },
+        ],
         fallback: "",
     },
     Fact {
         name: "process exit",
         group: Group::Lives,
         required: true,
-        hooks: &[Hook::Btf { program: "sched_process_exit", tracepoint: "sched_process_exit" }],
+        hooks: &[
+            Hook::Btf { program: "sched_process_exit", tracepoint: "sched_process_exit" },
+            Hook::Classic { program: "classic_exit", category: "sched", tracepoint: "sched_process_exit" },
+        ],
         fallback: "",
     },
 ];
@@ -110,6 +120,24 @@ impl Offers {
         let tracefs = tracefs.into_iter().find(|path| path.join("events").is_dir());
         let kprobes = Path::new("/sys/bus/event_source/devices/kprobe/type").exists();
         Self { btf: Btf::from_sys_fs().ok(), tracefs, functions: if kprobes { known_functions() } else { HashSet::new() } }
+    }
+
+    /// The same, as on a kernel that has no BTF.
+    pub fn look_without_btf() -> Self {
+        Self { btf: None, ..Self::look() }
+    }
+
+    /// What the BPF programs must know of this kernel. Without BTF nothing is known of its structures.
+    pub fn layouts(&self) -> Result<(KernelLayout, ClassicLayout), KernelError> {
+        match (&self.btf, &self.tracefs) {
+            (Some(_), _) => Ok((offsets::kernel_layout()?, ClassicLayout::default())),
+            (None, Some(tracefs)) => Ok((offsets::unknown(), classic::layout(tracefs)?)),
+            (None, None) => Err(KernelError::NoHook("processes")),
+        }
+    }
+
+    pub(super) fn btf(&self) -> Option<&Btf> {
+        self.btf.as_ref()
     }
 
     /// The best hook that is there, and the place of it.

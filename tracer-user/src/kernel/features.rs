@@ -111,9 +111,15 @@ fn btf() -> Check {
     Check {
         name: "BTF",
         ok: size.is_ok(),
-        required: true,
+        required: false,
         found: size.as_ref().map_or_else(|_| format!("no {VMLINUX_BTF}"), |size| format!("{VMLINUX_BTF}, {size} bytes")),
-        advice: if size.is_ok() { String::new() } else { "a kernel with CONFIG_DEBUG_INFO_BTF".into() },
+        advice: if size.is_ok() {
+            String::new()
+        } else {
+            "classic tracepoints serve (tracefs must be mounted): no exit codes, no start times, no parents of orphans; a kernel with \
+             CONFIG_DEBUG_INFO_BTF tells them"
+                .into()
+        },
     }
 }
 

@@ -3,6 +3,7 @@
 //! The only user of aya. It hands on raw records and never interprets them beyond what following processes needs.
 
 pub mod calibrate;
+mod classic;
 pub mod command;
 pub mod counters;
 pub mod facts;
@@ -61,7 +62,9 @@ pub enum KernelError {
         #[source]
         source: std::io::Error,
     },
-    #[error("this kernel has no hook that tells of: {0}")]
+    #[error(
+        "this kernel has no hook that tells of: {0}; it needs BTF (CONFIG_DEBUG_INFO_BTF), or tracefs (mount -t tracefs nodev /sys/kernel/tracing)"
+    )]
     NoHook(&'static str),
     #[error("too many binaries in one session (at most {0})")]
     TooManyBinaries(u32),

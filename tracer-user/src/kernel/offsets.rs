@@ -4,6 +4,7 @@ use std::path::Path;
 
 use btf_rs::{Btf, BtfType, Member, Type};
 use tracer_common::config::{ABSENT, KernelLayout};
+use zerocopy::FromBytes;
 
 use super::KernelError;
 
@@ -59,6 +60,13 @@ pub fn kernel_layout() -> Result<KernelLayout, KernelError> {
         spawner_tid: 0,
         _pad: 0,
     })
+}
+
+/// The same of a kernel whose structures nobody describes.
+pub fn unknown() -> KernelLayout {
+    let absent: Vec<u8> = ABSENT.to_ne_bytes().repeat(size_of::<KernelLayout>() / size_of::<u32>());
+    let layout = KernelLayout::read_from_bytes(&absent).unwrap_or_default();
+    KernelLayout { mark_victim_has_task: 0, spawner_tid: 0, _pad: 0, ..layout }
 }
 
 /// `include/uapi/asm/signal.h`.

@@ -25,7 +25,6 @@ use super::{
     KernelError, counters,
     facts::{self, Group, Offers, Told},
     multi::{MultiPrograms, Point},
-    offsets,
     ring::Ring,
     watermark::Reading,
 };
@@ -132,9 +131,10 @@ unsafe impl<T: Copy + 'static> aya::Pod for Pod<T> {}
 impl Session {
     /// Loads every program, attaches the process tracepoints, and hands out the reader's end of the ring and the log of rare
     /// conditions.
-    pub fn load(sizes: Sizes) -> Result<(Self, Ring, EbpfLogger<&'static dyn log::Log>), KernelError> {
-        let kernel_layout = offsets::kernel_layout()?;
+    pub fn load(sizes: Sizes, offers: Offers) -> Result<(Self, Ring, EbpfLogger<&'static dyn log::Log>), KernelError> {
+        let (kernel_layout, classic_layout) = offers.layouts()?;
         let mut ebpf = EbpfLoader::new()
+            .btf(offers.btf())
             .map_max_entries("EVENTS", sizes.ring_bytes)
             .map_max_entries("FOLLOWED", sizes.processes)
             .load(OBJECT)?;
@@ -154,12 +154,14 @@ impl Session {
             links: FxHashMap::default(),
             clocks: Vec::new(),
             kernel_layout,
-            offers: Offers::look(),
+            offers,
             told: Vec::new(),
             multi,
             ebpf,
         };
         session.set_spawner(None)?;
+        let mut classic = Array::try_from(take(&mut session.ebpf, "CLASSIC")?).map_err(KernelError::map("CLASSIC"))?;
+        classic.set(0, Pod(classic_layout), 0).map_err(KernelError::map("CLASSIC"))?;
         session.told = facts::attach(&mut session.ebpf, &session.offers, Group::Lives)?;
         if session.multi.is_none() {
             for name in PROBES {
