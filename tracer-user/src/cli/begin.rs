@@ -23,6 +23,9 @@ pub fn may_trace() -> Result<()> {
     if !features::in_initial_pid_namespace() {
         bail!("lifetrace must see the initial pid namespace: run it on the host, or in a container with the host's");
     }
+    if let Some(missing) = features::missing_in_kernel() {
+        bail!("this kernel ({}) has no {}; it takes {}", features::kernel_release(), missing.name, missing.advice);
+    }
     Ok(())
 }
 

@@ -65,10 +65,15 @@ pub fn in_initial_pid_namespace() -> bool {
     fs::metadata("/proc/self/ns/pid").is_ok_and(|meta| meta.ino() == 0xEFFF_FFFC)
 }
 
+/// What this kernel lacks of all that cannot be done without.
+pub fn missing_in_kernel() -> Option<Check> {
+    [btf, uprobes, ring_buffer, attach_cookies].into_iter().map(|check| check()).find(|check| !check.ok)
+}
+
 /// Every check, cheapest first. Changes nothing.
 pub fn checks() -> Vec<Check> {
     let mut checks = vec![capabilities(), pid_namespace(), btf()];
-    checks.push(device("uprobes", "/sys/bus/event_source/devices/uprobe/type", true, "a kernel with CONFIG_UPROBE_EVENTS"));
+    checks.push(uprobes());
     checks.push(device(
         "kprobes",
         "/sys/bus/event_source/devices/kprobe/type",
@@ -121,6 +126,10 @@ fn btf() -> Check {
                 .into()
         },
     }
+}
+
+fn uprobes() -> Check {
+    device("uprobes", "/sys/bus/event_source/devices/uprobe/type", true, "a kernel with CONFIG_UPROBE_EVENTS")
 }
 
 fn device(name: &'static str, path: &str, required: bool, advice: &str) -> Check {

@@ -12,6 +12,7 @@ pub mod features;
 pub mod gate;
 mod multi;
 pub mod offsets;
+pub mod programs;
 pub mod readiness;
 pub mod ring;
 pub mod session;

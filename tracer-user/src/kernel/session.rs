@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// The committed object (`cargo xtask build-ebpf`).
-static OBJECT: &[u8] = include_bytes_aligned!("../../../tracer-ebpf/prebuilt/lifetrace.bpf.o");
+pub(super) static OBJECT: &[u8] = include_bytes_aligned!("../../../tracer-ebpf/prebuilt/lifetrace.bpf.o");
 
 const PROBES: [&str; 13] = [
     "go_newproc1",

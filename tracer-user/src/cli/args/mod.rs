@@ -111,6 +111,9 @@ pub struct DoctorArgs {
     /// Check the program of this process
     #[arg(long, value_name = "N")]
     pub pid: Option<u32>,
+    /// Load every BPF program, say what the kernel's verifier thinks of it, and throw it away
+    #[arg(long)]
+    pub programs: bool,
     /// Answer in JSON
     #[arg(long)]
     pub json: bool,

@@ -20,6 +20,7 @@ use crate::{
     kernel::{
         facts::{Offers, Told},
         features::{self, Check},
+        programs::{self, Verified},
     },
     timeline::human::plain,
 };
@@ -32,6 +33,8 @@ struct Report {
     checks: Vec<Check>,
     /// How each fact of the kernel would be told.
     facts: Vec<Told>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    programs: Option<Vec<Verified>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<TargetReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -73,6 +76,7 @@ pub fn doctor(args: &DoctorArgs, out: &mut dyn Write) -> Result<u8> {
         kernel: features::kernel_release(),
         checks: features::checks(),
         facts: Offers::look().told(),
+        programs: args.programs.then(programs::verify).transpose().map_err(Failure::environment)?,
         target,
         process,
     };
@@ -82,7 +86,8 @@ pub fn doctor(args: &DoctorArgs, out: &mut dyn Write) -> Result<u8> {
     } else {
         print(&report, out)?;
     }
-    let kernel_fails = report.checks.iter().any(|check| check.required && !check.ok);
+    let kernel_fails = report.checks.iter().any(|check| check.required && !check.ok)
+        || report.programs.iter().flatten().any(|program| program.refused.is_some());
     let target_fails = report.target.as_ref().is_some_and(|target| target.tier.is_none());
     let process_fails = report.process.as_ref().is_some_and(|process| process.bears_out == Some(false));
     Ok(if kernel_fails || target_fails || process_fails { ENVIRONMENT } else { 0 })
@@ -124,6 +129,19 @@ fn print(report: &Report, out: &mut dyn Write) -> Result<()> {
     writeln!(out, "facts of the kernel")?;
     for told in &report.facts {
         writeln!(out, "  {:<8} {:<16} {}", told.through, told.fact, told.by)?;
+    }
+    if report.programs.is_some() {
+        writeln!(out, "BPF programs")?;
+    }
+    for program in report.programs.iter().flatten() {
+        let verdict = match (&program.refused, program.hook_missing) {
+            (Some(_), _) => "REFUSED",
+            (None, true) => "no hook",
+            (None, false) => "ok",
+        };
+        let counted = program.instructions.map_or_else(String::new, |count| format!(", {count} instructions verified"));
+        let found = program.refused.clone().unwrap_or_else(|| format!("{}{counted}", program.kind));
+        print_line(verdict, &program.name, &found, "", out)?;
     }
     if let Some(target) = &report.target {
         print_target(target, out)?;
