@@ -1,7 +1,7 @@
 //! Waiting for something to become true: polled, never slept for.
 
 use std::{
-    thread,
+    env, thread,
     time::{Duration, Instant},
 };
 
@@ -12,8 +12,15 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 const STEP: Duration = Duration::from_millis(10);
 
-/// Asks `probe` until it answers, or fails with `what` after `patience`.
+/// How many times slower than usual this machine may be: `LIFETRACE_PATIENCE`, for one that is emulated.
+#[must_use]
+pub fn slowness() -> u32 {
+    env::var("LIFETRACE_PATIENCE").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
+}
+
+/// Asks `probe` until it answers, or fails with `what` after `patience`, which is stretched by [`slowness`].
 pub fn wait_for<T>(what: &str, patience: Duration, mut probe: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let patience = patience * slowness();
     let end = Instant::now() + patience;
     loop {
         if let Some(answer) = probe()? {

@@ -11,6 +11,17 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
+/// The folder of fixtures that somebody has built before: `LIFETRACE_FIXTURES`, for a machine that has no compilers.
+#[must_use]
+pub fn prebuilt() -> Option<PathBuf> {
+    env::var_os("LIFETRACE_FIXTURES").map(PathBuf::from)
+}
+
+/// Builds all fixtures, and returns the folder that they are in.
+pub fn all() -> Result<PathBuf> {
+    build_all()
+}
+
 /// The path of a Go fixture (`tests/fixtures/go/NAME`).
 pub fn go(name: &str) -> Result<PathBuf> {
     built(name)
@@ -74,7 +85,7 @@ fn workspace() -> &'static Path {
 
 fn built(name: &str) -> Result<PathBuf> {
     static DIR: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    match DIR.get_or_init(|| build_all().map_err(|error| format!("{error:#}"))) {
+    match DIR.get_or_init(|| prebuilt().map_or_else(build_all, Ok).map_err(|error| format!("{error:#}"))) {
         Ok(dir) => {
             let path = dir.join(name);
             ensure!(path.is_file(), "no fixture {name}");

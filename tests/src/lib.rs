@@ -9,7 +9,9 @@
 //!   needs and does not find makes it a recorded skip.
 //!
 //! Environment: `LIFETRACE_BIN` (default: `lifetrace` in the target directory's `debug`), `LIFETRACE_GO` (default: `go` in `PATH`, then
-//! `/usr/local/go/bin/go`), `LIFETRACE_MATRIX` (a file of cells, which xtask writes for `matrix.rs`), `LIFETRACE_REQUIRE_ALL=1` (a skip is a failure). Skips are appended to `target/skips.jsonl`.
+//! `/usr/local/go/bin/go`), `LIFETRACE_MATRIX` (a file of cells, which xtask writes for `matrix.rs`), `LIFETRACE_REQUIRE_ALL=1` (a skip is a failure),
+//! `LIFETRACE_FIXTURES` (a folder of fixtures to use instead of building them), `LIFETRACE_PATIENCE` (how many times longer anything may take). Skips
+//! are appended to `target/skips.jsonl`.
 
 pub mod attach;
 pub mod bpf;

@@ -15,6 +15,8 @@ pub enum Need {
     Root,
     /// A command in `PATH`.
     Command(&'static str),
+    /// A Go toolchain, where fixtures are there without one.
+    Go,
     /// The user `nobody`.
     Nobody,
     /// That users may look into their own processes: no Yama, or one that lets them (`kernel.yama.ptrace_scope`).
@@ -48,16 +50,15 @@ fn run(needs: &[Need], alone: bool, body: impl FnOnce() -> Result<()>) -> Result
 
 fn missing(needs: &[Need]) -> Option<String> {
     // Without these there is nothing to trace and nothing to trace with.
-    if fixture::go_command().is_none() {
-        return Some("no go command".to_owned());
-    }
     if !lifetrace::binary().is_file() {
         return Some(format!("no {}: `cargo build` makes it", lifetrace::binary().display()));
     }
-    [Need::Command("gcc")].iter().chain(needs).find_map(|need| match need {
+    let compilers: &[Need] = if fixture::prebuilt().is_some() { &[] } else { &[Need::Go, Need::Command("gcc")] };
+    compilers.iter().chain(needs).find_map(|need| match need {
         Need::Root if !geteuid().is_root() => Some("not root".to_owned()),
         Need::Command(name) if !in_path(name) => Some(format!("no {name} command")),
         Need::Program(path) if !program::fetched(path).is_file() => Some(format!("no {path}: `cargo xtask test` fetches it")),
+        Need::Go if fixture::go_command().is_none() => Some("no go command".to_owned()),
         Need::Nobody if user::nobody().is_none() => Some("no user nobody".to_owned()),
         Need::FreePtrace if restricted_ptrace() => Some("kernel.yama.ptrace_scope is not 0".to_owned()),
         _ => None,

@@ -126,7 +126,7 @@ fn no_regular_files() -> Result<()> {
 /// stacks lead in circles, and whose goroutines are nonsense.
 #[test]
 fn lying_runtimes() -> Result<()> {
-    along(&[Need::Root], || {
+    along(&[Need::Root, Need::Go], || {
         let refused = snapshot_of_liar("count")?.expect_code(3)?;
         refused.expect_said(&["claims to have 4294967296 goroutines"])?;
         let _ = snapshot_of_liar("list")?.expect_code(0)?;

@@ -330,7 +330,7 @@ fn assert_labels(truth: &Waits) -> Result<()> {
 /// Check that `go tool pprof` reads the profile, and finds the goroutines by stack and by label.
 #[test]
 fn pprof() -> Result<()> {
-    along(&[Need::Root], || {
+    along(&[Need::Root, Need::Go], || {
         let (_running, births) = sleeper(&["-n", "1000"])?;
         let (_labelled, truth, dir) = waits(&[])?;
         let take = |pid: u32, file: &Path| -> Result<()> {
@@ -381,7 +381,7 @@ fn no_stacks() -> Result<()> {
 /// Check programs loaded anywhere, stripped ones and ones with C in them.
 #[test]
 fn kinds_of_binaries() -> Result<()> {
-    along(&[Need::Root], || {
+    along(&[Need::Root, Need::Go], || {
         let dir = TempDir::new()?;
         for (name, flags, cgo) in [
             ("pie", &["-buildmode=pie"][..], "0"),
