@@ -14,6 +14,7 @@ mod setup;
 mod shell;
 mod test;
 mod toolchain;
+mod vm;
 
 use std::path::PathBuf;
 
@@ -65,6 +66,24 @@ enum Command {
         /// Run these inputs of a target once instead
         inputs: Vec<PathBuf>,
     },
+    /// Run the end-to-end tests on the kernels that distributions ship, in emulated machines, and write docs/kernels.md
+    Vm {
+        /// This kernel; `host` is the one that runs here. Otherwise another one with each commit
+        #[arg(long, value_name = "NAME")]
+        kernel: Option<String>,
+        /// All of them
+        #[arg(long, conflicts_with = "kernel")]
+        all: bool,
+        /// One test program, NAME or NAME:FILTER; docs/kernels.md stays as it is
+        #[arg(long, value_name = "TEST")]
+        only: Option<String>,
+        /// Fetch the kernel again: there may be a newer one
+        #[arg(long)]
+        fetch: bool,
+        /// Keep the archive that the machine booted into
+        #[arg(long)]
+        keep: bool,
+    },
     /// Measure what tracing costs the target, beside an empty probe; needs root
     Bench {
         /// Only the JSON lines
@@ -87,6 +106,7 @@ fn main() -> Result<()> {
         Command::Offsets { check: Some(release) } => offsets::check(&release, &setup::lifetrace()?),
         Command::Faults => faults::faults(),
         Command::Fuzz { target, seconds, inputs } => fuzz::fuzz(&fuzz::Wish { target, seconds, inputs }),
+        Command::Vm { kernel, all, only, fetch, keep } => vm::vm(&vm::Wish { kernel, all, only, fetch, keep }),
         Command::Bench { json, only } => bench::bench(json, &only),
     }
 }

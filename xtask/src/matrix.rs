@@ -123,7 +123,7 @@ fn words(outcome: &Value) -> String {
 }
 
 /// Another number with each commit.
-fn turn() -> usize {
+pub fn turn() -> usize {
     let count = output(Command::new("git").args(["rev-list", "--count", "HEAD"]).current_dir(place::root()));
     count.ok().and_then(|count| count.parse().ok()).unwrap_or(0)
 }

@@ -3,7 +3,6 @@
 use std::{
     fs,
     io::Write,
-    path::Path,
     process::Command,
     time::{Duration, Instant},
 };
@@ -15,6 +14,7 @@ use crate::{
     matrix::{self, Matrix},
     offsets, place, programs, setup,
     shell::run,
+    vm,
 };
 
 pub fn test(tiers: &[String]) -> Result<()> {
@@ -27,7 +27,7 @@ pub fn test(tiers: &[String]) -> Result<()> {
     stage("unit tests, without the kernel", || {
         run(cargo_test().args(["--package", "tracer-user", "--no-default-features"]).env("LIFETRACE_GO", &go))
     })?;
-    stage("fuzzing", || fuzz_shortly(&skips))?;
+    stage("fuzzing", fuzz_shortly)?;
     let programs = programs::fetch();
     if !root {
         println!(
@@ -43,6 +43,7 @@ pub fn test(tiers: &[String]) -> Result<()> {
     });
     slice.report()?;
     tests?;
+    stage("a kernel of the matrix", boot_a_kernel)?;
     report_skips(&fs::read_to_string(&skips).unwrap_or_default());
     Ok(())
 }
@@ -53,28 +54,35 @@ fn check_offsets() -> Result<()> {
     let had = go::toolchain(release);
     match had {
         Ok(_) => offsets::check(release, &setup::lifetrace()?),
-        Err(error) if std::env::var_os("LIFETRACE_REQUIRE_ALL").is_some_and(|value| value == "1") => Err(error),
-        Err(error) => {
-            let skip = serde_json::json!({"test": "the table of offsets", "reason": format!("no go{release}: {error:#}")});
-            let mut skips = fs::OpenOptions::new().create(true).append(true).open(place::target().join("skips.jsonl"))?;
-            Ok(writeln!(skips, "{skip}")?)
-        }
+        Err(error) => skipped("the table of offsets", &format!("no go{release}: {error:#}")),
     }
 }
 
-/// Every target for a few seconds, the committed inputs first. A skip is recorded as the end-to-end tests record theirs.
-fn fuzz_shortly(skips: &Path) -> Result<()> {
+/// Boots the kernel whose turn it is.
+fn boot_a_kernel() -> Result<()> {
+    match vm::slice()? {
+        Ok(()) => Ok(()),
+        Err(reason) => skipped("a kernel of the matrix", &reason),
+    }
+}
+
+/// Records a skip as the end-to-end tests record theirs, where one is allowed.
+fn skipped(test: &str, reason: &str) -> Result<()> {
+    if std::env::var_os("LIFETRACE_REQUIRE_ALL").is_some_and(|value| value == "1") {
+        bail!("{test} would be skipped: {reason}");
+    }
+    let skip = serde_json::json!({"test": test, "reason": reason});
+    let mut skips = fs::OpenOptions::new().create(true).append(true).open(place::target().join("skips.jsonl"))?;
+    Ok(writeln!(skips, "{skip}")?)
+}
+
+/// Every target for a few seconds, the committed inputs first.
+fn fuzz_shortly() -> Result<()> {
     const SECONDS: u64 = 70;
     if fuzz::possible() {
         return fuzz::fuzz(&fuzz::Wish { target: None, seconds: SECONDS, inputs: Vec::new() });
     }
-    let reason = "no C++ compiler for libFuzzer";
-    if std::env::var_os("LIFETRACE_REQUIRE_ALL").is_some_and(|value| value == "1") {
-        bail!("fuzzing would be skipped: {reason}");
-    }
-    let mut file = fs::OpenOptions::new().create(true).append(true).open(skips)?;
-    writeln!(file, r#"{{"test":"fuzzing","reason":"{reason}"}}"#)?;
-    Ok(())
+    skipped("fuzzing", "no C++ compiler for libFuzzer")
 }
 
 fn cargo_test() -> Command {

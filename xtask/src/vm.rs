@@ -1,0 +1,164 @@
+//! `cargo xtask vm`: the end-to-end tests on the kernels that distributions ship, in emulated machines.
+//!
+//! - [`kernels`]: which ones, and where they come from; [`initramfs`]: what they boot into; [`machine`]: booting; `init.sh`: what runs in there;
+//! - [`scenarios`]: which tests; [`outcome`]: what became of them; [`table`]: docs/kernels.md.
+
+mod host;
+mod initramfs;
+mod kernels;
+mod machine;
+mod outcome;
+mod scenarios;
+mod table;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+
+use self::{
+    initramfs::{Orders, Root, which},
+    kernels::{KERNELS, Kernel},
+    machine::{Machine, SLOWNESS},
+    outcome::Outcome,
+    scenarios::{Choice, choose},
+    table::Outcomes,
+};
+use crate::{matrix, place, setup};
+
+/// The kernel that runs here, as a name among the others.
+const HOST: &str = "host";
+/// What a machine needs to boot, besides its tests' own time.
+const BOOT: Duration = Duration::from_secs(120);
+
+/// What to run.
+pub struct Wish {
+    /// One kernel, by its name or `host`; `None`: the one whose turn it is.
+    pub kernel: Option<String>,
+    /// All of them, the host's own included.
+    pub all: bool,
+    /// One test program, `NAME` or `NAME:FILTER`; docs/kernels.md stays as it is.
+    pub only: Option<String>,
+    /// Fetch the kernel again: there may be a newer one.
+    pub fetch: bool,
+    /// Keep the archive that the machine booted into.
+    pub keep: bool,
+}
+
+/// `cargo xtask vm`.
+pub fn vm(wish: &Wish) -> Result<()> {
+    if let Some(missing) = missing() {
+        bail!("{missing}");
+    }
+    let root = Root::build()?;
+    let common = root.archive()?;
+    let names: Vec<&str> = match &wish.kernel {
+        _ if wish.all => KERNELS.iter().map(|kernel| kernel.name).chain([HOST]).collect(),
+        Some(name) => vec![name],
+        None => vec![kernel_of_the_day().name],
+    };
+    let mut failures = Vec::new();
+    for name in names {
+        let outcome = match name {
+            HOST => on_host(&root, wish)?,
+            name => {
+                let kernel = Kernel::named(name)?;
+                let choice = wish.only.as_deref().map_or(Choice::Whole, Choice::Only);
+                boot(kernel, &root, &common, &choice, wish)?
+            }
+        };
+        failures.extend(outcome.failures().into_iter().map(|failure| format!("{name}: {failure}")));
+        if wish.only.is_none() {
+            table::renew(Outcomes::from([(name.to_owned(), outcome)]))?;
+        }
+    }
+    let _ = fs::remove_file(common);
+    verdict(&failures)
+}
+
+/// A slice of the tests on the kernel whose turn it is, for `cargo xtask test`. The error of `Ok` is why it could not be tried.
+pub fn slice() -> Result<Result<(), String>> {
+    let kernel = kernel_of_the_day();
+    println!("vm: Linux {} (of {})", kernel.name, KERNELS.map(|kernel| kernel.name).join(", "));
+    if let Some(missing) = missing() {
+        return Ok(Err(missing));
+    }
+    if let Err(error) = kernel.fetch(false) {
+        return Ok(Err(format!("{error:#}")));
+    }
+    let root = Root::build()?;
+    let common = root.archive()?;
+    let wish = Wish { kernel: None, all: false, only: None, fetch: false, keep: false };
+    let outcome = boot(kernel, &root, &common, &Choice::Slice, &wish)?;
+    let _ = fs::remove_file(common);
+    verdict(&outcome.failures()).map(Ok)
+}
+
+fn verdict(failures: &[String]) -> Result<()> {
+    if failures.is_empty() {
+        return Ok(());
+    }
+    bail!("{} failed:\n  {}", failures.len(), failures.join("\n  "))
+}
+
+/// Another one with each commit.
+fn kernel_of_the_day() -> &'static Kernel {
+    &KERNELS[matrix::turn() % KERNELS.len()]
+}
+
+/// Why no machine can be started here.
+fn missing() -> Option<String> {
+    [
+        ("qemu-system-x86_64", "qemu-system-x86"),
+        ("busybox", "busybox-static"),
+        ("cpio", "cpio"),
+        ("apt-get", "apt: kernels come from Debian"),
+        ("dpkg-deb", "dpkg"),
+        ("xz", "xz-utils"),
+        ("strip", "binutils"),
+    ]
+    .into_iter()
+    .find_map(|(tool, package)| which(tool).is_none().then(|| format!("no {tool}: install {package}")))
+}
+
+fn boot(kernel: &'static Kernel, root: &Root, common: &Path, choice: &Choice<'_>, wish: &Wish) -> Result<Outcome> {
+    let fetched = kernel.fetch(wish.fetch)?;
+    let choice = if kernel.lacks.is_some() { &Choice::Refused } else { choice };
+    let programs = choose(choice, &root.tests()?);
+    println!("== Linux {}: {}", kernel.name, fetched.release);
+    let began = Instant::now();
+    let initramfs = file(kernel, "cpio");
+    initramfs::with_orders(common, &Orders { programs: &programs, modules: &fetched.modules, patience: SLOWNESS }, &initramfs)?;
+    let tests = programs.iter().map(|program| Duration::from_secs(program.seconds.into())).sum::<Duration>();
+    let limit = if matches!(choice, Choice::Slice) { Duration::from_secs(420) } else { Duration::from_secs(3600) };
+    let machine = Machine {
+        image: &fetched.image,
+        initramfs: &initramfs,
+        console: file(kernel, "console"),
+        deadline: (BOOT + tests).min(limit),
+    };
+    let outcome = machine.run()?;
+    if wish.keep {
+        println!("   kept: {}", initramfs.display());
+    } else {
+        let _ = fs::remove_file(&initramfs);
+    }
+    println!("== Linux {}: {:.1} min", kernel.name, began.elapsed().as_secs_f64() / 60.0);
+    Ok(outcome)
+}
+
+fn on_host(root: &Root, wish: &Wish) -> Result<Outcome> {
+    if !setup::is_root() {
+        bail!("the host's own kernel wants root");
+    }
+    println!("== the host's own kernel");
+    let choice = wish.only.as_deref().map_or(Choice::Whole, Choice::Only);
+    host::run(root, &choose(&choice, &root.tests()?))
+}
+
+fn file(kernel: &Kernel, ending: &str) -> PathBuf {
+    place::target().join(format!("vm/{}.{ending}", kernel.name))
+}

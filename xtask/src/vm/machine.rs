@@ -1,0 +1,89 @@
+//! One emulated machine: started, listened to, and ended at a deadline.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+use super::outcome::{Outcome, Said};
+
+/// How much slower than this machine one that is emulated may be.
+pub const SLOWNESS: u32 = 20;
+
+/// What the kernel is told, besides its console. An emulated machine is slow at what guards against the faults of real processors (`pti` alone is half of
+/// the time of each probe), at clocks that are devices, and at waiting for grace periods, which every probe that is taken away does.
+const OPTIONS: &str =
+    "quiet panic=-1 mitigations=off pti=off tsc=reliable nmi_watchdog=0 rcupdate.rcu_expedited=1 audit=0 apparmor=0";
+
+/// A machine to be started.
+pub struct Machine<'a> {
+    pub image: &'a Path,
+    pub initramfs: &'a Path,
+    /// What the kernel and the tests say on the console.
+    pub console: PathBuf,
+    /// After this it is ended, whatever it does.
+    pub deadline: Duration,
+}
+
+impl Machine<'_> {
+    /// The command that starts it. KVM is not asked for: where these tests run it is often not there, and a machine that is emulated is the same everywhere.
+    fn command(&self) -> Command {
+        let mut qemu = Command::new("timeout");
+        qemu.args(["--kill-after=5", &self.deadline.as_secs().to_string(), "qemu-system-x86_64"]);
+        qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max,la57=off", "-smp", "2", "-m", "3072", "-no-reboot", "-nodefaults"]);
+        qemu.args(["-display", "none", "-serial", &format!("file:{}", self.console.display()), "-serial", "stdio"]);
+        qemu.arg("-kernel").arg(self.image).arg("-initrd").arg(self.initramfs);
+        qemu.args(["-append", &format!("console=ttyS0 {OPTIONS}")]);
+        qemu
+    }
+
+    /// Runs it to its end; what it says is printed in short.
+    pub fn run(&self) -> Result<Outcome> {
+        let mut qemu = self.command();
+        let mut running =
+            qemu.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start qemu-system-x86_64 by timeout")?;
+        let outcome = listen(BufReader::new(running.stdout.take().context("qemu has no output")?));
+        let status = running.wait()?;
+        let (outcome, over) = outcome?;
+        if !over {
+            let why = if status.code() == Some(124) { "the deadline was over" } else { "it ended early" };
+            println!("   {why} ({status}); its console: {}", self.console.display());
+            if outcome.release.is_empty() {
+                bail!("the machine never came up ({why}); its console: {}", self.console.display());
+            }
+        }
+        Ok(outcome)
+    }
+}
+
+/// Reads all lines, and whether the last one was said.
+fn listen(mut lines: impl BufRead) -> Result<(Outcome, bool)> {
+    let (mut outcome, mut current, mut over) = (Outcome::default(), None, false);
+    let mut of_program: Vec<String> = Vec::new();
+    let (mut bytes, mut began) = (Vec::new(), Instant::now());
+    while lines.read_until(b'\n', &mut bytes)? > 0 {
+        let text = String::from_utf8_lossy(&bytes).trim_end().to_owned();
+        match outcome.take(&text, &mut current) {
+            Said::Begin => {
+                began = Instant::now();
+                of_program.clear();
+            }
+            Said::End(program, code) => {
+                let [passed, failed, skipped] = Outcome::counts(outcome.programs.get(program).into_iter());
+                let took = began.elapsed().as_secs();
+                println!("   {program}: {passed} passed, {failed} failed, {skipped} skipped ({took} s)");
+                if code != 0 {
+                    of_program.iter().for_each(|line| println!("   | {line}"));
+                }
+            }
+            Said::Over => over = true,
+            Said::Other => of_program.push(text.clone()),
+        }
+        bytes.clear();
+    }
+    Ok((outcome, over))
+}

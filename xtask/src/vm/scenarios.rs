@@ -1,0 +1,66 @@
+//! Which test programs the emulated machines run.
+
+/// A test program, and how long it may take.
+pub struct Program {
+    pub name: String,
+    /// Only tests whose name holds this; empty: all.
+    pub filter: String,
+    pub seconds: u32,
+}
+
+/// Programs that no emulated machine runs, and why: everything else that is in `tests/tests` does.
+const LEFT_OUT: [(&str, &str); 9] = [
+    ("matrix", "builds its programs with every toolchain"),
+    ("offsets", "builds its programs with a toolchain"),
+    ("real_programs", "needs programs that are fetched"),
+    ("outputs", "is about files, not about kernels"),
+    ("pprof", "is about HTTP, not about kernels"),
+    ("bad_input", "is about files and arguments, not about kernels"),
+    ("unharmed", "measures, and an emulated machine's times mean nothing"),
+    ("hostile", "wants more memory than these machines have"),
+    ("faults", "counts what gets lost at a real machine's pace"),
+];
+
+/// What `cargo xtask test` runs on the kernel whose turn it is: each kind of probe once, in a few minutes.
+const SLICE: [(&str, &str); 9] = [
+    ("kernel", ""),
+    ("births", ""),
+    ("parks", ""),
+    ("processes", ""),
+    ("process_life", ""),
+    ("threads", ""),
+    ("usdt", ""),
+    ("kprobes", ""),
+    ("cgroups", ""),
+];
+
+/// All that can be told where lifetrace refuses to run.
+const REFUSED: &str = "kernel";
+
+/// How much of it.
+pub enum Choice<'a> {
+    /// Everything that makes sense in an emulated machine.
+    Whole,
+    Slice,
+    /// `NAME` or `NAME:FILTER`.
+    Only(&'a str),
+    /// What makes sense on a kernel that is too old.
+    Refused,
+}
+
+/// Chooses among the programs that there are.
+pub fn choose(choice: &Choice<'_>, there_are: &[String]) -> Vec<Program> {
+    let slice = |name: &str| SLICE.iter().find(|(own, _)| *own == name).map(|(_, filter)| (*filter).to_owned());
+    let filter = |name: &str| match choice {
+        Choice::Whole => (!LEFT_OUT.iter().any(|(own, _)| *own == name)).then(String::new),
+        Choice::Slice => slice(name),
+        Choice::Only(wish) => {
+            let (own, filter) = wish.split_once(':').unwrap_or((wish, ""));
+            (own == name).then(|| filter.to_owned())
+        }
+        Choice::Refused => (name == REFUSED).then(String::new),
+    };
+    let seconds = if matches!(choice, Choice::Slice) { 150 } else { 600 };
+    let program = |name: &String| Some(Program { name: name.clone(), filter: filter(name)?, seconds });
+    there_are.iter().filter_map(program).collect()
+}
