@@ -48,11 +48,13 @@ pub enum Kind {
     ThreadWake = 52,
     /// A thread begins to wait in the kernel for something that has a name.
     ThreadWait = 53,
+    /// A USDT probe that somebody asked for.
+    UsdtHit = 56,
 }
 
 impl Kind {
     /// Every kind, in the order of the discriminants.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::GoroutineBirth,
         Self::GoroutinePark,
         Self::GoroutineParkAbort,
@@ -80,6 +82,7 @@ impl Kind {
         Self::ThreadOn,
         Self::ThreadWake,
         Self::ThreadWait,
+        Self::UsdtHit,
     ];
 
     /// More than the largest discriminant: the size of a table indexed by kind.
@@ -119,6 +122,7 @@ impl Kind {
             Self::ThreadOn => "thread_on",
             Self::ThreadWake => "thread_wake",
             Self::ThreadWait => "thread_wait",
+            Self::UsdtHit => "usdt_hit",
         }
     }
 }

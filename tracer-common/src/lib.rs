@@ -14,6 +14,7 @@ pub mod process;
 pub mod sample;
 pub mod stack;
 pub mod thread;
+pub mod usdt;
 
 /// Asserts at compile time that a record has the size the other side expects.
 macro_rules! assert_size {

@@ -33,7 +33,7 @@ pub fn accept(ctx: &ProbeContext) -> Option<Hit> {
     let cookie = Cookie::from_u64(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
     let pid_tgid = bpf_get_current_pid_tgid();
     let tgid = (pid_tgid >> 32) as u32;
-    let Some(followed) = FOLLOWED.get_ptr_mut(&tgid).or_else(|| adopt(cookie, tgid)) else {
+    let Some(followed) = FOLLOWED.get_ptr_mut(&tgid).or_else(|| adopt(cookie.adopt, tgid)) else {
         count(counters::FOREIGN_HITS);
         return None;
     };
@@ -62,11 +62,11 @@ pub fn accept(ctx: &ProbeContext) -> Option<Hit> {
 
 /// Follows a process that is not, if the attachment says so.
 #[inline(always)]
-fn adopt(cookie: Cookie, tgid: u32) -> Option<*mut Followed> {
-    if cookie.adopt == ADOPT_NOBODY {
+pub fn adopt(whom: u8, tgid: u32) -> Option<*mut Followed> {
+    if whom == ADOPT_NOBODY {
         return None;
     }
-    if cookie.adopt != ADOPT_ANYBODY && !process::in_adopted_cgroup() {
+    if whom != ADOPT_ANYBODY && !process::in_adopted_cgroup() {
         return None;
     }
     process::meet(tgid);

@@ -28,6 +28,8 @@ mod sample;
 mod stack;
 #[cfg(target_arch = "bpf")]
 mod transition;
+#[cfg(target_arch = "bpf")]
+mod usdt;
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}
@@ -39,7 +41,7 @@ mod programs {
         programs::{BtfTracePointContext, PerfEventContext, ProbeContext, TracePointContext},
     };
 
-    use crate::{classic, gc, goroutine, process, sample, transition};
+    use crate::{classic, gc, goroutine, process, sample, transition, usdt};
 
     /// After `runtime.newproc1` has returned the new g (in newproc's and newcoro's closures).
     #[uprobe]
@@ -124,6 +126,13 @@ mod programs {
     #[uprobe]
     fn go_gc_cycle(ctx: ProbeContext) -> u32 {
         gc::cycle_start(&ctx);
+        0
+    }
+
+    /// At a USDT probe of whatever program or library: its cookie says how its arguments are fetched.
+    #[uprobe]
+    fn usdt(ctx: ProbeContext) -> u32 {
+        usdt::hit(&ctx);
         0
     }
 

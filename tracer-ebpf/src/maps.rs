@@ -10,6 +10,7 @@ use aya_ebpf::{
 use tracer_common::{
     config::{Adoption, ClassicLayout, CurrentG, Followed, GoLayout, KernelLayout, MAX_BINARIES},
     counters,
+    usdt::{MAX_SPECS, UsdtSpec},
 };
 
 use crate::stack::{SCRATCHES, Scratch};
@@ -33,6 +34,10 @@ pub static STACKS: LruHashMap<u64, u8> = LruHashMap::with_max_entries(65_536, 0)
 /// The goroutine that each thread runs, by tid (T3). A thread that falls out is unknown until it next begins to run one.
 #[map]
 pub static CURRENT: LruHashMap<u32, CurrentG> = LruHashMap::with_max_entries(65_536, 0);
+
+/// How the arguments of USDT probes are fetched, by the index in their cookies.
+#[map]
+pub static USDT_SPECS: Array<UsdtSpec> = Array::with_max_entries(MAX_SPECS, 0);
 
 /// Places to copy pieces of the target's stack to.
 #[map]
