@@ -29,6 +29,7 @@ use crate::{
     recording::{
         contract::{
             Binary, Code, CodeEntry, CodeUse, Counters, Drained, DumpBegins, End, GoroutineDump, Joined, MemoryAt, Note, Profile,
+            UsdtFile,
         },
         records,
         writer::{WriteError, Writer},
@@ -57,6 +58,8 @@ pub enum Message {
     Drained(Drained),
     Profile(Box<Profile>),
     Memory(MemoryAt),
+    /// A file whose USDT probes are set from now on.
+    Usdt(UsdtFile),
     Counters(Counters),
     End(End),
 }
@@ -72,12 +75,14 @@ pub struct Written {
     pub go_processes: u64,
     /// Processes that were forked under our eyes.
     pub processes_begun: u64,
+    /// Hits of USDT probes.
+    pub usdt_hits: u64,
 }
 
 impl fmt::Display for Written {
     /// What is in it, for whoever has just recorded.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { records, goroutines_born, goroutines_found, go_processes, processes_begun } = self;
+        let Self { records, goroutines_born, goroutines_found, go_processes, processes_begun, usdt_hits } = self;
         write!(f, "{records} records, {processes_begun} processes forked")?;
         if *go_processes > 0 {
             write!(f, ", ")?;
@@ -85,6 +90,9 @@ impl fmt::Display for Written {
                 write!(f, "{goroutines_found} goroutines found and ")?;
             }
             write!(f, "{goroutines_born} goroutines born in {go_processes} Go process(es)")?;
+        }
+        if *usdt_hits > 0 {
+            write!(f, ", {usdt_hits} hits of USDT probes")?;
         }
         Ok(())
     }
@@ -234,6 +242,7 @@ impl Scribe {
             Message::Drained(drained) => self.writer.drained(&drained),
             Message::Profile(profile) => self.writer.profile(&profile),
             Message::Memory(memory) => self.writer.memory(&memory),
+            Message::Usdt(file) => self.writer.usdt(&file),
             Message::Counters(counters) => self.writer.counters(&counters),
             Message::End(end) => self.writer.end(&end),
         }
@@ -269,6 +278,7 @@ impl Scribe {
                 }
             }
             Some(Kind::ProcessFork) => self.written.processes_begun += 1,
+            Some(Kind::UsdtHit) => self.written.usdt_hits += 1,
             Some(Kind::ProcessExec | Kind::ProcessExit) => {
                 self.images.remove(&tgid);
             }

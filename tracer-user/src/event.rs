@@ -1,6 +1,6 @@
 //! What happened: the typed form of a wire record. Everything after `decode` speaks of these.
 
-use tracer_common::{goroutine::status, process::Cgroup, thread::COMM_MAX};
+use tracer_common::{goroutine::status, process::Cgroup, thread::COMM_MAX, usdt::MAX_ARGS};
 
 use crate::{
     clock::KtimeNs,
@@ -146,6 +146,13 @@ pub enum What {
         in_kernel: bool,
         /// What the sample stands for.
         period_ns: u32,
+    },
+    /// A USDT probe: which one, the site tells.
+    UsdtHit {
+        /// Those that could be fetched.
+        args: [Option<u64>; MAX_ARGS],
+        /// The argument that is text, cut if it is long. Lossy UTF-8.
+        text: Option<String>,
     },
 }
 

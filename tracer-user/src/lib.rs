@@ -26,3 +26,4 @@ pub mod symbolize;
 #[cfg(feature = "live")]
 pub mod target;
 pub mod timeline;
+pub mod usdt;

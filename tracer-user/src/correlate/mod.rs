@@ -28,6 +28,7 @@ pub mod process;
 pub mod replay;
 pub mod sample;
 mod sink;
+pub mod unit;
 pub mod wake;
 
 pub use dump::LooksTaken;
@@ -92,6 +93,7 @@ pub struct Engine {
     labels: LabelSets,
     repairs: Repairs,
     looks: LooksTaken,
+    units: unit::Units,
     newest: KtimeNs,
 }
 
@@ -182,6 +184,7 @@ impl Engine {
             | What::ThreadOn
             | What::ThreadWake { .. }
             | What::ThreadWait { .. } => {}
+            What::UsdtHit { .. } => self.unit_event(event, sink),
             _ => self.goroutine_event(event, sink),
         }
     }
@@ -191,7 +194,9 @@ impl Engine {
         let at = at.max(self.newest);
         let mut images: Vec<ImageId> = self.populations.keys().copied().collect();
         images.extend(self.collectors.keys().copied());
+        images.extend(self.images_with_units());
         images.sort_unstable();
+        images.dedup();
         for image in images {
             self.close(image, at, LifeEnd::RecordingEnd, sink);
         }
@@ -212,6 +217,7 @@ impl Engine {
 
     fn close(&mut self, image: ImageId, at: KtimeNs, end: LifeEnd, sink: &mut impl Sink) {
         self.close_gc(image, at, sink);
+        self.close_units(image, at, end, sink);
         let Some(population) = self.populations.remove(&image) else { return };
         let mut live: Vec<Goroutine> = population.live.into_values().collect();
         live.sort_unstable_by_key(|goroutine| goroutine.who.goid);

@@ -14,6 +14,7 @@ use crate::{
         Block, Completeness, RecordingError,
         contract::{
             Binary, Code, Counters, DumpBegins, DumpSource, End, GoroutineDump, Joined, MemoryAt, Meta, Note, Profile, Tier,
+            UsdtFile,
         },
         reader::Recording,
         records,
@@ -47,6 +48,8 @@ pub struct Replayed {
     /// In the order in which they came.
     pub profiles: Vec<Profile>,
     pub memory: Vec<MemoryAt>,
+    /// Files whose USDT probes were set.
+    pub usdt: Vec<UsdtFile>,
     /// The newest counters, if any were written.
     pub counters: Option<Counters>,
     pub end: Option<End>,
@@ -94,6 +97,10 @@ pub fn replay_as<R: Read>(mut recording: Recording<R>, view: View, sink: &mut im
                 engine.binary(&binary);
                 tables.binaries.insert(binary.id, binary);
             }
+            Block::Usdt(file) => {
+                engine.usdt_file(&file);
+                tables.usdt.push(file);
+            }
             Block::Joined(joined) => {
                 if joined.dump_follows {
                     tables.await_dump((joined.tgid, DumpSource::Memory), joined.at);
@@ -132,6 +139,7 @@ pub fn replay_as<R: Read>(mut recording: Recording<R>, view: View, sink: &mut im
         notes: tables.notes,
         profiles: tables.profiles,
         memory: tables.memory,
+        usdt: tables.usdt,
         counters: tables.counters,
         end: tables.end,
         ended_at,
@@ -153,6 +161,7 @@ struct Tables {
     notes: Vec<Note>,
     profiles: Vec<Profile>,
     memory: Vec<MemoryAt>,
+    usdt: Vec<UsdtFile>,
     counters: Option<Counters>,
     end: Option<End>,
     undecodable: u64,
@@ -254,7 +263,8 @@ impl Tables {
             | Block::Joined(_)
             | Block::Dump(_)
             | Block::DumpBegins(_)
-            | Block::Drained(_) => {}
+            | Block::Drained(_)
+            | Block::Usdt(_) => {}
         }
     }
 }

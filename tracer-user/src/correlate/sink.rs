@@ -8,6 +8,7 @@ use super::{
     goroutine::Who,
     process::ImageId,
     sample::Sample,
+    unit::{UnitSpan, UnitWho},
 };
 use crate::{
     clock::KtimeNs,
@@ -134,4 +135,7 @@ pub trait Sink {
     fn cycle(&mut self, _image: ImageId, _cycle: &Cycle) {}
     /// A CPU was sampled.
     fn sample(&mut self, _image: ImageId, _sample: &Sample) {}
+    /// A stretch of the life of another runtime's unit of work. In order of time, and all before its life.
+    fn unit_span(&mut self, _who: &UnitWho, _span: &UnitSpan) {}
+    fn unit_life(&mut self, _who: &UnitWho, _life: &Life) {}
 }

@@ -18,3 +18,4 @@ mod runtime_text;
 pub mod series;
 pub mod snapshot;
 pub mod tally;
+pub mod units;

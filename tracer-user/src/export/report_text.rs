@@ -63,6 +63,10 @@ pub fn write(report: &Report, color: bool, out: &mut impl Write) -> io::Result<(
         writeln!(out, "\n{}", heading("goroutines of the Go runtime"))?;
         sites(&report.system_sites, many, out)?;
     }
+    if !report.units.is_empty() {
+        writeln!(out, "\n{}", heading("units of work by runtime"))?;
+        super::units::text(&report.units, out)?;
+    }
     if let Some(labels) = &report.labels {
         writeln!(out, "\n{}", heading(&format!("goroutines by label {}", plain(&labels.key))))?;
         labels_text::write(labels, many, out)?;

@@ -13,11 +13,12 @@ use crate::{
         goroutine::Who,
         process::ImageId,
         sample::Sample,
+        unit::{UnitSpan, UnitWho},
     },
     id::Address,
 };
 
-use super::{cpu::CpuTally, findings::LateTally, gc::GcTally, labels::LabelTally, series::tally::SeriesTally};
+use super::{cpu::CpuTally, findings::LateTally, gc::GcTally, labels::LabelTally, series::tally::SeriesTally, units::UnitTally};
 
 /// Where goroutines are made and what they run; both `None` where the birth was not seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -179,6 +180,7 @@ pub struct Tally {
     pub late: LateTally,
     pub labels: LabelTally,
     pub series: SeriesTally,
+    pub units: UnitTally,
 }
 
 impl Sink for Tally {
@@ -261,6 +263,14 @@ impl Sink for Tally {
             let oncpu_ns = &mut self.sites.entry(SiteKey::of(who)).or_default().oncpu_ns;
             *oncpu_ns = oncpu_ns.saturating_add(sample.ns);
         }
+    }
+
+    fn unit_span(&mut self, who: &UnitWho, span: &UnitSpan) {
+        self.units.span(who, span);
+    }
+
+    fn unit_life(&mut self, who: &UnitWho, life: &Life) {
+        self.units.life(who, life);
     }
 }
 

@@ -18,7 +18,7 @@ pub mod contract;
 pub mod reader;
 pub mod writer;
 
-use contract::{Binary, Code, Counters, Drained, DumpBegins, End, GoroutineDump, Joined, MemoryAt, Meta, Note, Profile};
+use contract::{Binary, Code, Counters, Drained, DumpBegins, End, GoroutineDump, Joined, MemoryAt, Meta, Note, Profile, UsdtFile};
 
 /// What a recording begins with.
 const FILE_MAGIC: [u8; 8] = *b"lifetrac";
@@ -48,12 +48,13 @@ pub enum Kind {
     Drained = 11,
     Profile = 12,
     Memory = 13,
+    Usdt = 20,
 }
 
 impl Kind {
     fn from_u8(value: u8) -> Option<Self> {
         use Kind::*;
-        let all = [Meta, Records, Binary, Code, Note, Counters, End, Joined, Dump, DumpBegins, Drained, Profile, Memory];
+        let all = [Meta, Records, Binary, Code, Note, Counters, End, Joined, Dump, DumpBegins, Drained, Profile, Memory, Usdt];
         all.into_iter().find(|kind| *kind as u8 == value)
     }
 }
@@ -82,6 +83,7 @@ pub enum Block {
     Drained(Drained),
     Profile(Profile),
     Memory(MemoryAt),
+    Usdt(UsdtFile),
     /// A second meta block (recordings joined by hand).
     Meta(Meta),
 }

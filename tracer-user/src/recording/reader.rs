@@ -169,6 +169,7 @@ impl<R: Read> Recording<R> {
             Kind::Drained => Block::Drained(self.json(&raw)?),
             Kind::Profile => Block::Profile(self.profile(&raw)?),
             Kind::Memory => Block::Memory(self.json(&raw)?),
+            Kind::Usdt => Block::Usdt(self.json(&raw)?),
         })
     }
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     BLOCK_HEADER_LEN, BLOCK_MAGIC, Codec, FILE_MAGIC, FORMAT_VERSION, Kind, MAX_PAYLOAD,
-    contract::{Binary, Code, Counters, Drained, DumpBegins, End, GoroutineDump, Joined, MemoryAt, Meta, Note, Profile},
+    contract::{Binary, Code, Counters, Drained, DumpBegins, End, GoroutineDump, Joined, MemoryAt, Meta, Note, Profile, UsdtFile},
 };
 
 const ZSTD_LEVEL: i32 = 1;
@@ -150,6 +150,10 @@ impl<W: Write> Writer<W> {
 
     pub fn memory(&mut self, memory: &MemoryAt) -> Result<(), WriteError> {
         self.json(Kind::Memory, memory)
+    }
+
+    pub fn usdt(&mut self, file: &UsdtFile) -> Result<(), WriteError> {
+        self.json(Kind::Usdt, file)
     }
 
     /// One line of JSON, then the profile as it came.

@@ -23,6 +23,7 @@ impl Timeline<'_> {
         self.goroutines.retain(|line| wanted.iter().all(|label| has(line, label)));
         self.processes.clear();
         self.tracks.clear();
+        self.units.clear();
     }
 
     /// Puts goroutines with one value of a label together, by value; those that were not seen with it come last.

@@ -16,6 +16,7 @@ use crate::{
         loss::LostInterval,
         process::{ImageId, ProcessId},
         replay::Replayed,
+        unit::{UnitNumber, UnitSpan, UnitWho},
     },
     id::{Goid, Tgid, Tid},
     recording::contract::Tier,
@@ -24,9 +25,10 @@ use crate::{
 pub mod gc;
 pub mod human;
 mod labels;
+pub mod unit;
 pub mod write;
 
-/// What a timeline is about, as people write it: `go:17`, `go:17@4242`, `pid:4242`, `tid:4243`, `gc:4242`.
+/// What a timeline is about, as people write it: `go:17`, `go:17@4242`, `pid:4242`, `tid:4243`, `gc:4242`, `java:12`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Id {
     Goroutine(Goid, Option<Tgid>),
@@ -34,12 +36,14 @@ pub enum Id {
     Thread(Tid),
     /// The Go runtime of a process: its collector's cycles, and its pauses.
     Runtime(Tgid),
+    /// A unit of work of another runtime: `java:12`, `java:12@4242`, and `java:t4711` for one that is known by its thread alone.
+    Unit(unit::RuntimeName, UnitNumber, Option<Tgid>),
 }
 
 /// Why an id names nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
-    #[error("{0:?} is no id: write go:GOID, go:GOID@TGID, pid:TGID or gc:TGID")]
+    #[error("{0:?} is no id: write go:GOID, go:GOID@TGID, pid:TGID, gc:TGID, or RUNTIME:ID (java:12)")]
     Syntax(String),
     #[error("this recording has no {0}")]
     Unknown(Id),
@@ -53,9 +57,6 @@ impl FromStr for Id {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
-        fn number<T: FromStr>(text: &str) -> Option<T> {
-            text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
-        }
         let parse = || match text.split_once(':')? {
             ("go", rest) => Some(match rest.split_once('@') {
                 Some((goid, tgid)) => Self::Goroutine(Goid(number(goid)?), Some(Tgid(number(tgid)?))),
@@ -64,10 +65,20 @@ impl FromStr for Id {
             ("pid", rest) => Some(Self::Process(Tgid(number(rest)?))),
             ("tid", rest) => Some(Self::Thread(Tid(number(rest)?))),
             ("gc", rest) => Some(Self::Runtime(Tgid(number(rest)?))),
-            _ => None,
+            (runtime, rest) => {
+                let (number, tgid) = match rest.split_once('@') {
+                    Some((number, tgid)) => (number, Some(Tgid(self::number(tgid)?))),
+                    None => (rest, None),
+                };
+                Some(Self::Unit(runtime.parse().ok()?, number.parse().ok()?, tgid))
+            }
         };
         parse().ok_or_else(|| IdError::Syntax(text.to_owned()))
     }
+}
+
+fn number<T: FromStr>(text: &str) -> Option<T> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 impl fmt::Display for Id {
@@ -78,6 +89,8 @@ impl fmt::Display for Id {
             Self::Process(tgid) => write!(f, "pid:{tgid}"),
             Self::Thread(tid) => write!(f, "tid:{tid}"),
             Self::Runtime(tgid) => write!(f, "gc:{tgid}"),
+            Self::Unit(runtime, number, None) => write!(f, "{runtime}:{number}"),
+            Self::Unit(runtime, number, Some(tgid)) => write!(f, "{runtime}:{number}@{tgid}"),
         }
     }
 }
@@ -101,6 +114,7 @@ pub struct Collector {
     labels: FxHashMap<(ImageId, Goid), Vec<(KtimeNs, LabelsId)>>,
     closed: Vec<GoroutineLine>,
     tracks: gc::Tracks,
+    units: unit::Units,
 }
 
 impl Collector {
@@ -110,7 +124,14 @@ impl Collector {
             Some(Id::Goroutine(goid, _)) => Some(goid),
             _ => None,
         };
-        Self { only, ..Self::default() }
+        let only_unit = match id {
+            // So are units called that follow the convention.
+            Some(Id::Goroutine(goid, _)) => Some(UnitNumber::Id(goid.0)),
+            Some(Id::Unit(_, number, _)) => Some(number),
+            _ => None,
+        };
+        let units = unit::Units::only(only_unit);
+        Self { only, units, ..Self::default() }
     }
 
     fn wanted(&self, who: &Who) -> bool {
@@ -146,6 +167,14 @@ impl Sink for Collector {
     fn cycle(&mut self, image: ImageId, cycle: &Cycle) {
         self.tracks.cycle(image, cycle);
     }
+
+    fn unit_span(&mut self, who: &UnitWho, span: &UnitSpan) {
+        self.units.span(who, span);
+    }
+
+    fn unit_life(&mut self, who: &UnitWho, life: &Life) {
+        self.units.life(who, life);
+    }
 }
 
 /// The processes and goroutines to show, in order.
@@ -158,6 +187,8 @@ pub struct Timeline<'a> {
     group_by: Option<String>,
     /// By image.
     pub tracks: gc::Tracks,
+    /// Units of work of other runtimes, by process, image, runtime and id.
+    pub units: Vec<unit::UnitLine>,
     lost: Vec<LostInterval>,
 }
 
@@ -224,6 +255,8 @@ impl<'a> Timeline<'a> {
         let tgid_of = |line: &GoroutineLine| all.of_image(line.who.image).tgid;
         let (mut goroutines, mut tracks) = (collector.closed, collector.tracks);
         goroutines.sort_by_key(|line| (tgid_of(line), line.who.image, line.who.goid, line.who.since));
+        let mut units = collector.units.closed;
+        units.sort_by_key(|unit| (unit.tgid(replayed), unit.who.image, unit.who.runtime, unit.who.number, unit.who.serial));
         let mut processes: Vec<ProcessId> = all.processes().map(|(process, _)| process).collect();
         match id {
             None => {}
@@ -231,6 +264,7 @@ impl<'a> Timeline<'a> {
             Some(id @ Id::Process(tgid)) => {
                 processes.retain(|process| all.process(*process).tgid == tgid);
                 goroutines.retain(|line| tgid_of(line) == tgid);
+                units.retain(|unit| unit.tgid(replayed) == tgid);
                 tracks.retain(replayed, tgid);
                 if processes.is_empty() {
                     return Err(IdError::Unknown(id));
@@ -239,15 +273,27 @@ impl<'a> Timeline<'a> {
             Some(id @ Id::Runtime(tgid)) => {
                 processes.clear();
                 goroutines.clear();
+                units.clear();
                 if !tracks.retain(replayed, tgid) {
                     return Err(IdError::Unknown(id));
                 }
             }
-            Some(id @ Id::Goroutine(_, tgid)) => {
+            Some(id @ (Id::Goroutine(_, tgid) | Id::Unit(_, _, tgid))) => {
                 processes.clear();
                 tracks.clear();
+                units.retain(|unit| match id {
+                    Id::Goroutine(goid, _) => unit.is_goroutine(replayed, goid),
+                    Id::Unit(runtime, ..) => replayed.engine.runtime(unit.who.runtime) == runtime.as_str(),
+                    _ => false,
+                });
+                if let Id::Unit(..) = id {
+                    goroutines.clear();
+                }
                 goroutines.retain(|line| tgid.is_none_or(|tgid| tgid == tgid_of(line)));
+                units.retain(|unit| tgid.is_none_or(|tgid| tgid == unit.tgid(replayed)));
                 let mut candidates: Vec<Tgid> = goroutines.iter().map(tgid_of).collect();
+                candidates.extend(units.iter().map(|unit| unit.tgid(replayed)));
+                candidates.sort_unstable();
                 candidates.dedup();
                 match candidates.len() {
                     0 => return Err(IdError::Unknown(id)),
@@ -257,7 +303,7 @@ impl<'a> Timeline<'a> {
             }
         }
         processes.sort_by_key(|process| (all.process(*process).tgid, *process));
-        Ok(Self { replayed, processes, goroutines, group_by: None, tracks, lost: replayed.lost_intervals() })
+        Ok(Self { replayed, processes, goroutines, group_by: None, tracks, units, lost: replayed.lost_intervals() })
     }
 
     /// The lines of one goroutine, by start.
@@ -333,10 +379,15 @@ impl<'a> Timeline<'a> {
         rows
     }
 
+    /// The intervals in which events are missing that touch a time.
+    fn lost_between(&self, from: KtimeNs, to: KtimeNs) -> impl Iterator<Item = &LostInterval> {
+        let first = self.lost.partition_point(|lost| lost.to < from);
+        self.lost[first..].iter().take_while(move |lost| lost.from <= to)
+    }
+
     /// Adds the times between `from` and `to` in which events are missing.
     fn add_losses<'s>(&'s self, from: KtimeNs, to: KtimeNs, rows: &mut Vec<Row<'s>>) {
-        let first = self.lost.partition_point(|lost| lost.to < from);
-        let touching = self.lost[first..].iter().take_while(|lost| lost.from <= to);
+        let touching = self.lost_between(from, to);
         let before = rows.len();
         rows.extend(touching.map(|lost| Row {
             state: State::Lost,

@@ -20,7 +20,7 @@ use crate::{
     symbolize::{Symbolizer, label},
 };
 
-use super::{GoroutineLine, Row, Timeline, gc, human};
+use super::{GoroutineLine, Row, Timeline, gc, human, unit};
 
 /// One line of JSON. The fields are a contract (docs: "timeline").
 #[derive(Serialize)]
@@ -65,7 +65,7 @@ impl<'a> Writer<'a> {
         Self { timeline, replayed, symbols: Symbolizer::new(replayed), stacks: FxHashMap::default() }
     }
 
-    /// JSON lines: each process, what its runtime did, then its goroutines by id, each by time.
+    /// JSON lines: each process, what its runtime did, then its goroutines and other units of work by id, each by time.
     pub fn jsonl(&mut self, out: &mut impl Write) -> io::Result<()> {
         let timeline = self.timeline;
         for process in &timeline.processes {
@@ -83,7 +83,7 @@ impl<'a> Writer<'a> {
                 self.json_row(out, (&id, tgid.0, Some(line.who.image)), line.labels_at(row.end), &row)?;
             }
         }
-        Ok(())
+        unit::jsonl(timeline, out)
     }
 
     fn json_row(
@@ -153,7 +153,7 @@ impl<'a> Writer<'a> {
             self.text_header(out, line)?;
             self.text_rows(out, Some(line.who.image), &timeline.rows(line))?;
         }
-        Ok(())
+        unit::text(timeline, out)
     }
 
     fn text_header(&self, out: &mut impl Write, line: &GoroutineLine) -> io::Result<()> {
@@ -237,7 +237,7 @@ impl<'a> Writer<'a> {
     }
 }
 
-fn missing_from(cpus: &[u16]) -> String {
+pub(super) fn missing_from(cpus: &[u16]) -> String {
     let noun = if cpus.len() == 1 { "CPU" } else { "CPUs" };
     let names: Vec<String> = cpus.iter().map(u16::to_string).collect();
     format!("events of {noun} {} are missing here", names.join(", "))

@@ -69,7 +69,8 @@ pub struct TimelineArgs {
     /// The recording
     #[arg(value_name = "REC")]
     pub recording: PathBuf,
-    /// Only this: go:GOID, go:GOID@TGID (needed where several processes have that goroutine), pid:TGID, or gc:TGID
+    /// Only this: go:GOID, go:GOID@TGID (needed where several processes have that goroutine), pid:TGID, gc:TGID, or RUNTIME:ID
+    /// for units of work of other runtimes (java:12)
     #[arg(long)]
     pub id: Option<Id>,
     /// Only goroutines that were seen with this label; all of them, if several are given

@@ -20,6 +20,7 @@ use super::{
     labels::LabelsOut,
     series::{SeriesOut, series},
     tally::{Population, Tally},
+    units::{UnitsOut, units},
 };
 
 mod depths;
@@ -49,6 +50,8 @@ pub struct Report {
     pub system_sites: Vec<SiteOut>,
     /// The program's own goroutines by their depth in the tree of creation.
     pub depths: Vec<DepthOut>,
+    /// Units of work of other runtimes, as their USDT probes told of them.
+    pub units: Vec<UnitsOut>,
     /// `null`: CPUs were not sampled.
     pub cpu: Option<CpuOut>,
     /// Processes whose runtime has a track.
@@ -112,6 +115,7 @@ pub fn report(replayed: &Replayed, tally: &Tally) -> Report {
         sites,
         system_sites,
         depths: depths::depths(replayed, tally),
+        units: units(replayed, &tally.units),
         cpu: super::cpu::cpu(replayed, &tally.cpu),
         gc: super::gc::gc(replayed, &tally.gc),
         findings: findings(replayed, &tally.late),

@@ -10,10 +10,12 @@ use crate::{
 mod dump;
 mod memory;
 mod profile;
+mod usdt;
 
 pub use dump::{Drained, DumpBegins, DumpSource, DumpedGoroutine, DumpedStack, GoroutineDump, Joined, Likeness};
 pub use memory::{CgroupMemory, GoHeap, MemoryAt, ProcessMemory};
 pub use profile::{Profile, ProfileKind};
+pub use usdt::{UnitEvent, UnitId, UsdtFile, UsdtMeaning, UsdtSite};
 
 /// The first block: who recorded what, when, where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
