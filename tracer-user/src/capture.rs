@@ -288,6 +288,9 @@ impl Scribe {
 
     /// A process whose binary and place are known before its first hit.
     fn meet(&mut self, joined: &Joined) {
+        if !joined.runs_go() {
+            return;
+        }
         let known = self.images.insert(joined.tgid, Image { binary: joined.binary, load_bias: joined.load_bias });
         self.written.go_processes += u64::from(known.is_none());
     }

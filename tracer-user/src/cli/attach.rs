@@ -21,9 +21,11 @@ use super::{
     join::JoinError,
     memory::MemoryWatch,
     recorder::{Course, Over, Recorder},
+    usdt,
 };
 use crate::{
     capture::Capture,
+    golang,
     id::{ProcessKey, Tgid},
     kernel::{
         command::Identity,
@@ -33,6 +35,7 @@ use crate::{
     },
     recording::contract::Meta,
     target::{cgroup::Cgroup, executable::Executable, procfs},
+    usdt::Table,
 };
 
 /// How often new members are looked for.
@@ -42,17 +45,18 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub fn attach(args: &AttachArgs, global: Global) -> Result<u8> {
     let target = Target::find(args)?;
     let memory = MemoryWatch::new(&args.beside.with_pid)?;
+    let table = usdt::table(&args.usdt)?;
     may_trace().map_err(Failure::environment)?;
     let identity = Identity::choose(None, false).map_err(Failure::usage)?;
     Inherited::set_aside()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(record(args, global, (target, memory), identity.as_ref()))
+    runtime.block_on(record(args, global, (target, memory, table), identity.as_ref()))
 }
 
 async fn record(
     args: &AttachArgs,
     global: Global,
-    (target, memory): (Target, MemoryWatch),
+    (target, memory, table): (Target, MemoryWatch, Table),
     identity: Option<&Identity>,
 ) -> Result<u8> {
     let signals = Signals::open()?;
@@ -60,12 +64,15 @@ async fn record(
     let sizes = Sizes { ring_bytes: args.knobs.get("ring-bytes").unwrap_or(default.ring_bytes), ..default };
     let (mut session, mut ring, logger) =
         Session::load(sizes, offers(args.knobs.get("no-btf").is_some())).map_err(Failure::environment)?;
+    if args.knobs.get("usdt-one-by-one").is_some() {
+        session.set_usdt_one_by_one().map_err(Failure::environment)?;
+    }
     ring.inject(Faults::from_knobs(|name| args.knobs.get(name)));
     if let Target::Cgroup(cgroup) = &target {
         session.adopt_cgroup(cgroup.id, cgroup.level).map_err(Failure::environment)?;
     }
     let meta = Meta { target: Some(args.target.to_string()), ..meta(args.detail.tier.into(), calibrated(&mut session)) };
-    let first = target.first(args)?;
+    let first = target.first(args, &table)?;
     let writer = create(&args.output, &meta, identity)?;
     let how = How {
         tier: args.detail.tier.into(),
@@ -75,7 +82,7 @@ async fn record(
         snapshot_every: args.detail.snapshot_every.0,
         adopt: target.adopt_others(),
     };
-    let mut follower = Follower::new(session, Capture::start(writer)?, how)?;
+    let mut follower = Follower::new(session, Capture::start(writer)?, how, table)?;
     follower.sample_cpus(args.detail.cpu_hz());
     follower.ask(Asker::new(&args.pprof, args.detail.snapshot_every.0, follower.capture()));
     let found = target.join(first, &mut follower);
@@ -134,12 +141,20 @@ impl Target {
     }
 
     /// The file that is to be probed first. One that cannot be traced is refused before an older recording is overwritten.
-    fn first(&self, args: &AttachArgs) -> Result<Option<(File, Analysed)>, Failure> {
+    fn first(&self, args: &AttachArgs, table: &Table) -> Result<Option<(File, Analysed)>, Failure> {
         let path = match self {
             Self::Process(key) => PathBuf::from(format!("/proc/{}/exe", key.tgid)),
             Self::Executable(path) => path.clone(),
             Self::Cgroup(_) => return Ok(None),
         };
+        let go = File::open(&path).and_then(|file| golang::looks_like_go(&file)).unwrap_or(false);
+        let other = || match self {
+            Self::Process(key) => usdt::of_pid(key.tgid, table),
+            _ => usdt::of_exe(&path, table),
+        };
+        if !go && other().is_ok_and(|listing| listing.means_something()) {
+            return Ok(None);
+        }
         let analysed = File::open(&path)
             .map_err(anyhow::Error::from)
             .and_then(|file| analyse(&file, args.detail.tier.into()).map(|analysed| (file, analysed)));

@@ -2,14 +2,14 @@
 
 use super::{
     Failure,
-    args::{AttachArgs, DoctorArgs, Global, RunArgs, SnapshotArgs},
+    args::{AttachArgs, DoctorArgs, Global, RunArgs, SnapshotArgs, UsdtArgs},
 };
 
 #[cfg(feature = "live")]
 mod with_kernel {
     use std::io;
 
-    use super::{super::*, AttachArgs, DoctorArgs, Failure, Global, RunArgs, SnapshotArgs};
+    use super::{super::*, AttachArgs, DoctorArgs, Failure, Global, RunArgs, SnapshotArgs, UsdtArgs};
 
     /// `lifetrace run`: CMD's status, or a failure of ours.
     pub fn run(args: &RunArgs, global: Global) -> Result<u8, Failure> {
@@ -31,6 +31,13 @@ mod with_kernel {
         snapshot::snapshot(args, global).map(|()| 0)
     }
 
+    /// `lifetrace usdt`.
+    pub fn usdt(args: &UsdtArgs, _global: Global) -> Result<u8, Failure> {
+        match &args.command {
+            args::UsdtCommand::List(args) => usdt::list(args).map(|()| 0),
+        }
+    }
+
     /// `lifetrace exec-gate`.
     pub fn exec_gate() -> Result<u8, Failure> {
         crate::kernel::gate::server::serve().map(|()| 0).map_err(Failure::environment)
@@ -46,7 +53,7 @@ mod with_kernel {
 mod with_kernel {
     use anyhow::anyhow;
 
-    use super::{AttachArgs, DoctorArgs, Failure, Global, RunArgs, SnapshotArgs};
+    use super::{AttachArgs, DoctorArgs, Failure, Global, RunArgs, SnapshotArgs, UsdtArgs};
 
     pub fn run(_args: &RunArgs, _global: Global) -> Result<u8, Failure> {
         Err(absent("run"))
@@ -64,6 +71,10 @@ mod with_kernel {
         Err(absent("snapshot"))
     }
 
+    pub fn usdt(_args: &UsdtArgs, _global: Global) -> Result<u8, Failure> {
+        Err(absent("usdt"))
+    }
+
     pub fn exec_gate() -> Result<u8, Failure> {
         Err(absent("exec-gate"))
     }
@@ -75,4 +86,4 @@ mod with_kernel {
     }
 }
 
-pub use with_kernel::{attach, doctor, exec_gate, run, snapshot};
+pub use with_kernel::{attach, doctor, exec_gate, run, snapshot, usdt};

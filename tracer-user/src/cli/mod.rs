@@ -44,6 +44,8 @@ mod snapshot;
 pub mod timeline;
 #[cfg(feature = "live")]
 mod trial;
+#[cfg(feature = "live")]
+mod usdt;
 
 use args::{Cli, Color, Command, Global};
 
@@ -145,6 +147,7 @@ fn dispatch(cli: &Cli) -> Result<u8, Failure> {
         Command::Timeline(args) => timeline::main(args, cli.global).map(|()| 0),
         Command::Flame(args) => flame::main(args, cli.global).map(|()| 0),
         Command::Snapshot(args) => live::snapshot(args, cli.global),
+        Command::Usdt(args) => live::usdt(args, cli.global),
         Command::Doctor(args) => live::doctor(args, cli.global),
         Command::ExecGate => live::exec_gate(),
     }

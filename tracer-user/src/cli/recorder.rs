@@ -210,7 +210,8 @@ impl Recorder {
                 continue; // its deadline lets it go
             };
             self.follower.probe_for(&held.file, held.tgid);
-            let probed = self.follower.is_probed(key);
+            self.follower.probe_usdt_of_exec(&held.file, held.tgid);
+            let probed = self.follower.is_probed(key) || self.follower.has_usdt(key);
             if probed && u128::from(ktime_now().since(held.since)) >= server::DEADLINE.as_nanos() {
                 self.follower.note_late(&held.file, held.tgid);
             }
@@ -238,6 +239,7 @@ impl Recorder {
                 continue; // it has ended already
             };
             self.follower.meter(tgid);
+            self.follower.probe_usdt_of_exec(&file, tgid);
             let unknown = FileKey::of(&file).is_ok_and(|key| !self.follower.knows(key));
             if unknown && golang::looks_like_go(&file).unwrap_or(false) {
                 self.follower.note_late(&file, tgid);

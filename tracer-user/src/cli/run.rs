@@ -1,6 +1,9 @@
 //! `lifetrace run`: start a command under trace from its first instruction, its children included.
 
-use std::{fs::File, path::Path};
+use std::{
+    fs::{self, File},
+    path::Path,
+};
 
 use anyhow::{Context, Result};
 use tracer_common::config::ADOPT_NOBODY;
@@ -14,6 +17,7 @@ use super::{
     memory::MemoryWatch,
     recorder::{Over, Recorder},
     relay::{self, Ended},
+    usdt,
 };
 use crate::{
     capture::{Capture, CaptureError, Written},
@@ -26,6 +30,8 @@ use crate::{
         signals::Inherited,
     },
     recording::contract::{Meta, Tier},
+    target::libraries::Root,
+    usdt::Table,
 };
 
 /// Runs the command to its end and returns its exit status, or ours.
@@ -34,12 +40,13 @@ pub fn run(args: &RunArgs, global: Global) -> Result<u8> {
     let program = resolve(&name, std::env::var_os("PATH").as_deref()).map_err(command_error)?;
     let identity = Identity::choose(args.user.as_deref(), args.as_root).map_err(command_error)?;
     let memory = MemoryWatch::new(&args.beside.with_pid)?;
+    let table = usdt::table(&args.usdt)?;
     may_trace().map_err(Failure::ours)?;
     // Before any thread exists, so that every thread inherits it.
     let inherited = Inherited::set_aside()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let launch = Launch { program, name, args: args.command[1..].to_vec(), identity, inherited };
-    runtime.block_on(record(args, global, launch, memory))
+    runtime.block_on(record(args, global, launch, (memory, table)))
 }
 
 fn command_error(error: CommandError) -> Failure {
@@ -60,10 +67,13 @@ fn sizes(args: &RunArgs) -> Sizes {
 }
 
 /// Everything from the first probe to the last block.
-async fn record(args: &RunArgs, global: Global, launch: Launch, memory: MemoryWatch) -> Result<u8> {
+async fn record(args: &RunArgs, global: Global, launch: Launch, (memory, table): (MemoryWatch, Table)) -> Result<u8> {
     let output = args.output.as_path();
     let (mut session, mut ring, logger) =
         Session::load(sizes(args), offers(args.knob("no-btf").is_some())).map_err(Failure::ours)?;
+    if args.knob("usdt-one-by-one").is_some() {
+        session.set_usdt_one_by_one().map_err(Failure::ours)?;
+    }
     ring.inject(Faults::from_knobs(|name| args.knob(name)));
     let hit_cost_ns = calibrated(&mut session);
     let meta = Meta {
@@ -88,7 +98,7 @@ async fn record(args: &RunArgs, global: Global, launch: Launch, memory: MemoryWa
         snapshot_every: args.detail.snapshot_every.0,
         adopt: ADOPT_NOBODY,
     };
-    let mut follower = Follower::new(session, Capture::start(writer)?, how)?;
+    let mut follower = Follower::new(session, Capture::start(writer)?, how, table)?;
     own.probe(&mut follower, gate.as_ref(), &launch.program)?;
     follower.sample_cpus(args.detail.cpu_hz());
     follower.ask(Asker::new(&args.pprof, args.detail.snapshot_every.0, follower.capture()));
@@ -128,6 +138,11 @@ impl Own {
             if let Some(gate) = gate {
                 gate.know(FileKey::of(&file)?)?;
             }
+        }
+        // Where nothing holds its exec, this is the time.
+        let path = fs::canonicalize(program).unwrap_or_else(|_| program.to_owned());
+        if let (Ok(file), Ok(root)) = (File::open(&path), Root::ours()) {
+            follower.probe_usdt_of_program(&file, &path, &root, ADOPT_NOBODY);
         }
         Ok(())
     }

@@ -225,9 +225,11 @@ impl Processes {
         if entry.args.is_empty() {
             entry.args.clone_from(&joined.args);
         }
-        entry.binary.get_or_insert(joined.binary);
-        entry.bias.get_or_insert(joined.load_bias);
-        entry.first_hit.get_or_insert(joined.at);
+        if joined.runs_go() {
+            entry.binary.get_or_insert(joined.binary);
+            entry.bias.get_or_insert(joined.load_bias);
+            entry.first_hit.get_or_insert(joined.at);
+        }
         change
     }
 

@@ -20,7 +20,7 @@ extern "C" fn calibration_site() {
 pub fn hit_cost_ns(session: &mut Session) -> Result<u64, KernelError> {
     let offset = file_offset(calibration_site as *const () as usize).map_err(KernelError::io("own mapping"))?;
     let bare = median_round();
-    let point = Point { file_offset: offset, cookie: 0 };
+    let point = Point { file_offset: offset, cookie: 0, ref_counter: 0 };
     let link = session.attach_points("empty", Path::new("/proc/self/exe"), &[point], UProbeScope::CallingProcess)?;
     let probed = median_round();
     // The kernel takes its time to remove a probe; the target need not wait for it.

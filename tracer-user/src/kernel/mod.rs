@@ -18,6 +18,7 @@ pub mod ring;
 pub mod session;
 pub mod shared;
 pub mod signals;
+pub mod usdt;
 pub mod watermark;
 
 use std::path::PathBuf;
@@ -67,6 +68,8 @@ pub enum KernelError {
         "this kernel has no hook that tells of: {0}; it needs BTF (CONFIG_DEBUG_INFO_BTF), or tracefs (mount -t tracefs nodev /sys/kernel/tracing)"
     )]
     NoHook(&'static str),
+    #[error("too many different USDT probes in one session (at most {0})")]
+    TooManySpecs(u32),
     #[error("too many binaries in one session (at most {0})")]
     TooManyBinaries(u32),
     #[error("{what}")]

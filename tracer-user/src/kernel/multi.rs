@@ -25,7 +25,7 @@ use rustc_hash::FxHashMap;
 use super::KernelError;
 
 const BPF_PROG_LOAD: c_int = 5;
-const BPF_LINK_CREATE: c_int = 28;
+pub(super) const BPF_LINK_CREATE: c_int = 28;
 const BPF_PROG_TYPE_KPROBE: u32 = 2;
 const BPF_TRACE_UPROBE_MULTI: u32 = 48;
 /// Room for what the verifier says of a program that it refuses.
@@ -37,6 +37,8 @@ pub struct Point {
     pub file_offset: u64,
     /// What `bpf_get_attach_cookie` returns there.
     pub cookie: u64,
+    /// Where in the file the counter is that is raised as long as the probe is set; 0 for none.
+    pub ref_counter: u64,
 }
 
 /// The uprobe programs, loaded for links of many points.
@@ -70,7 +72,7 @@ impl MultiPrograms {
     /// Kernels before 6.6 load the programs all the same, for they do not look at the attach type; but they have no such links. Those
     /// that have refuse a folder as such.
     fn kernel_knows_links(&self, names: &[&'static str]) -> bool {
-        let nowhere = [Point { file_offset: 0, cookie: 0 }];
+        let nowhere = [Point { file_offset: 0, cookie: 0, ref_counter: 0 }];
         let refused = names.first().map(|name| self.attach(name, Path::new("/"), &nowhere, None));
         matches!(refused, Some(Err(error)) if error.raw_os_error() == Some(libc::EBADF))
     }
@@ -81,6 +83,8 @@ impl MultiPrograms {
         let path = CString::new(path.as_os_str().as_bytes())?;
         let offsets: Vec<u64> = points.iter().map(|point| point.file_offset).collect();
         let cookies: Vec<u64> = points.iter().map(|point| point.cookie).collect();
+        let ref_counters: Vec<u64> = points.iter().map(|point| point.ref_counter).collect();
+        let counted = ref_counters.iter().any(|counter| *counter != 0);
         let attr = LinkCreate {
             prog_fd: program.as_raw_fd().cast_unsigned(),
             target_fd: 0,
@@ -88,7 +92,7 @@ impl MultiPrograms {
             flags: 0,
             path: path.as_ptr() as u64,
             offsets: offsets.as_ptr() as u64,
-            ref_counters: 0,
+            ref_counters: if counted { ref_counters.as_ptr() as u64 } else { 0 },
             cookies: cookies.as_ptr() as u64,
             count: u32::try_from(points.len()).map_err(io::Error::other)?,
             multi_flags: 0,
@@ -175,7 +179,7 @@ fn load(name: &str, instructions: &[bpf_insn], license: &CStr) -> Result<OwnedFd
 ///
 /// # Safety
 /// `attr` must be what `command` reads, and every pointer in it valid for as much as it says.
-unsafe fn bpf<T>(command: c_int, attr: &T) -> io::Result<OwnedFd> {
+pub(super) unsafe fn bpf<T>(command: c_int, attr: &T) -> io::Result<OwnedFd> {
     // SAFETY: the caller vouches for `attr`; its size is its own.
     let fd = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<T>()) };
     if fd < 0 {

@@ -19,13 +19,17 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use rustc_hash::FxHashMap;
-use tracer_common::config::{Adoption, Cookie, Followed, GoLayout, KernelLayout, MAX_BINARIES, pt_regs_offset};
+use tracer_common::{
+    config::{Adoption, Cookie, Followed, GoLayout, KernelLayout, MAX_BINARIES, pt_regs_offset},
+    usdt::{MAX_SPECS, UsdtCookie, UsdtSpec},
+};
 
 use super::{
     KernelError, counters,
     facts::{self, Group, Offers, Told},
     multi::{MultiPrograms, Point},
     ring::Ring,
+    usdt::{self, Specs, UsdtTarget},
     watermark::Reading,
 };
 use crate::{
@@ -39,7 +43,7 @@ use crate::{
 /// The committed object (`cargo xtask build-ebpf`).
 pub(super) static OBJECT: &[u8] = include_bytes_aligned!("../../../tracer-ebpf/prebuilt/lifetrace.bpf.o");
 
-const PROBES: [&str; 13] = [
+const PROBES: [&str; 14] = [
     "go_newproc1",
     "go_gopark",
     "go_gopark_inlined",
@@ -52,6 +56,7 @@ const PROBES: [&str; 13] = [
     "go_stop_world",
     "go_start_world",
     "go_gc_cycle",
+    usdt::PROGRAM,
     "empty",
 ];
 /// Serves the sampling clock.
@@ -106,6 +111,10 @@ pub struct Session {
     followed: HashMap<MapData, u32, Pod<Followed>>,
     followed_fd: OwnedFd,
     adoption: Array<MapData, Pod<Adoption>>,
+    usdt_specs: Array<MapData, Pod<UsdtSpec>>,
+    specs: Specs,
+    /// USDT probes are set one by one, as on kernels before 6.6.
+    usdt_one_by_one: bool,
     kernel_layout: KernelLayout,
     offers: Offers,
     told: Vec<Told>,
@@ -151,6 +160,9 @@ impl Session {
             followed: HashMap::try_from(followed).map_err(KernelError::map("FOLLOWED"))?,
             followed_fd,
             adoption: Array::try_from(take(&mut ebpf, "ADOPTION")?).map_err(KernelError::map("ADOPTION"))?,
+            usdt_specs: Array::try_from(take(&mut ebpf, "USDT_SPECS")?).map_err(KernelError::map("USDT_SPECS"))?,
+            specs: Specs::default(),
+            usdt_one_by_one: multi.is_none(),
             links: FxHashMap::default(),
             clocks: Vec::new(),
             kernel_layout,
@@ -229,7 +241,7 @@ impl Session {
         for (site_id, site) in target.sites {
             let program = if target.empty { "empty" } else { program_of(site) };
             let cookie = cookie(target, *site_id, site).to_u64();
-            by_program.entry(program).or_default().push(Point { file_offset: site.file_offset, cookie });
+            by_program.entry(program).or_default().push(Point { file_offset: site.file_offset, cookie, ref_counter: 0 });
         }
         let mut links = Vec::new();
         for (program, points) in by_program {
@@ -260,7 +272,7 @@ impl Session {
         &mut self,
         program: &'static str,
         path: &Path,
-        Point { file_offset, cookie }: Point,
+        Point { file_offset, cookie, .. }: Point,
         scope: UProbeScope,
     ) -> Result<Link, KernelError> {
         let probe = self.probe(program)?;
@@ -269,6 +281,42 @@ impl Session {
         let link = probe.attach(point, path, scope).map_err(failed)?;
         let link = probe.take_link(link).map_err(KernelError::program(program, "attached"))?;
         Ok(Link(Held::One(link)))
+    }
+
+    /// From here on USDT probes are set one by one, as on kernels before 6.6 (tests).
+    pub fn set_usdt_one_by_one(&mut self) -> Result<(), KernelError> {
+        if !self.usdt_one_by_one {
+            self.probe(usdt::PROGRAM)?.load().map_err(KernelError::program(usdt::PROGRAM, "loaded"))?;
+            self.usdt_one_by_one = true;
+        }
+        Ok(())
+    }
+
+    /// Sets USDT probes of a file. On failure those already set are taken back.
+    pub fn attach_usdt(&mut self, target: &UsdtTarget<'_>) -> Result<(), KernelError> {
+        let mut points = Vec::with_capacity(target.probes.len());
+        for probe in target.probes {
+            let (spec, fresh) = self.specs.index_of(&probe.spec).ok_or(KernelError::TooManySpecs(MAX_SPECS))?;
+            if fresh {
+                self.usdt_specs.set(spec.into(), Pod(probe.spec), 0).map_err(KernelError::map("USDT_SPECS"))?;
+            }
+            let cookie = UsdtCookie { object: target.id.0, site: probe.site.0, spec, adopt: target.adopt }.to_u64();
+            points.push(Point { file_offset: probe.file_offset, cookie, ref_counter: probe.semaphore.unwrap_or(0) });
+        }
+        let failed = |source| KernelError::AttachAll { path: target.path.into(), source };
+        let links = match &self.multi {
+            Some(multi) if !self.usdt_one_by_one => {
+                vec![multi.attach(usdt::PROGRAM, target.path, &points, None).map_err(failed)?]
+            }
+            _ => {
+                let program = self.probe(usdt::PROGRAM)?;
+                let program = program.fd().map_err(KernelError::program(usdt::PROGRAM, "used"))?.as_fd();
+                let links = points.iter().map(|point| usdt::attach_one(program, target.path, *point));
+                links.collect::<Result<_, _>>().map_err(failed)?
+            }
+        };
+        self.links.insert(target.id, links.into_iter().map(|link| Link(Held::Many(link))).collect());
+        Ok(())
     }
 
     /// Samples every CPU so often a second, by its software clock; returns how many CPUs that are. Loads the sampler, so a

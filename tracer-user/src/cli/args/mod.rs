@@ -72,6 +72,8 @@ pub enum Command {
     Flame(FlameArgs),
     /// Say what every goroutine of a running program does now, out of its memory: no probe, no pause
     Snapshot(SnapshotArgs),
+    /// Say which USDT probes a program has, and what they mean to lifetrace
+    Usdt(UsdtArgs),
     /// Say what this kernel and a target allow, and what to do about the rest
     Doctor(DoctorArgs),
     /// The exec gate's own process; lifetrace starts it itself
@@ -117,6 +119,42 @@ pub struct DoctorArgs {
     /// Answer in JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct UsdtArgs {
+    #[command(subcommand)]
+    pub command: UsdtCommand,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum UsdtCommand {
+    /// List the probes: where they are, their arguments, what they mean, and what they need to fire
+    List(UsdtListArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct UsdtListArgs {
+    #[command(flatten)]
+    pub target: UsdtTarget,
+    #[command(flatten)]
+    pub table: UsdtTableArg,
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    pub format: ReportFormat,
+    #[command(flatten)]
+    pub output: OutputArg,
+}
+
+/// Whose probes are listed.
+#[derive(Clone, Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct UsdtTarget {
+    /// Of what this process has mapped
+    #[arg(long, value_name = "N")]
+    pub pid: Option<u32>,
+    /// Of this program, and of the libraries that it needs
+    #[arg(long, value_name = "PATH")]
+    pub exe: Option<PathBuf>,
 }
 
 impl Command {
@@ -188,6 +226,15 @@ mod tests {
             ("attach --pid 7 --heap-every 30s", false),
             ("attach --pid 7 --pprof auto --heap-every 1ms", false),
             ("attach --pid 7 --pprof auto --profile heat", false),
+            ("usdt list --exe a", true),
+            ("usdt list --pid 7 --usdt-table a.toml --format json", true),
+            ("usdt list", false),
+            ("usdt list --exe a --pid 7", false),
+            ("usdt", false),
+            ("run --usdt-table a.toml --usdt-table b.toml -- ./app", true),
+            ("timeline a.rec --id java:12@7", true),
+            ("timeline a.rec --id java:", false),
+            ("timeline a.rec --id Java:12", false),
             ("doctor --exe a --pid 1", false),
             ("doctor --json", true),
             ("snapshot --pid 7 --format json -o out.json", true),

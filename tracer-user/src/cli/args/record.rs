@@ -20,6 +20,8 @@ pub struct RunArgs {
     pub beside: BesideArgs,
     #[command(flatten)]
     pub pprof: PprofArgs,
+    #[command(flatten)]
+    pub usdt: UsdtTableArg,
     /// Run CMD as this user (default: who called sudo)
     #[arg(long, value_name = "NAME", conflicts_with = "as_root")]
     pub user: Option<String>,
@@ -96,7 +98,7 @@ impl RunArgs {
 /// What tests provoke.
 #[derive(Clone, Debug, Args)]
 pub struct Knobs {
-    /// Provoke what is rare (tests). `ring-bytes=N`; of `run` also `max-processes=N`, `bad-layout=1`, `probe-each-mount=1`. Records:
+    /// Provoke what is rare (tests). `ring-bytes=N`; of `run` also `max-processes=N`, `bad-layout=1`, `probe-each-mount=1`; of both `usdt-one-by-one=1`. Records:
     /// `drop-permille=N` with `drop-seed`; `drop-kind=K` with `drop-from-ms`, `drop-for-ms`. The reader: `freeze-ms=N` with `freeze-from-ms`
     #[arg(long, hide = true, value_name = "NAME=VALUE", value_parser = parse_knob)]
     pub knob: Vec<(String, u32)>,
@@ -127,6 +129,16 @@ pub struct AttachArgs {
     pub beside: BesideArgs,
     #[command(flatten)]
     pub pprof: PprofArgs,
+    #[command(flatten)]
+    pub usdt: UsdtTableArg,
+}
+
+/// Which USDT probes mean something.
+#[derive(Clone, Debug, Default, Args)]
+pub struct UsdtTableArg {
+    /// Follow these USDT probes too (docs/usdt.md); can be given more than once
+    #[arg(long, value_name = "FILE.toml")]
+    pub usdt_table: Vec<PathBuf>,
 }
 
 /// What Go processes are asked by HTTP.

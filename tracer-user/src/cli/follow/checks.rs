@@ -59,6 +59,8 @@ impl Follower {
         if now.since(self.checks.scanned) >= SCAN_EVERY_NS.min(self.checks.every_ns.unwrap_or(SCAN_EVERY_NS)) {
             self.checks.scanned = now;
             self.scan(now);
+            let followed: Vec<Tgid> = self.session.followed().map(|(tgid, _)| tgid).take(MAX_PROCESSES).collect();
+            self.look_at_mappings(&followed);
         }
         // While looks are under way, readers of the recording keep everything back that came since: no more of them then.
         if let Some(every_ns) = self.checks.every_ns

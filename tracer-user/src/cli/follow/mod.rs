@@ -20,7 +20,7 @@ use super::{
 use crate::{
     capture::{Capture, Message},
     clock::{KtimeNs, ktime_now},
-    golang::{GoBinary, HookSite, Plan},
+    golang::{self, GoBinary, HookSite, Plan},
     id::{Address, BinaryId, ProcessKey, SiteId, Tgid},
     kernel::{
         gate::FileKey,
@@ -29,13 +29,16 @@ use crate::{
         shared,
     },
     recording::contract::{Binary, Counters, Note, Site, Tier},
+    usdt::Table,
 };
 
 mod checks;
 mod processes;
+mod usdt;
 
 use checks::Checks;
 use processes::Used;
+use usdt::Usdt;
 
 /// A binary that was read and can be probed.
 pub struct Analysed {
@@ -118,10 +121,12 @@ pub struct Follower {
     /// Processes, and what they ran, that [`Self::join_if_new`] has looked at.
     tried: FxHashSet<(ProcessKey, Option<FileKey>)>,
     checks: Checks,
+    usdt: Usdt,
 }
 
 impl Follower {
-    pub fn new(session: Session, capture: Capture, how: How) -> std::io::Result<Self> {
+    /// `table` says which USDT probes are followed.
+    pub fn new(session: Session, capture: Capture, how: How, table: Table) -> std::io::Result<Self> {
         Ok(Self {
             dumper: Dumper::start(&capture)?,
             asker: None,
@@ -136,6 +141,7 @@ impl Follower {
             joined: FxHashSet::default(),
             tried: FxHashSet::default(),
             trials: Trials::default(),
+            usdt: Usdt::new(table),
         })
     }
 
@@ -196,9 +202,9 @@ impl Follower {
         matches!(self.known.get(&key), Some(Some(_)))
     }
 
-    /// Probes the file that a followed process executes; a failure is noted, never the target's problem.
+    /// Probes the Go program that a followed process executes; a failure is noted, never the target's problem.
     pub fn probe_for(&mut self, file: &File, tgid: Tgid) {
-        if FileKey::of(file).is_ok_and(|key| self.knows(key)) {
+        if FileKey::of(file).is_ok_and(|key| self.knows(key)) || !golang::looks_like_go(file).unwrap_or(false) {
             return;
         }
         if let Err(error) = analyse(file, self.how.tier).and_then(|analysed| self.probe(file, analysed, self.how.adopt)) {

@@ -11,11 +11,11 @@ use crate::{
     cli::join::{Job, JoinError},
     clock::{KtimeNs, ktime_now},
     golang,
-    id::{ProcessKey, Tgid},
+    id::{BinaryId, ProcessKey, Tgid},
     kernel::gate::FileKey,
     recording::contract::{Joined, Note},
     snapshot::process::Process,
-    target::procfs::{self, NS_PER_TICK},
+    target::procfs::{self, NS_PER_TICK, Stat},
 };
 
 /// CPU time of a joined process: when it was joined, and when it was last looked at.
@@ -37,7 +37,12 @@ impl Follower {
         if self.joined.contains(&stat.key) {
             return Ok(());
         }
+        // Probes first, so that nothing is missed once it is followed.
+        let carry = self.probe_usdt_of_process(tgid, adopt);
         let file = File::open(format!("/proc/{tgid}/exe")).map_err(of)?;
+        if carry > 0 && !golang::looks_like_go(&file).map_err(of)? {
+            return self.join_other(stat);
+        }
         if !golang::looks_like_go(&file).map_err(of)? {
             let what = golang::what_is_file(&file).unwrap_or_else(|_| "unreadable".to_owned());
             return Err(JoinError::NotGo { tgid, what });
@@ -73,6 +78,29 @@ impl Follower {
             dump_follows: true,
         }));
         self.dumper.dump(Job { key: stat.key, process, binary: id, tier, check: false });
+        Ok(())
+    }
+
+    /// Follows a process that runs no Go program.
+    fn join_other(&mut self, stat: Stat) -> Result<(), JoinError> {
+        let tgid = stat.key.tgid;
+        self.session.follow(tgid).map_err(|source| JoinError::Unprobed { tgid, source: source.into() })?;
+        if !procfs::stat(tgid).is_ok_and(|now| now.key == stat.key) {
+            self.session.forget(tgid);
+            return Err(JoinError::Gone { tgid });
+        }
+        self.joined.insert(stat.key);
+        self.metered.insert(stat.key, Used { first_ns: stat.cpu_ns, last_ns: stat.cpu_ns });
+        self.capture.send(Message::Joined(Joined {
+            at: ktime_now(),
+            tgid,
+            start_ticks: stat.key.start_ticks,
+            parent: Some(stat.parent).filter(|parent| parent.0 != 0),
+            args: procfs::args(tgid),
+            binary: BinaryId(0),
+            load_bias: 0,
+            dump_follows: false,
+        }));
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! The exec gate: a descendant's exec of a Go binary that is not probed yet waits until it is.
+//! The exec gate: a descendant's exec of a file that was not looked at yet waits until it is, and probed if it is to be.
 //!
 //! fanotify's FAN_OPEN_EXEC_PERM holds the exec inside the kernel, where neither the parent nor a debugger sees a stopped
 //! process, and lets it go when the listener dies. Because every exec on the marked file systems asks the listener, the

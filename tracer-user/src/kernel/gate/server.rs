@@ -7,7 +7,7 @@ use std::{
     io::{self, IoSlice, Read, Seek, SeekFrom, Write},
     os::{
         fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
-        unix::fs::MetadataExt,
+        unix::fs::{FileExt, MetadataExt},
     },
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -27,7 +27,7 @@ use nix::{
 use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
 
 use super::{FOLLOWED_FD, FileKey, HELD_BYTES, REPLY_BYTES, SOCKET_FD, mounts};
-use crate::{clock::ktime_now, golang::looks_like_go, kernel::features};
+use crate::{clock::ktime_now, kernel::features};
 
 /// A held exec goes on after this long whatever happened.
 pub const DEADLINE: Duration = Duration::from_secs(1);
@@ -283,7 +283,7 @@ impl Server {
         Ok(())
     }
 
-    /// The file, if its exec must wait: a followed process's, of a Go binary that lifetrace has not answered for; or
+    /// The file, if its exec must wait: a followed process's, of a program that lifetrace has not answered for; or
     /// anybody's, of a probed file that was rewritten since (its old probes would break the new program).
     fn needs_holding(&mut self, event: &FanotifyEvent) -> Option<File> {
         if self.pending.len() >= MAX_PENDING {
@@ -303,7 +303,7 @@ impl Server {
         if self.known.contains(&key) {
             return None;
         }
-        if !looks_like_go(&file).unwrap_or(false) {
+        if !is_elf(&file) {
             self.remember(key);
             return None;
         }
@@ -333,6 +333,12 @@ impl Server {
             Err(_) => self.allow(&event),
         }
     }
+}
+
+/// Whether a file is one that can carry probes. What a script names as its interpreter is another file.
+fn is_elf(file: &File) -> bool {
+    let mut magic = [0; 4];
+    file.read_exact_at(&mut magic, 0).is_ok() && magic == *b"\x7fELF"
 }
 
 /// Ends this process if a turn's work does not come to its end: an alarm that is not caught.

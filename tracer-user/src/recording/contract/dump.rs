@@ -18,11 +18,18 @@ pub struct Joined {
     pub start_ticks: u64,
     pub parent: Option<Tgid>,
     pub args: Vec<String>,
-    /// What it runs, and by how much that was moved when it was loaded.
+    /// What it runs, and by how much that was moved when it was loaded; 0 for what is no Go program.
     pub binary: BinaryId,
     pub load_bias: u64,
     /// Its goroutines follow in [`GoroutineDump`]s, taken from here on.
     pub dump_follows: bool,
+}
+
+impl Joined {
+    /// Whether it runs a Go program.
+    pub fn runs_go(&self) -> bool {
+        self.binary.0 != 0
+    }
 }
 
 /// A look at a process's goroutines begins: its [`GoroutineDump`]s follow, and what they say is as of this time or later.
@@ -59,7 +66,7 @@ pub struct GoroutineDump {
     pub tgid: Tgid,
     /// `starttime` of `/proc/PID/stat`, in ticks.
     pub start_ticks: u64,
-    /// What it runs, and by how much that was moved when it was loaded.
+    /// What it runs, and by how much that was moved when it was loaded; 0 for what is no Go program.
     pub binary: BinaryId,
     pub load_bias: u64,
     pub source: DumpSource,
