@@ -18,8 +18,8 @@ use crate::{
 
 /// Libraries that are looked at for one program.
 const MAX_LIBRARIES: usize = 256;
-/// Where the virtual machine of `bin/java` is, from the folder of the latter: it is loaded by name, not needed.
-const JVM: [&str; 2] = ["../lib/server/libjvm.so", "../jre/lib/amd64/server/libjvm.so"];
+/// Where the virtual machine of `bin/java` is, beside `bin`: it is loaded by name, not needed.
+const JVM: [&str; 2] = ["lib/server/libjvm.so", "jre/lib/amd64/server/libjvm.so"];
 
 /// A file to be looked at for probes.
 pub struct Place {
@@ -37,7 +37,7 @@ pub fn read(file: &File) -> Result<UsdtObject, UsdtError> {
 pub fn of_program(root: &Root, program: Place) -> Vec<Place> {
     let mut seen: FxHashSet<String> = FxHashSet::default();
     let jvm = program.path.file_name().is_some_and(|name| name == "java").then(|| {
-        let folder = program.path.parent().unwrap_or(Path::new("/"));
+        let folder = program.path.parent().and_then(Path::parent).unwrap_or(Path::new("/"));
         JVM.iter().find_map(|jvm| {
             let path = folder.join(jvm);
             root.open(&path).ok().map(|file| Place { file, path })

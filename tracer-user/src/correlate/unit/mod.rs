@@ -113,9 +113,17 @@ pub struct Units {
     live: BTreeMap<(ImageId, RuntimeId, UnitNumber), Unit>,
     /// Whose a thread is.
     threads: FxHashMap<(ImageId, RuntimeId, Tid), u64>,
-    ended: FxHashMap<(ImageId, RuntimeId, UnitNumber), KtimeNs>,
+    ended: FxHashMap<(ImageId, RuntimeId, UnitNumber), Ended>,
     ended_order: VecDeque<(ImageId, RuntimeId, UnitNumber)>,
     next_serial: u64,
+}
+
+/// A life that is over.
+#[derive(Clone, Copy)]
+struct Ended {
+    at: KtimeNs,
+    /// The thread that told of its exit; `None`: nobody did.
+    by: Option<Tid>,
 }
 
 impl Units {
@@ -144,6 +152,12 @@ impl Units {
 
     fn meaning(&self, event: &Event) -> Option<Arc<UsdtMeaning>> {
         self.files.get(&event.binary?)?.get(&event.site.0).cloned()
+    }
+
+    /// Whether a thread was a unit that has ended: what it does on its way out is nobody's.
+    fn has_left(&self, key: (ImageId, RuntimeId, UnitNumber), tid: Tid) -> bool {
+        let ended = self.ended.get(&key).is_some_and(|ended| ended.by == Some(tid));
+        ended && self.threaded.contains(&key.1) && !self.live.contains_key(&key)
     }
 
     fn forget_old_ends(&mut self) {
@@ -182,6 +196,9 @@ impl Engine {
             return;
         };
         let key = (image, runtime, number);
+        if meaning.event != UnitEvent::Start && self.units.has_left(key, event.tid) {
+            return;
+        }
         match meaning.event {
             UnitEvent::Start => self.unit_start(key, text.as_deref(), event, sink),
             UnitEvent::Block => {
@@ -197,8 +214,7 @@ impl Engine {
             UnitEvent::Wake => self.with_unit(key, event, sink, |unit, at, tell| unit.wake(at, event.tid, tell)),
             UnitEvent::Exit => {
                 self.with_unit(key, event, sink, |unit, at, tell| unit.settle(at, tell));
-                self.unit_end(key, event.at, LifeEnd::Exit, sink);
-                self.units.threads.remove(&(image, runtime, event.tid));
+                self.unit_end(key, event.at, (LifeEnd::Exit, Some(event.tid)), sink);
             }
         }
     }
@@ -226,7 +242,7 @@ impl Engine {
             let named = (image, runtime, UnitNumber::Id(id));
             if meaning.event == UnitEvent::Start || self.units.live.contains_key(&named) {
                 // Another one had the thread before, and its end was not seen.
-                self.unit_end(nameless, event.at, LifeEnd::Gone, sink);
+                self.unit_end(nameless, event.at, (LifeEnd::Gone, None), sink);
             } else if let Some(mut unit) = self.units.live.remove(&nameless) {
                 unit.who.number = UnitNumber::Id(id);
                 self.units.live.insert(named, unit);
@@ -240,7 +256,7 @@ impl Engine {
             // An id is used again after an exit: that one is lost.
             unit.lose_sight(event.at, &mut |who, span| sink.unit_span(who, &span));
             self.repairs.count("lost_unit_exit");
-            self.unit_end(key, event.at, LifeEnd::Gone, sink);
+            self.unit_end(key, event.at, (LifeEnd::Gone, None), sink);
         }
         let name = name.filter(|name| !name.is_empty()).map(Arc::from);
         let who = self.new_unit(key, event.at);
@@ -266,7 +282,7 @@ impl Engine {
     ) {
         if !self.units.live.contains_key(&key) {
             let began = self.processes.image(key.0).since;
-            let since = self.units.ended.get(&key).map_or(began, |ended| began.max(*ended));
+            let since = self.units.ended.get(&key).map_or(began, |ended| began.max(ended.at));
             let who = self.new_unit(key, since.min(event.at));
             self.units.live.insert(key, Unit::met(who));
         }
@@ -276,8 +292,14 @@ impl Engine {
         }
     }
 
-    /// Ends a life, if there is one.
-    fn unit_end(&mut self, key: (ImageId, RuntimeId, UnitNumber), at: KtimeNs, end: LifeEnd, sink: &mut impl Sink) {
+    /// Ends a life, if there is one; who told of it, if anybody did.
+    fn unit_end(
+        &mut self,
+        key: (ImageId, RuntimeId, UnitNumber),
+        at: KtimeNs,
+        (end, by): (LifeEnd, Option<Tid>),
+        sink: &mut impl Sink,
+    ) {
         let Some(mut unit) = self.units.live.remove(&key) else { return };
         if end == LifeEnd::Gone {
             unit.lose_sight(at, &mut |who, span| sink.unit_span(who, &span));
@@ -286,7 +308,7 @@ impl Engine {
         let ended_at = at.max(last_known);
         sink.unit_life(&who, &Life { ended_at, end, last_known });
         if matches!(end, LifeEnd::Exit | LifeEnd::Gone) {
-            if self.units.ended.insert(key, ended_at).is_none() {
+            if self.units.ended.insert(key, Ended { at: ended_at, by }).is_none() {
                 self.units.ended_order.push_back(key);
             }
             self.units.forget_old_ends();
@@ -299,7 +321,7 @@ impl Engine {
         let keys = self.units.live.range(first..).map(|(key, _)| *key).take_while(|key| key.0 == image);
         let keys: Vec<_> = keys.collect();
         for key in keys {
-            self.unit_end(key, at, end, sink);
+            self.unit_end(key, at, (end, None), sink);
         }
         self.units.threads.retain(|(of, ..), _| *of != image);
     }

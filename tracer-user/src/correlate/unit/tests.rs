@@ -138,7 +138,8 @@ fn losses() {
     assert_eq!(spans(&told, &engine), [(Unknown, 10, 30, None), (Awake, 30, 50, None)]);
     assert_eq!(told.lives.iter().map(|(_, life)| life.end).collect::<Vec<_>>(), [LifeEnd::Gone, LifeEnd::Exit]);
     assert_eq!(engine.repairs().by_kind.get("lost_unit_exit"), Some(&1));
-    let lost_start = [hit(10, 1, 1, None), hit(20, 4, 1, None), hit(40, 4, 1, None)];
+    let other_thread = Event { tid: Tid(71), ..hit(40, 4, 1, None) };
+    let lost_start = [hit(10, 1, 1, None), hit(20, 4, 1, None), other_thread];
     let (told, engine) = run(&file(true), &lost_start, 100);
     assert_eq!(spans(&told, &engine), [(Awake, 10, 20, None), (Unknown, 20, 40, None)]);
     assert_eq!(told.lives[1].0.born_at, None);
@@ -166,6 +167,10 @@ fn by_thread() {
     assert_eq!(told.lives.len(), 1);
     assert_eq!((told.lives[0].0.number, told.spans[0].0.number), (UnitNumber::Id(12), UnitNumber::Thread(Tid(70))));
     assert!(told.spans.iter().all(|(who, _)| who.serial == told.lives[0].0.serial));
+
+    let after = [hit(10, 1, 12, None), hit(40, 4, 12, None), hit(41, 2, 12, None), hit(42, 3, 12, None), hit(43, 5, 0, None)];
+    let (told, engine) = run(&file(true), &after, 100);
+    assert_eq!((spans(&told, &engine), told.lives.len()), (vec![(Awake, 10, 40, None)], 1));
 
     let never = [hit(20, 5, 0, None), hit(30, 6, 0, None)];
     let (told, _) = run(&file(true), &never, 100);
