@@ -106,7 +106,8 @@ pub fn text(all: &[UnitsOut], out: &mut impl Write) -> io::Result<()> {
     for of in all {
         let population = &of.population;
         let before = if population.preexisting > 0 { format!("+{}", count(population.preexisting)) } else { String::new() };
-        let gone = if population.gone > 0 { format!("{} gone whose exit was lost", count(population.gone)) } else { String::new() };
+        let gone =
+            if population.gone > 0 { format!("{} gone whose exit was lost", count(population.gone)) } else { String::new() };
         rows.push([
             of.tgid.to_string(),
             of.runtime.clone(),

@@ -144,7 +144,10 @@ mod tests {
     fn specs() {
         let mut specs = Specs::default();
         let spec = |text| UsdtSpec { text, ..UsdtSpec::NONE };
-        assert_eq!([spec(0), spec(1), spec(0)].map(|spec| specs.index_of(&spec)), [Some((0, true)), Some((1, true)), Some((0, false))]);
+        assert_eq!(
+            [spec(0), spec(1), spec(0)].map(|spec| specs.index_of(&spec)),
+            [Some((0, true)), Some((1, true)), Some((0, false))]
+        );
         let many = (0..MAX_SPECS + 10).map(|n| {
             let mut spec = UsdtSpec::NONE;
             spec.args[0].offset = i64::from(n) + 1;

@@ -18,7 +18,9 @@ pub mod contract;
 pub mod reader;
 pub mod writer;
 
-use contract::{Binary, Code, Counters, Drained, DumpBegins, End, GoroutineDump, Joined, MemoryAt, Meta, Note, Profile, UsdtFile};
+use contract::{
+    Binary, Code, Counters, Drained, DumpBegins, End, GoroutineDump, Joined, MemoryAt, Meta, Note, Profile, UsdtFile,
+};
 
 /// What a recording begins with.
 const FILE_MAGIC: [u8; 8] = *b"lifetrac";

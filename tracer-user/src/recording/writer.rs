@@ -11,7 +11,9 @@ use serde::Serialize;
 
 use super::{
     BLOCK_HEADER_LEN, BLOCK_MAGIC, Codec, FILE_MAGIC, FORMAT_VERSION, Kind, MAX_PAYLOAD,
-    contract::{Binary, Code, Counters, Drained, DumpBegins, End, GoroutineDump, Joined, MemoryAt, Meta, Note, Profile, UsdtFile},
+    contract::{
+        Binary, Code, Counters, Drained, DumpBegins, End, GoroutineDump, Joined, MemoryAt, Meta, Note, Profile, UsdtFile,
+    },
 };
 
 const ZSTD_LEVEL: i32 = 1;

@@ -17,8 +17,7 @@ use nix::{
 
 use crate::id::Tgid;
 
-const USUAL: [&str; 6] =
-    ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/lib", "/usr/lib"];
+const USUAL: [&str; 6] = ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/lib", "/usr/lib"];
 /// How much of the loader's settings is read.
 const MAX_FOLDERS: usize = 256;
 const MAX_BYTES: u64 = 1 << 20;
@@ -84,7 +83,9 @@ impl Root {
             let folder = openat2(
                 &self.folder,
                 "/etc/ld.so.conf.d",
-                OpenHow::new().flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_IN_ROOT),
+                OpenHow::new()
+                    .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+                    .resolve(ResolveFlag::RESOLVE_IN_ROOT),
             );
             let entries = folder.ok().and_then(|folder| {
                 use std::os::fd::AsRawFd;

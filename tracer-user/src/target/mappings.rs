@@ -96,7 +96,10 @@ mod tests {
                     7f004000-7f005000 rwxp 00000000 00:00 0 \n\
                     ../../x r-xp 0 0 5 /etc/passwd\n\nnonsense\n";
         let files = parse(text);
-        assert_eq!(files.iter().map(|file| (file.inode, file.path.as_str())).collect::<Vec<_>>(), [(1234, "/usr/bin/java"), (77, "/opt/a b.so")]);
+        assert_eq!(
+            files.iter().map(|file| (file.inode, file.path.as_str())).collect::<Vec<_>>(),
+            [(1234, "/usr/bin/java"), (77, "/opt/a b.so")]
+        );
         assert_eq!(files[0].range, "5581d000-5581e000");
     }
 

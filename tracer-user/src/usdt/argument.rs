@@ -221,8 +221,7 @@ fn operand_aarch64(text: &str) -> Operand {
     match aarch64(text) {
         Some(Name::General(register)) => Operand::Register(register),
         Some(Name::Special) => Operand::Unsupported(VECTOR),
-        None => number(text.strip_prefix('#').unwrap_or(text))
-            .map_or(Operand::Unsupported(NOT_UNDERSTOOD), Operand::Constant),
+        None => number(text.strip_prefix('#').unwrap_or(text)).map_or(Operand::Unsupported(NOT_UNDERSTOOD), Operand::Constant),
     }
 }
 

@@ -154,11 +154,7 @@ impl UsdtObject {
     }
 
     /// Looks for the symbols that arguments name. Mostly there are none.
-    fn find_symbols<'data, R: ReadRef<'data>>(
-        &mut self,
-        sections: &SectionTable<'data, FileHeader64<LittleEndian>, R>,
-        data: R,
-    ) {
+    fn find_symbols<'data, R: ReadRef<'data>>(&mut self, sections: &SectionTable<'data, FileHeader64<LittleEndian>, R>, data: R) {
         let operands = self.probes.iter().flat_map(|probe| &probe.arguments).map(|argument| &argument.operand);
         let mut wanted: FxHashMap<&str, Option<u64>> = FxHashMap::default();
         for operand in operands {
@@ -187,7 +183,8 @@ fn probe(content: &[u8], base: Option<u64>, machine: Machine, loads: &[Segment])
     let mut words = words.chunks_exact(8).map(|word| word.try_into().map_or(0, u64::from_le_bytes));
     let (address, old_base, semaphore) = (words.next()?, words.next()?, words.next()?);
     let mut texts = text.split(|byte| *byte == 0);
-    let mut word = |limit: usize| texts.next().map(|text| String::from_utf8_lossy(text.get(..limit).unwrap_or(text)).into_owned());
+    let mut word =
+        |limit: usize| texts.next().map(|text| String::from_utf8_lossy(text.get(..limit).unwrap_or(text)).into_owned());
     let (provider, name, arguments) = (word(MAX_NAME)?, word(MAX_NAME)?, word(MAX_ARGUMENT_TEXT).unwrap_or_default());
     let moved = base.filter(|_| old_base != 0).map_or(0, |base| base.wrapping_sub(old_base));
     let address = address.wrapping_add(moved);
@@ -217,7 +214,13 @@ fn libraries<'data, R: ReadRef<'data>>(
     loads: &[Segment],
     data: R,
 ) -> (Vec<String>, Vec<String>) {
-    let entries = || dynamic.iter().take(MAX_DYNAMIC).map(|entry| (entry.d_tag(LE), entry.d_val(LE))).take_while(|(tag, _)| *tag != elf::DT_NULL);
+    let entries = || {
+        dynamic
+            .iter()
+            .take(MAX_DYNAMIC)
+            .map(|entry| (entry.d_tag(LE), entry.d_val(LE)))
+            .take_while(|(tag, _)| *tag != elf::DT_NULL)
+    };
     let value = |wanted| entries().find(|(tag, _)| *tag == wanted).map(|(_, value)| value);
     let table = value(elf::DT_STRTAB).and_then(|address| file_offset(address, loads)).zip(value(elf::DT_STRSZ));
     let Some((table, size)) = table else { return Default::default() };

@@ -42,7 +42,12 @@ pub fn is_fetchable(argument: &Argument, symbols: &dyn Fn(&str) -> Option<u64>) 
 }
 
 fn one(argument: &Argument, address: u64, symbols: &dyn Fn(&str) -> Option<u64>) -> Option<ArgSpec> {
-    let spec = ArgSpec { kind: ARG_VALUE, size_less_one: argument.bytes.checked_sub(1)?, signed: argument.signed.into(), ..ArgSpec::NONE };
+    let spec = ArgSpec {
+        kind: ARG_VALUE,
+        size_less_one: argument.bytes.checked_sub(1)?,
+        signed: argument.signed.into(),
+        ..ArgSpec::NONE
+    };
     Some(match &argument.operand {
         Operand::Register(register) => ArgSpec { base: offset_of(*register), skip_bits: register.from_bit, ..spec },
         Operand::Constant(value) => ArgSpec { offset: *value, ..spec },

@@ -101,16 +101,15 @@ impl TryFrom<Entry> for Mapping {
     fn try_from(entry: Entry) -> Result<Self, String> {
         let word = |text: &str| {
             let first = text.chars().next().is_some_and(|c| c.is_ascii_lowercase());
-            first && text.len() <= 32 && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-'))
+            first
+                && text.len() <= 32
+                && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-'))
         };
         if !word(&entry.runtime) || RESERVED.contains(&entry.runtime.as_str()) {
-            return Err(format!(
-                "runtime {:?}: a name in small letters, and none of {}",
-                entry.runtime,
-                RESERVED.join(", ")
-            ));
+            return Err(format!("runtime {:?}: a name in small letters, and none of {}", entry.runtime, RESERVED.join(", ")));
         }
-        let Some((provider, name)) = entry.probe.split_once(':').filter(|(provider, name)| !provider.is_empty() && !name.is_empty())
+        let Some((provider, name)) =
+            entry.probe.split_once(':').filter(|(provider, name)| !provider.is_empty() && !name.is_empty())
         else {
             return Err(format!("probe {:?}: write PROVIDER:NAME", entry.probe));
         };
@@ -249,7 +248,10 @@ mod tests {
         let text = "[[probe]]\nruntime = 'job'\nprobe = 'go:sched_block'\nevent = 'block'\nid = 2\nreason = 'queue'\n";
         table.add(text).unwrap();
         let meaning = &table.mapping("go", "sched_block").unwrap().meaning;
-        assert_eq!((meaning.runtime.as_str(), &meaning.id, meaning.reason.as_deref()), ("job", &UnitId::Argument(1), Some("queue")));
+        assert_eq!(
+            (meaning.runtime.as_str(), &meaning.id, meaning.reason.as_deref()),
+            ("job", &UnitId::Argument(1), Some("queue"))
+        );
         assert_eq!(table.mapping("go", "goroutine_end").unwrap().meaning.runtime, "go");
     }
 

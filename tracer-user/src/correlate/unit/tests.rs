@@ -117,7 +117,10 @@ fn whole_life() {
 fn no_wakes() {
     let events = [hit(10, 1, 1, None), hit(20, 2, 1, None), hit(30, 2, 1, None), hit(40, 4, 1, None)];
     let (told, engine) = run(&file(false), &events, 100);
-    assert_eq!(spans(&told, &engine), [(Awake, 10, 20, None), (Blocked, 20, 30, Some("queue")), (Blocked, 30, 40, Some("queue"))]);
+    assert_eq!(
+        spans(&told, &engine),
+        [(Awake, 10, 20, None), (Blocked, 20, 30, Some("queue")), (Blocked, 30, 40, Some("queue"))]
+    );
     assert!(told.spans[1..].iter().all(|(_, span)| span.at_most));
     assert!(engine.repairs().by_kind.is_empty());
 }

@@ -71,7 +71,9 @@ fn operands_of_x86_64() {
     assert_eq!(x86("8@16(,%rax,2)"), memory(None, Some((RAX, 1)), 16));
     assert_eq!(x86("8@16(%rip)"), memory(Some(RIP), None, 16));
     assert_eq!(x86("8@4096"), memory(None, None, 4096));
-    for (text, displacement) in [("8@count(%rip)", 0), ("8@count+16(%rip)", 16), ("8@count-8(%rip)", -8), ("8@16+count(%rip)", 16)] {
+    for (text, displacement) in
+        [("8@count(%rip)", 0), ("8@count+16(%rip)", 16), ("8@count-8(%rip)", -8), ("8@16+count(%rip)", 16)]
+    {
         let symbol = Some("count".to_owned());
         assert_eq!(x86(text), Operand::Memory(Memory { base: Some(RIP), index: None, displacement, symbol }), "{text}");
     }
@@ -117,7 +119,9 @@ fn operands_of_aarch64() {
     assert_eq!(arm("8@[x0]"), memory(Some(x(0)), None, 0));
     assert_eq!(arm("8@[x0, x1]"), memory(Some(x(0)), Some((x(1), 0)), 0));
     assert_eq!(arm("8@[x0, x1, lsl 2]"), memory(Some(x(0)), Some((x(1), 2)), 0));
-    for text in ["8@[x0, w1, sxtw 2]", "8@[x0, x1, lsl 9]", "8@[sp, 8]!", "8@[sp", "8@d0", "8@[w0]", "8@[x0, 8, 8]", "8@[]", "8@x31"] {
+    for text in
+        ["8@[x0, w1, sxtw 2]", "8@[x0, x1, lsl 9]", "8@[sp, 8]!", "8@[sp", "8@d0", "8@[w0]", "8@[x0, 8, 8]", "8@[]", "8@x31"]
+    {
         assert!(is_refused(&arm(text)), "{text}");
     }
     assert_eq!(one("8@x0", Machine::Other).operand, Operand::Unsupported(MACHINE));
@@ -130,7 +134,10 @@ fn lines() {
     assert_eq!(hotspot.iter().map(|argument| argument.bytes).collect::<Vec<_>>(), [8, 4, 8, 8, 1]);
     assert!(!hotspot.iter().any(|argument| is_refused(&argument.operand)));
     let arm = parse("-4@[sp, 12] 8@x0  4@[x0, x1, lsl 2]", Machine::Aarch64);
-    assert_eq!(arm.iter().map(|argument| argument.text.as_str()).collect::<Vec<_>>(), ["-4@[sp, 12]", "8@x0", "4@[x0, x1, lsl 2]"]);
+    assert_eq!(
+        arm.iter().map(|argument| argument.text.as_str()).collect::<Vec<_>>(),
+        ["-4@[sp, 12]", "8@x0", "4@[x0, x1, lsl 2]"]
+    );
     let mixed = parse("  8@%rax ?? 4@%ebx ", Machine::X86_64);
     assert_eq!(mixed.iter().map(|argument| is_refused(&argument.operand)).collect::<Vec<_>>(), [false, true, false]);
     assert!(parse("", Machine::X86_64).is_empty());

@@ -58,7 +58,8 @@ pub fn content(words: [u64; 3], provider: &str, name: &str, arguments: &str) -> 
 /// Check that notes are read, and that their addresses follow `.stapsdt.base`.
 #[test]
 fn notes() {
-    let contents = [content([0x1010, 0x8000, 0x1020], "go", "sched_block", "8@%rdi 8@%rsi"), content([0x1011, 0x8000, 0], "go", "x", "")];
+    let contents =
+        [content([0x1010, 0x8000, 0x1020], "go", "sched_block", "8@%rdi 8@%rsi"), content([0x1011, 0x8000, 0], "go", "x", "")];
     for (base, moved) in [(0x8000, 0), (0x8100, 0x100), (0x7ff0, -16i64)] {
         let object = UsdtObject::read(file(&contents, base).as_slice()).unwrap();
         assert_eq!(object.probes.len(), 2);
