@@ -31,4 +31,5 @@ pub mod report;
 pub mod scenario;
 pub mod series;
 pub mod truth;
+pub mod usdt;
 pub mod user;

@@ -33,6 +33,11 @@ pub struct Span {
     #[serde(default)]
     pub stack: Option<Vec<Frame>>,
     pub woken_by: Option<String>,
+    /// Of a unit of work: what it is called, and whether it may have ended before.
+    #[serde(default)]
+    pub name: Option<String>,
+    #[serde(default)]
+    pub at_most: bool,
     /// What a snapshot saw on it by then.
     #[serde(default)]
     pub labels: Option<BTreeMap<String, String>>,

@@ -26,6 +26,22 @@ pub struct Report {
     pub gc: Vec<Gc>,
     #[serde(default)]
     pub series: Series,
+    /// Units of work of other runtimes.
+    #[serde(default)]
+    pub units: Vec<Units>,
+}
+
+/// Units of work of one runtime in one process.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Units {
+    pub tgid: u32,
+    pub runtime: String,
+    pub born: u64,
+    pub exited: u64,
+    pub alive: u64,
+    pub preexisting: u64,
+    pub at_most: bool,
+    pub waits: BTreeMap<String, Wait>,
 }
 
 /// CPU time by samples.

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The targets of `fuzz/src/targets`, and the longest input of each.
-const TARGETS: [(&str, u32); 11] = [
+const TARGETS: [(&str, u32); 13] = [
     ("go_binary", 1 << 20),
     ("what_is", 64 << 10),
     ("build_info", 64 << 10),
@@ -29,6 +29,8 @@ const TARGETS: [(&str, u32); 11] = [
     ("pprof_pages", 64 << 10),
     ("pprof_packed", 256 << 10),
     ("profile", 256 << 10),
+    ("usdt_object", 256 << 10),
+    ("usdt_arguments", 64 << 10),
 ];
 
 /// What to fuzz.

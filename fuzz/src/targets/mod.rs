@@ -8,12 +8,13 @@ mod pprof;
 mod profile;
 mod recording;
 mod snapshot;
+mod usdt;
 
 /// Feeds one input to a parser; panics where something does not hold.
 pub type Target = fn(&[u8]);
 
 /// Targets by name. The committed inputs of each are in `corpus/NAME`.
-pub const ALL: [(&str, Target); 12] = [
+pub const ALL: [(&str, Target); 14] = [
     ("go_binary", binary::whole),
     ("what_is", binary::what_is),
     ("build_info", binary::build_info),
@@ -25,5 +26,7 @@ pub const ALL: [(&str, Target); 12] = [
     ("pprof_pages", pprof::pages),
     ("pprof_packed", pprof::packed),
     ("profile", profile::heap),
+    ("usdt_object", usdt::object),
+    ("usdt_arguments", usdt::arguments),
     ("planted", planted::fail),
 ];

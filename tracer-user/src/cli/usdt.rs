@@ -66,6 +66,13 @@ impl Listing {
     }
 }
 
+impl ProbeOut {
+    /// `provider:name`.
+    pub fn full_name(&self) -> String {
+        format!("{}:{}", self.provider, self.name)
+    }
+}
+
 /// The table that is built in, with what a person added.
 pub fn table(arg: &UsdtTableArg) -> Result<Table, Failure> {
     let mut table = Table::built_in();
@@ -164,7 +171,7 @@ fn text(listing: &Listing, out: &mut impl Write) -> io::Result<()> {
     for file in &listing.files {
         let known = file.probes.iter().filter(|probe| probe.meaning.is_some()).count();
         writeln!(out, "{}: {} probes, {known} of which mean something", plain(&file.path), file.probes.len())?;
-        let name = |probe: &ProbeOut| plain(&format!("{}:{}", probe.provider, probe.name));
+        let name = |probe: &ProbeOut| plain(&probe.full_name());
         let wide = file.probes.iter().map(|probe| name(probe).chars().count()).max().unwrap_or(0);
         for probe in &file.probes {
             let arguments = plain(&probe.arguments.join(" "));

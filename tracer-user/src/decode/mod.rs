@@ -9,7 +9,6 @@ use tracer_common::{
     process::ProcessImage,
     sample::{GOID_KNOWN, IN_KERNEL, OnCpuSample},
     stack::{EXACT, MAX_FRAMES, Stack, TOP_WORD, TRUNCATED},
-    usdt::{MAX_ARGS, TEXT_MAX, UsdtHit},
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -21,6 +20,7 @@ use crate::{
 
 mod process;
 mod thread;
+mod usdt;
 
 /// Why bytes are no event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -109,7 +109,7 @@ fn what(kind: Kind, bytes: &[u8]) -> Result<What, DecodeError> {
         Kind::StartTheWorld => What::StartTheWorld { goid: nonzero(read::<StartTheWorld>(bytes)?.goid).map(Goid) },
         Kind::GcCycleStart => What::GcCycleStart { goid: nonzero(read::<GcCycleStart>(bytes)?.goid).map(Goid) },
         Kind::OnCpuSample => sample(&read(bytes)?),
-        Kind::UsdtHit => usdt_hit(&read(bytes)?)?,
+        Kind::UsdtHit => return usdt::decode(&read(bytes)?),
     })
 }
 
@@ -125,15 +125,6 @@ fn sample(record: &OnCpuSample) -> What {
         in_kernel: record.flags & IN_KERNEL != 0,
         period_ns: record.period_ns,
     }
-}
-
-fn usdt_hit(record: &UsdtHit) -> Result<What, DecodeError> {
-    let text = record.text.get(..usize::from(record.text_len)).ok_or(DecodeError::Malformed { kind: Kind::UsdtHit })?;
-    let mut args = [None; MAX_ARGS];
-    for (index, arg) in args.iter_mut().enumerate().filter(|(index, _)| record.fetched & 1 << index != 0) {
-        *arg = Some(record.args[index]);
-    }
-    Ok(What::UsdtHit { args, text: (record.has_text != 0).then(|| lossy(text)) })
 }
 
 /// Goids begin at 1; 0 is a g of the scheduler, or memory that could not be read.
@@ -258,7 +249,7 @@ pub fn encode(event: &Event) -> Vec<u8> {
                 flags: known | if *in_kernel { IN_KERNEL } else { 0 },
             })
         }
-        What::UsdtHit { args, text } => encode_usdt_hit(header(Kind::UsdtHit), args, text.as_deref()),
+        What::UsdtHit { args, text } => usdt::encode(header(Kind::UsdtHit), args, text.as_deref()),
     }
 }
 
@@ -267,20 +258,6 @@ fn encode_stack(header: Header, id: StackId, pcs: &[Address], flags: u32) -> Vec
     for (slot, pc) in record.pcs.iter_mut().zip(pcs) {
         *slot = pc.0;
         record.depth += 1;
-    }
-    bytes(&record)
-}
-
-fn encode_usdt_hit(header: Header, args: &[Option<u64>; MAX_ARGS], text: Option<&str>) -> Vec<u8> {
-    let has_text = u8::from(text.is_some());
-    let mut record = UsdtHit { header, args: [0; MAX_ARGS], fetched: 0, has_text, text_len: 0, _pad: 0, text: [0; TEXT_MAX] };
-    for (index, value) in args.iter().enumerate().filter_map(|(index, arg)| Some((index, (*arg)?))) {
-        record.args[index] = value;
-        record.fetched |= 1 << index;
-    }
-    for (slot, byte) in record.text.iter_mut().zip(text.unwrap_or_default().bytes()) {
-        *slot = byte;
-        record.text_len += 1;
     }
     bytes(&record)
 }
@@ -320,11 +297,15 @@ mod tests {
             What::OnCpuSample { runner: Runner::Goroutine(goid), stack, in_kernel: false, period_ns: 10_101_010 },
             What::OnCpuSample { runner: Runner::Nobody, stack: None, in_kernel: true, period_ns: 1 },
             What::OnCpuSample { runner: Runner::Unknown, stack, in_kernel: true, period_ns: 1 },
-            What::UsdtHit { args: [None; MAX_ARGS], text: None },
-            What::UsdtHit { args: [Some(0), None, Some(u64::MAX), None, None, Some(7)], text: Some("net read".into()) },
-            What::UsdtHit { args: [Some(1); MAX_ARGS], text: Some(String::new()) },
         ];
-        transitions.into_iter().chain(others).chain(process::tests::every()).chain(thread::tests::every()).map(event).collect()
+        transitions
+            .into_iter()
+            .chain(others)
+            .chain(process::tests::every())
+            .chain(thread::tests::every())
+            .chain(usdt::tests::every())
+            .map(event)
+            .collect()
     }
 
     /// Check that every kind of event survives the way to bytes and back.
@@ -360,9 +341,6 @@ mod tests {
         let mut bytes = encode(&event(What::Stack { id: StackId(8), pcs: vec![], truncated: false, top: Top::Return }));
         bytes[40] = 33;
         assert_eq!(decode(&bytes), Err(DecodeError::Malformed { kind: Kind::Stack }));
-        let mut bytes = encode(&event(What::UsdtHit { args: [None; MAX_ARGS], text: None }));
-        bytes[82] = 65;
-        assert_eq!(decode(&bytes), Err(DecodeError::Malformed { kind: Kind::UsdtHit }));
     }
 
     proptest! {

@@ -97,7 +97,7 @@ fn program(kind: Kind, record: &ProcessExec) -> Result<Box<Program>, DecodeError
     }))
 }
 
-fn lossy(bytes: &[u8]) -> String {
+pub(super) fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 

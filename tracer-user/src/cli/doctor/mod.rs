@@ -3,6 +3,7 @@
 mod pprof;
 mod process;
 mod target;
+mod usdt;
 
 use std::{
     fs::{self, File},
@@ -37,6 +38,9 @@ struct Report {
     programs: Option<Vec<Verified>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<TargetReport>,
+    /// What its USDT probes tell, by runtime.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usdt: Option<Vec<Ability>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     process: Option<ProcessReport>,
 }
@@ -78,6 +82,7 @@ pub fn doctor(args: &DoctorArgs, out: &mut dyn Write) -> Result<u8> {
         facts: Offers::look().told(),
         programs: args.programs.then(programs::verify).transpose().map_err(Failure::environment)?,
         target,
+        usdt: usdt::examine(args),
         process,
     };
     if args.json {
@@ -145,6 +150,10 @@ fn print(report: &Report, out: &mut dyn Write) -> Result<()> {
     }
     if let Some(target) = &report.target {
         print_target(target, out)?;
+    }
+    if let Some(usdt) = &report.usdt {
+        writeln!(out, "\nUSDT probes")?;
+        print_abilities(usdt, out)?;
     }
     if let Some(process) = &report.process {
         writeln!(out, "\nprocess {}", process.pid)?;

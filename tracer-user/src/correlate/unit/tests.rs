@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     correlate::{Sink, goroutine::Who, sink::Span},
+    event::ProcessExit,
     id::{SiteId, Tgid},
     recording::contract::UsdtSite,
 };
@@ -64,7 +65,8 @@ fn hit(at: u64, site: u16, id: u64, text: Option<&str>) -> Event {
 }
 
 fn process_exit(at: u64) -> Event {
-    Event { binary: None, what: What::ProcessExit { start_boottime_ns: 0, wait_status: 0 }, ..hit(at, 0, 0, None) }
+    let ended = ProcessExit { start_boottime_ns: 0, wait_status: 0, parent: None, autoreaped: false };
+    Event { binary: None, what: What::ProcessExit(ended), ..hit(at, 0, 0, None) }
 }
 
 fn run(file: &UsdtFile, events: &[Event], end: u64) -> (Told, Engine) {
