@@ -145,7 +145,9 @@ fn listed() -> Result<()> {
         let dir = TempDir::new()?;
         let program =
             jobs(dir.path(), Shape { library: true, semaphores: true, position_independent: true, ..Shape::default() })?;
-        let asked = Asked::start(&program)?;
+        let mut asked = Asked::start(&program)?;
+        // It has answered, so its libraries are there.
+        asked.semaphores()?;
         let pid = asked.pid();
         for target in [["--exe", &program.display().to_string()], ["--pid", &pid]] {
             let mut list = command();
@@ -173,7 +175,11 @@ fn listed() -> Result<()> {
         }
         let mut text = command();
         text.args(["usdt", "list", "--pid", &pid]);
-        process::run(text)?.expect_code(0)?.expect_said(&["go:sched_block", "block of go:(argument 1)", "semaphore"])
+        let said = process::run(text)?.expect_code(0)?.stdout;
+        for part in ["go:sched_block", "block of go:(argument 1)", "semaphore"] {
+            assert!(said.contains(part), "{part} is missing:\n{said}");
+        }
+        Ok(())
     })
 }
 
