@@ -48,12 +48,18 @@ impl MultiPrograms {
     /// Loads the programs of these names out of `object` onto the maps of `ebpf`. `None` where the kernel knows no such links.
     pub fn load(object: &[u8], ebpf: &Ebpf, names: &[&'static str]) -> Result<Option<Self>, KernelError> {
         let object = relocated(object, ebpf).map_err(KernelError::io("the BPF object"))?;
-        let mut programs = FxHashMap::default();
-        for &name in names {
+        let mut this = Self(FxHashMap::default());
+        // The smallest first: where the kernel knows no such links, the verifier is asked about nothing else here.
+        let size = |name: &str| {
+            object.functions.get(&object.programs.get(name)?.function_key()).map(|function| function.instructions.len())
+        };
+        let mut in_order = names.to_vec();
+        in_order.sort_by_key(|name| size(name));
+        for name in in_order {
             let program = object.programs.get(name).ok_or(KernelError::Missing(name))?;
             let function = object.functions.get(&program.function_key()).ok_or(KernelError::Missing(name))?;
             match load(name, &function.instructions, &program.license) {
-                Ok(fd) => drop(programs.insert(name, fd)),
+                Ok(fd) => drop(this.0.insert(name, fd)),
                 // An attach type that is checked and not known is refused before the program is looked at.
                 Err(Refusal { error, log }) if log.is_empty() && error.raw_os_error() == Some(libc::EINVAL) => return Ok(None),
                 Err(Refusal { error, log }) => {
@@ -64,17 +70,19 @@ impl MultiPrograms {
                     });
                 }
             }
+            if this.0.len() == 1 && !this.kernel_knows_links(name) {
+                return Ok(None);
+            }
         }
-        let this = Self(programs);
-        Ok(this.kernel_knows_links(names).then_some(this))
+        Ok(Some(this))
     }
 
     /// Kernels before 6.6 load the programs all the same, for they do not look at the attach type; but they have no such links. Those
     /// that have refuse a folder as such.
-    fn kernel_knows_links(&self, names: &[&'static str]) -> bool {
+    fn kernel_knows_links(&self, program: &'static str) -> bool {
         let nowhere = [Point { file_offset: 0, cookie: 0, ref_counter: 0 }];
-        let refused = names.first().map(|name| self.attach(name, Path::new("/"), &nowhere, None));
-        matches!(refused, Some(Err(error)) if error.raw_os_error() == Some(libc::EBADF))
+        let refused = self.attach(program, Path::new("/"), &nowhere, None);
+        matches!(refused, Err(error) if error.raw_os_error() == Some(libc::EBADF))
     }
 
     /// Sets probes at all points of a file, for all processes, or for one. They are there until the link is closed.
