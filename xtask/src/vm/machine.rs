@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use super::outcome::{Outcome, Said};
 
 /// How much slower than this machine one that is emulated may be.
-pub const SLOWNESS: u32 = 20;
+pub const SLOWNESS: u32 = 5;
 
 /// What the kernel is told, besides its console. An emulated machine is slow at what guards against the faults of real processors (`pti` alone is half of
 /// the time of each probe), at clocks that are devices, and at waiting for grace periods, which every probe that is taken away does.
@@ -64,12 +64,12 @@ impl Machine<'_> {
 fn listen(mut lines: impl BufRead) -> Result<(Outcome, bool)> {
     let (mut outcome, mut current, mut over) = (Outcome::default(), None, false);
     let mut of_program: Vec<String> = Vec::new();
-    let (mut bytes, mut began) = (Vec::new(), Instant::now());
+    let (mut bytes, mut began, mut test_began) = (Vec::new(), Instant::now(), Instant::now());
     while lines.read_until(b'\n', &mut bytes)? > 0 {
         let text = String::from_utf8_lossy(&bytes).trim_end().to_owned();
         match outcome.take(&text, &mut current) {
             Said::Begin => {
-                began = Instant::now();
+                (began, test_began) = (Instant::now(), Instant::now());
                 of_program.clear();
             }
             Said::End(program, code) => {
@@ -79,6 +79,10 @@ fn listen(mut lines: impl BufRead) -> Result<(Outcome, bool)> {
                 if code != 0 {
                     of_program.iter().for_each(|line| println!("   | {line}"));
                 }
+            }
+            Said::Test => {
+                println!("     {text} ({} s)", test_began.elapsed().as_secs());
+                test_began = Instant::now();
             }
             Said::Over => over = true,
             Said::Other => of_program.push(text.clone()),

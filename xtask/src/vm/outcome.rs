@@ -43,6 +43,8 @@ pub enum Said<'a> {
     End(&'a str, i32),
     /// The machine has done everything.
     Over,
+    /// A test of it has.
+    Test,
     Other,
 }
 
@@ -52,6 +54,7 @@ impl Outcome {
         let Some((word, rest)) = line.strip_prefix('@').map(|said| said.split_once(' ').unwrap_or((said, ""))) else {
             if let (Some(program), Some((test, verdict))) = (current.as_ref(), test_line(line)) {
                 self.programs.entry(program.clone()).or_default().tests.insert(test.to_owned(), verdict);
+                return Said::Test;
             }
             return Said::Other;
         };
