@@ -74,6 +74,9 @@ enum Command {
         /// All of them
         #[arg(long, conflicts_with = "kernel")]
         all: bool,
+        /// Only what `cargo xtask test` runs
+        #[arg(long, conflicts_with = "only")]
+        slice: bool,
         /// One test program, NAME or NAME:FILTER; docs/kernels.md stays as it is
         #[arg(long, value_name = "TEST")]
         only: Option<String>,
@@ -106,7 +109,7 @@ fn main() -> Result<()> {
         Command::Offsets { check: Some(release) } => offsets::check(&release, &setup::lifetrace()?),
         Command::Faults => faults::faults(),
         Command::Fuzz { target, seconds, inputs } => fuzz::fuzz(&fuzz::Wish { target, seconds, inputs }),
-        Command::Vm { kernel, all, only, fetch, keep } => vm::vm(&vm::Wish { kernel, all, only, fetch, keep }),
+        Command::Vm { kernel, all, slice, only, fetch, keep } => vm::vm(&vm::Wish { kernel, all, slice, only, fetch, keep }),
         Command::Bench { json, only } => bench::bench(json, &only),
     }
 }

@@ -40,12 +40,24 @@ pub struct Wish {
     pub kernel: Option<String>,
     /// All of them, the host's own included.
     pub all: bool,
+    /// Only what [`slice`] runs.
+    pub slice: bool,
     /// One test program, `NAME` or `NAME:FILTER`; docs/kernels.md stays as it is.
     pub only: Option<String>,
     /// Fetch the kernel again: there may be a newer one.
     pub fetch: bool,
     /// Keep the archive that the machine booted into.
     pub keep: bool,
+}
+
+impl Wish {
+    fn choice(&self) -> Choice<'_> {
+        match &self.only {
+            Some(only) => Choice::Only(only),
+            None if self.slice => Choice::Slice,
+            None => Choice::Whole,
+        }
+    }
 }
 
 /// `cargo xtask vm`.
@@ -66,8 +78,7 @@ pub fn vm(wish: &Wish) -> Result<()> {
             HOST => on_host(&root, wish)?,
             name => {
                 let kernel = Kernel::named(name)?;
-                let choice = wish.only.as_deref().map_or(Choice::Whole, Choice::Only);
-                boot(kernel, &root, &common, &choice, wish)?
+                boot(kernel, &root, &common, &wish.choice(), wish)?
             }
         };
         failures.extend(outcome.failures().into_iter().map(|failure| format!("{name}: {failure}")));
@@ -91,8 +102,8 @@ pub fn slice() -> Result<Result<(), String>> {
     }
     let root = Root::build()?;
     let common = root.archive()?;
-    let wish = Wish { kernel: None, all: false, only: None, fetch: false, keep: false };
-    let outcome = boot(kernel, &root, &common, &Choice::Slice, &wish)?;
+    let wish = Wish { kernel: None, all: false, slice: true, only: None, fetch: false, keep: false };
+    let outcome = boot(kernel, &root, &common, &wish.choice(), &wish)?;
     let _ = fs::remove_file(common);
     verdict(&outcome.failures()).map(Ok)
 }
@@ -155,8 +166,7 @@ fn on_host(root: &Root, wish: &Wish) -> Result<Outcome> {
         bail!("the host's own kernel wants root");
     }
     println!("== the host's own kernel");
-    let choice = wish.only.as_deref().map_or(Choice::Whole, Choice::Only);
-    host::run(root, &choose(&choice, &root.tests()?))
+    host::run(root, &choose(&wish.choice(), &root.tests()?))
 }
 
 fn file(kernel: &Kernel, ending: &str) -> PathBuf {

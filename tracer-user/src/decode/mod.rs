@@ -19,6 +19,7 @@ use crate::{
 };
 
 mod process;
+use process::lossy;
 mod thread;
 mod usdt;
 

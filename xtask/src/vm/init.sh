@@ -1,7 +1,7 @@
 #!/bin/busybox sh
 # The first process of the emulated machine: makes it a usual one, runs the test programs of /vm/list, and turns it off.
 # What is for the host goes out over the second serial port, a line beginning with @ for what this script has to say; the first is the kernel's console.
-/bin/busybox --install -s /bin
+/bin/busybox --install -s /bin 2> /dev/null # not over what is there
 export PATH=/usr/bin:/bin HOME=/root CARGO_TARGET_DIR=/tmp/target RUST_BACKTRACE=0
 export LIFETRACE_BIN=/usr/bin/lifetrace LIFETRACE_FIXTURES=/fixtures
 

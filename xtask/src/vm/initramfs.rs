@@ -71,6 +71,10 @@ impl Root {
             this.copy(&tool, &format!("usr/bin/{name}"))?;
             linked.insert(tool);
         }
+        // busybox's own shell takes its own tools before those of PATH.
+        let shell = which("sh").context("no sh command")?;
+        this.copy(&shell, "bin/sh")?;
+        linked.insert(shell);
         for library in libraries(&linked)? {
             this.copy(&library, library.strip_prefix("/").unwrap_or(&library).to_str().context("a library's path")?)?;
         }
@@ -207,12 +211,10 @@ fn fixtures() -> Result<PathBuf> {
     Ok(output(cargo.current_dir(place::root()))?.into())
 }
 
-/// The programs in a folder.
+/// The files in a folder; not the empty ones, which are locks.
 fn files(dir: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(dir)?.filter_map(|entry| Some(entry.ok()?.path()));
-    Ok(entries
-        .filter(|path| path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0))
-        .collect())
+    Ok(entries.filter(|path| path.metadata().is_ok_and(|file| file.is_file() && file.len() > 0)).collect())
 }
 
 /// Every shared library that these programs load, the loader included.
