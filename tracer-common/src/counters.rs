@@ -22,6 +22,10 @@ pub const NO_SCRATCH: u32 = 7;
 pub const TICKS: u32 = 8;
 /// Records that did not fit into the ring, of any kind. Never more than numbers taken from [`SEQ`] at the same time.
 pub const LOST_RECORDS: u32 = 9;
+/// Signals that were not told of, because their process had used up its budget ([`crate::process::SIGNALS_A_SECOND`]).
+pub const SIGNALS_LEFT_OUT: u32 = 10;
+/// Signals with which Go's runtime interrupted its own threads: they are counted, and never told of.
+pub const PREEMPTION_SIGNALS: u32 = 11;
 /// Records that did not fit into the ring, by kind: `LOST + kind`.
 pub const LOST: u32 = 16;
 /// Size of the table.

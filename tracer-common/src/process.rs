@@ -114,6 +114,9 @@ assert_size!(ProcessReaped, 56);
 /// The record was made in the task that reaped.
 pub const REAPER_KNOWN: u32 = 1;
 
+/// Signals to a process, and taken by it, that are told of in about a second (2^30 ns); further ones are counted.
+pub const SIGNALS_A_SECOND: u32 = 2000;
+
 /// A signal was sent (`signal:signal_generate`). `header` is that of the task that ran: the sender, unless `code` says that the
 /// kernel sent it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -25,6 +25,8 @@ mod process;
 #[cfg(target_arch = "bpf")]
 mod sample;
 #[cfg(target_arch = "bpf")]
+mod signal;
+#[cfg(target_arch = "bpf")]
 mod stack;
 #[cfg(target_arch = "bpf")]
 mod transition;
@@ -37,11 +39,11 @@ fn main() {}
 #[cfg(target_arch = "bpf")]
 mod programs {
     use aya_ebpf::{
-        macros::{btf_tracepoint, perf_event, tracepoint, uprobe},
+        macros::{btf_tracepoint, kprobe, perf_event, tracepoint, uprobe},
         programs::{BtfTracePointContext, PerfEventContext, ProbeContext, TracePointContext},
     };
 
-    use crate::{classic, gc, goroutine, process, sample, transition, usdt};
+    use crate::{classic, gc, goroutine, process, sample, signal, transition, usdt};
 
     /// After `runtime.newproc1` has returned the new g (in newproc's and newcoro's closures).
     #[uprobe]
@@ -167,6 +169,49 @@ mod programs {
     #[btf_tracepoint(function = "sched_process_exit")]
     fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
         process::exit(ctx.arg(0));
+        0
+    }
+
+    /// `release_task(struct task_struct *p)`: once a thread, in the task that reaps it.
+    #[kprobe]
+    fn release_task(ctx: ProbeContext) -> u32 {
+        process::reaped(ctx.arg::<u64>(0).unwrap_or(0) as *const u8, true);
+        0
+    }
+
+    /// `(struct task_struct *p)`: once a thread, when nobody looks at it any more.
+    #[btf_tracepoint(function = "sched_process_free")]
+    fn sched_process_free(ctx: BtfTracePointContext) -> i32 {
+        process::reaped(ctx.arg(0), false);
+        0
+    }
+
+    /// `(int sig, struct kernel_siginfo *info, struct task_struct *task, int group, int result)`
+    #[btf_tracepoint(function = "signal_generate")]
+    fn signal_generate(ctx: BtfTracePointContext) -> i32 {
+        let (signal, group, result) = (ctx.arg::<i32>(0) as u32, ctx.arg::<i32>(3) as u32, ctx.arg::<i32>(4) as u32);
+        signal::generate(signal, process::raw_argument(&ctx, 1), ctx.arg(2), group, result);
+        0
+    }
+
+    /// `(int sig, struct kernel_siginfo *info, struct k_sigaction *ka)`
+    #[btf_tracepoint(function = "signal_deliver")]
+    fn signal_deliver(ctx: BtfTracePointContext) -> i32 {
+        signal::deliver(ctx.arg::<i32>(0) as u32, process::raw_argument(&ctx, 1), ctx.arg(2));
+        0
+    }
+
+    /// `(struct task_struct *task, uid_t uid)` since Linux 6.8, `(int pid)` before.
+    #[btf_tracepoint(function = "mark_victim")]
+    fn mark_victim(ctx: BtfTracePointContext) -> i32 {
+        process::oom_victim(process::raw_argument(&ctx, 0));
+        0
+    }
+
+    /// `(struct cgroup *dst_cgrp, const char *path, struct task_struct *task, bool threadgroup)`
+    #[btf_tracepoint(function = "cgroup_attach_task")]
+    fn cgroup_attach_task(ctx: BtfTracePointContext) -> i32 {
+        process::cgroup_moved(ctx.arg(0), ctx.arg(2));
         0
     }
 

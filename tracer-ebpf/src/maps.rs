@@ -39,6 +39,15 @@ pub static CURRENT: LruHashMap<u32, CurrentG> = LruHashMap::with_max_entries(65_
 #[map]
 pub static USDT_SPECS: Array<UsdtSpec> = Array::with_max_entries(MAX_SPECS, 0);
 
+/// Processes that have exited and are not reaped yet: tgid, and start in boot time. One that falls out (a recording's end finds it
+/// gone) is not told of.
+#[map]
+pub static ZOMBIES: LruHashMap<[u64; 2], u8> = LruHashMap::with_max_entries(65_536, 0);
+
+/// How many signals of a process were told of in a second: which second, and the count. By tgid.
+#[map]
+pub static SIGNAL_BUDGETS: LruHashMap<u32, [u32; 2]> = LruHashMap::with_max_entries(8192, 0);
+
 /// Places to copy pieces of the target's stack to.
 #[map]
 pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(SCRATCHES, 0);

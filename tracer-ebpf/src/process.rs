@@ -3,6 +3,7 @@
 use core::arch::asm;
 
 use aya_ebpf::{
+    EbpfContext,
     helpers::{
         bpf_get_current_pid_tgid,
         generated::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_task, bpf_probe_read_kernel_str, bpf_probe_read_user},
@@ -14,12 +15,15 @@ use tracer_common::{
     config::{ABSENT, Followed, KernelLayout},
     counters,
     header::Kind,
-    process::{ARGS_MAX, AUTOREAPED, Cgroup, EXE_MAX, ProcessExec, ProcessExit, ProcessFork},
+    process::{
+        ARGS_MAX, AUTOREAPED, Cgroup, CgroupMoved, EXE_MAX, OomVictim, ProcessExec, ProcessExit, ProcessFork, ProcessReaped,
+        REAPER_KNOWN,
+    },
 };
 
 use crate::{
     emit,
-    maps::{ADOPTION, FOLLOWED, KERNEL, count, count_and_get},
+    maps::{ADOPTION, FOLLOWED, KERNEL, ZOMBIES, count, count_and_get},
     mem::read_kernel,
 };
 
@@ -30,7 +34,7 @@ fn current_tgid() -> u32 {
 
 /// When the process of a task began: its leader's start, whichever thread this is.
 #[inline(always)]
-fn start_boottime(task: *const u8, kernel: &KernelLayout) -> u64 {
+pub fn start_boottime(task: *const u8, kernel: &KernelLayout) -> u64 {
     let leader = pointer(task, kernel.task_group_leader);
     read_kernel::<u64>(leader, kernel.task_start_boottime).unwrap_or(0)
 }
@@ -255,15 +259,100 @@ pub fn exit(task: *const u8) {
     if FOLLOWED.remove(&tgid).is_err() {
         return;
     }
+    let start_boottime_ns = start_boottime(task, kernel);
+    // Nothing is lost but the time of its reaping where this finds no place.
+    let _ = ZOMBIES.insert(&[u64::from(tgid), start_boottime_ns], &0, 0);
     let header = emit::header(Kind::ProcessExit, 0, 0, bpf_get_current_pid_tgid());
     let leader = pointer(task, kernel.task_group_leader);
     let record = ProcessExit {
         header,
-        start_boottime_ns: start_boottime(task, kernel),
+        start_boottime_ns,
         wait_status: wait_status(leader, signal, kernel),
         parent_tgid: parent_of(leader, kernel),
         flags: if autoreaped(leader, kernel) { AUTOREAPED } else { 0 },
         _pad: 0,
     };
     emit::send(Kind::ProcessExit, header.seq, record);
+}
+
+/// A task is taken out of the kernel's tables, by the current one if that is `known`. Fires once a thread; where the leader of a
+/// followed process goes, the process has been reaped.
+#[inline(always)]
+pub fn reaped(task: *const u8, known: bool) {
+    let Some(kernel) = KERNEL.get(0) else {
+        return;
+    };
+    let Some(tgid) = read_kernel::<u32>(task, kernel.task_tgid) else {
+        return;
+    };
+    if read_kernel::<u32>(task, kernel.task_pid) != Some(tgid) {
+        return;
+    }
+    let start_boottime_ns = read_kernel::<u64>(task, kernel.task_start_boottime).unwrap_or(0);
+    if ZOMBIES.remove(&[u64::from(tgid), start_boottime_ns]).is_err() {
+        return;
+    }
+    let header = emit::header(Kind::ProcessReaped, 0, 0, bpf_get_current_pid_tgid());
+    let record = ProcessReaped {
+        header,
+        start_boottime_ns,
+        reaped_tgid: tgid,
+        parent_tgid: parent_of(task, kernel),
+        flags: if known { REAPER_KNOWN } else { 0 },
+        _pad: 0,
+    };
+    emit::send(Kind::ProcessReaped, header.seq, record);
+}
+
+/// An argument of a tracepoint as a number, whatever the verifier thinks of its type.
+#[inline(always)]
+pub fn raw_argument(ctx: &BtfTracePointContext, index: u32) -> u64 {
+    read_kernel::<u64>(ctx.as_ptr() as *const u8, index * 8).unwrap_or(0)
+}
+
+/// Memory ran out, and a process was chosen: given as its task, or as the number of one of its threads.
+#[inline(always)]
+pub fn oom_victim(victim: u64) {
+    let Some(kernel) = KERNEL.get(0) else {
+        return;
+    };
+    let victim_tgid = if kernel.mark_victim_has_task == 0 {
+        victim as u32
+    } else {
+        read_kernel::<u32>(victim as *const u8, kernel.task_tgid).unwrap_or(0)
+    };
+    if FOLLOWED.get_ptr(&victim_tgid).is_none() {
+        return;
+    }
+    let header = emit::header(Kind::OomVictim, 0, 0, bpf_get_current_pid_tgid());
+    emit::send(Kind::OomVictim, header.seq, OomVictim { header, victim_tgid, _pad: 0 });
+}
+
+/// A task was moved to another cgroup of some hierarchy, with its whole process if it is a leader.
+#[inline(always)]
+pub fn cgroup_moved(cgroup: *const u8, task: *const u8) {
+    let Some(kernel) = KERNEL.get(0) else {
+        return;
+    };
+    let Some(moved_tgid) = read_kernel::<u32>(task, kernel.task_tgid) else {
+        return;
+    };
+    if FOLLOWED.get_ptr(&moved_tgid).is_none() {
+        return;
+    }
+    let root = pointer(cgroup, kernel.cgroup_root);
+    let hierarchy = match kernel.root_hierarchy_id {
+        ABSENT => 0,
+        offset => read_kernel::<u32>(root, offset).unwrap_or(0),
+    };
+    let header = emit::header(Kind::CgroupMoved, 0, 0, bpf_get_current_pid_tgid());
+    let record = CgroupMoved {
+        header,
+        cgroup: cgroup_id(cgroup, kernel),
+        moved_tgid,
+        moved_tid: read_kernel::<u32>(task, kernel.task_pid).unwrap_or(0),
+        hierarchy,
+        _pad: 0,
+    };
+    emit::send(Kind::CgroupMoved, header.seq, record);
 }

@@ -27,6 +27,8 @@ pub fn read(
         faults: sum(counters::FAULTS)?,
         processes_refused: sum(counters::PROCESSES_REFUSED)?,
         ticks: sum(counters::TICKS)?,
+        signals_left_out: sum(counters::SIGNALS_LEFT_OUT)?,
+        preemption_signals: sum(counters::PREEMPTION_SIGNALS)?,
         ..Counters::default()
     };
     for kind in Kind::ALL {

@@ -82,6 +82,45 @@ pub const FACTS: &[Fact] = &[
         ],
         fallback: "",
     },
+    Fact {
+        name: "process reaped",
+        group: Group::Lives,
+        required: false,
+        hooks: &[
+            Hook::Kprobe { program: "release_task", functions: &["release_task"] },
+            // After a grace period of RCU, in a bystander: who reaped is told by who was the parent.
+            Hook::Btf { program: "sched_process_free", tracepoint: "sched_process_free" },
+        ],
+        fallback: "",
+    },
+    Fact {
+        name: "signal sent",
+        group: Group::Lives,
+        required: false,
+        hooks: &[Hook::Btf { program: "signal_generate", tracepoint: "signal_generate" }],
+        fallback: "the signal in a process's wait status",
+    },
+    Fact {
+        name: "signal taken",
+        group: Group::Lives,
+        required: false,
+        hooks: &[Hook::Btf { program: "signal_deliver", tracepoint: "signal_deliver" }],
+        fallback: "",
+    },
+    Fact {
+        name: "out of memory",
+        group: Group::Lives,
+        required: false,
+        hooks: &[Hook::Btf { program: "mark_victim", tracepoint: "mark_victim" }],
+        fallback: "the cgroup's own count (memory.events, memory.oom_control)",
+    },
+    Fact {
+        name: "cgroup move",
+        group: Group::Lives,
+        required: false,
+        hooks: &[Hook::Btf { program: "cgroup_attach_task", tracepoint: "cgroup_attach_task" }],
+        fallback: "the cgroup at fork and exec",
+    },
 ];
 
 /// How a fact is told on this kernel.

@@ -180,6 +180,12 @@ pub struct Counters {
     /// Ticks of the sampling clock on all CPUs, whatever these ran.
     #[serde(default)]
     pub ticks: u64,
+    /// Signals of processes that had more of them in a second than are told of.
+    #[serde(default)]
+    pub signals_left_out: u64,
+    /// Signals with which Go runtimes interrupted their own threads.
+    #[serde(default)]
+    pub preemption_signals: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
