@@ -28,8 +28,7 @@ use crate::{
     id::{Address, BinaryId, Tgid},
     recording::{
         contract::{
-            Binary, Code, CodeEntry, CodeUse, Counters, Drained, DumpBegins, End, GoroutineDump, Joined, MemoryAt, Note, Profile,
-            UsdtFile,
+            Adopted, Binary, CgroupNamed, Code, CodeEntry, CodeUse, Counters, Drained, DumpBegins, End, Found, GoroutineDump, Joined, LoadAt, MemoryAt, Note, Profile, UsdtFile,
         },
         records,
         writer::{WriteError, Writer},
@@ -60,6 +59,10 @@ pub enum Message {
     Memory(MemoryAt),
     /// A file whose USDT probes are set from now on.
     Usdt(UsdtFile),
+    Found(Found),
+    Adopted(Adopted),
+    Cgroup(CgroupNamed),
+    Load(LoadAt),
     Counters(Counters),
     End(End),
 }
@@ -243,6 +246,10 @@ impl Scribe {
             Message::Profile(profile) => self.writer.profile(&profile),
             Message::Memory(memory) => self.writer.memory(&memory),
             Message::Usdt(file) => self.writer.usdt(&file),
+            Message::Found(found) => self.writer.found(&found),
+            Message::Adopted(adopted) => self.writer.adopted(&adopted),
+            Message::Cgroup(cgroup) => self.writer.cgroup(&cgroup),
+            Message::Load(load) => self.writer.load(&load),
             Message::Counters(counters) => self.writer.counters(&counters),
             Message::End(end) => self.writer.end(&end),
         }

@@ -4,12 +4,13 @@
 //! probes → ring buffer → kernel → decode → order → correlate → timeline → export
 //!                           ↘ recording (written) ↗   replay enters at decode
 //! ```
-//! A stage imports only what stands to its left, plus [`event`], [`id`] and [`clock`]. `kernel` is the only user of aya and
+//! A stage imports only what stands to its left, plus [`event`], [`id`], [`clock`], [`container`] and [`signal`]. `kernel` is the only user of aya and
 //! stands behind the feature `live`.
 
 pub mod capture;
 pub mod cli;
 pub mod clock;
+pub mod container;
 pub mod correlate;
 pub mod decode;
 pub mod event;
@@ -21,6 +22,7 @@ pub mod kernel;
 pub mod order;
 pub mod pprof;
 pub mod recording;
+pub mod signal;
 pub mod snapshot;
 pub mod symbolize;
 #[cfg(feature = "live")]

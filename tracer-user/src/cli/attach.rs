@@ -148,11 +148,11 @@ impl Target {
             Self::Cgroup(_) => return Ok(None),
         };
         let go = File::open(&path).and_then(|file| golang::looks_like_go(&file)).unwrap_or(false);
-        let other = || match self {
-            Self::Process(key) => usdt::of_pid(key.tgid, table),
-            _ => usdt::of_exe(&path, table),
-        };
-        if !go && other().is_ok_and(|listing| listing.means_something()) {
+        // What is no Go program is followed as a process.
+        if !go && matches!(self, Self::Process(_)) && path.exists() {
+            return Ok(None);
+        }
+        if !go && usdt::of_exe(&path, table).is_ok_and(|listing| listing.means_something()) {
             return Ok(None);
         }
         let analysed = File::open(&path)
@@ -181,7 +181,7 @@ impl Target {
             follower.probe(&file, analysed, self.adopt_own()).map_err(Failure::environment)?;
         }
         if let Self::Process(key) = self {
-            follower.join(key.tgid, ADOPT_NOBODY).map_err(Failure::environment)?;
+            follower.join_process(key.tgid).map_err(Failure::environment)?;
         }
         self.look_again(follower);
         Ok(())

@@ -34,6 +34,8 @@ const FLUSH_EVERY: Duration = Duration::from_millis(250);
 const BLOCK_BYTES: usize = 1 << 20;
 /// How long the last looks at the processes may take before their probes go all the same.
 const LAST_LOOK_NS: u64 = 5_000_000_000;
+/// How long the records of the last reapings may take: some grace periods of RCU.
+const LAST_REAPING_NS: u64 = 500_000_000;
 /// Blocks taken out of the ring after the probes are gone: more than it holds.
 const LAST_ROUNDS: usize = 256;
 
@@ -69,8 +71,9 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    pub fn new(follower: Follower, ring: Ring, memory: MemoryWatch) -> Self {
+    pub fn new(mut follower: Follower, ring: Ring, memory: MemoryWatch) -> Self {
         Marks::announce(follower.capture());
+        follower.tell_facts();
         let block = Vec::with_capacity(BLOCK_BYTES + 4096);
         Self { follower, ring, block, memory, marks: Marks::default(), empty: true }
     }
@@ -227,6 +230,8 @@ impl Recorder {
             self.follower.first_hit(tgid, binary);
         }
         self.follower.judge_trials();
+        self.follower.kin(self.ring.take_kin());
+        self.follower.name_cgroups(self.ring.take_places());
         for appeared in self.ring.take_appeared() {
             let tgid = match appeared {
                 Appeared::Executed(tgid) => tgid,
@@ -254,6 +259,7 @@ impl Recorder {
     /// cannot be written.
     fn look_around(&mut self) {
         self.follower.look_at_processes();
+        self.follower.look_at_orphans();
         let round = self.memory.look(ktime_now(), self.follower.go_keys(), self.follower.metered());
         self.keep(round);
         self.follower.ask_around();
@@ -268,6 +274,18 @@ impl Recorder {
             std::thread::sleep(Duration::from_millis(1));
         }
         self.follower.give_up_looks();
+    }
+
+    /// Lets the records come of those that were reaped just now: where reaping is told late, they would seem to be zombies.
+    fn await_reapings(&mut self) {
+        let began = ktime_now();
+        while ktime_now().since(began) < LAST_REAPING_NS {
+            self.drain();
+            if !self.follower.awaits_reapings() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Lets the last questions be answered, as long as that may take; `whole`: those that are asked before the end, too.
@@ -306,6 +324,8 @@ impl Recorder {
         if !self.failed() {
             self.ask_at_last(over.command.is_none());
             self.look_a_last_time();
+            self.await_reapings();
+            self.follower.look_at_orphans();
             let round = self.memory.last(ktime_now(), self.follower.go_keys());
             self.keep(round);
         }

@@ -15,13 +15,15 @@ use crate::{
     clock::KtimeNs,
     event::{Event, Transition, What},
     id::{Address, BinaryId, Goid, Tid},
-    recording::contract::Binary,
+    recording::contract::{Adopted, Binary, Found},
 };
 
+pub mod cgroup;
 mod dump;
 pub mod gc;
 pub mod goroutine;
 mod labels;
+pub mod load;
 pub mod loss;
 mod population;
 pub mod process;
@@ -36,7 +38,7 @@ use gc::Gc;
 use goroutine::{First, Goroutine, Origin, Park, Parting, Repair, Step, Who};
 pub use labels::LabelSets;
 use population::Population;
-use process::{Change, ImageId, Processes};
+use process::{Change, ImageId, Processes, life::CgroupMove};
 pub use sink::{Census, CensusSite, LabelsId, Life, LifeEnd, ReasonId, Sink, Span, SpanState};
 pub use wake::WokenBy;
 
@@ -173,11 +175,22 @@ impl Engine {
                     self.apply(change, sink);
                 }
             }
-            What::ProcessReaped(_)
-            | What::SignalSent(_)
-            | What::SignalTaken { .. }
-            | What::OomVictim { .. }
-            | What::CgroupMoved { .. } => {}
+            What::ProcessReaped(reaped) => {
+                let change = self.processes.reaped(event.tgid, reaped, event.at);
+                self.lost_process_exit(change);
+                self.apply(change, sink);
+            }
+            What::SignalSent(sent) => self.processes.signal_sent(event.tgid, sent, event.at),
+            What::SignalTaken { signal, code, handled } => {
+                self.processes.signal_taken((event.tgid, event.tid), *signal, *code, *handled, event.at);
+            }
+            What::OomVictim { victim } => self.processes.oom_victim(*victim, event.at),
+            What::CgroupMoved { tgid, tid, cgroup, hierarchy } => {
+                // A thread that is moved alone leaves its process where it is.
+                if tgid.0 == tid.0 {
+                    self.processes.cgroup_moved(*tgid, CgroupMove { at: event.at, hierarchy: *hierarchy, cgroup: *cgroup });
+                }
+            }
             What::ThreadBirth { .. }
             | What::ThreadExit { .. }
             | What::ThreadOff(_)
@@ -187,6 +200,19 @@ impl Engine {
             What::UsdtHit { .. } => self.unit_event(event, sink),
             _ => self.goroutine_event(event, sink),
         }
+    }
+
+    /// A process is followed that ran already, whatever it runs.
+    pub fn process_found(&mut self, found: &Found, sink: &mut impl Sink) {
+        self.newest = self.newest.max(found.at);
+        let change = self.processes.found(found);
+        self.lost_process_exit(change);
+        self.apply(change, sink);
+    }
+
+    /// A process whose parent had ended was seen to have another one.
+    pub fn process_adopted(&mut self, adopted: &Adopted) {
+        self.processes.adopted(adopted);
     }
 
     /// Closes everything that still lives, `at` the end of the recording (or of the newest event, if that is later).

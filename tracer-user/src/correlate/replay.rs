@@ -13,8 +13,7 @@ use crate::{
     recording::{
         Block, Completeness, RecordingError,
         contract::{
-            Binary, Code, Counters, DumpBegins, DumpSource, End, GoroutineDump, Joined, MemoryAt, Meta, Note, Profile, Tier,
-            UsdtFile,
+            Adopted, Binary, Code, Counters, DumpBegins, DumpSource, End, Found, GoroutineDump, Joined, LoadAt, MemoryAt, Meta, Note, Profile, Tier, UsdtFile,
         },
         reader::Recording,
         records,
@@ -23,6 +22,7 @@ use crate::{
 
 use super::{
     Engine, Sink,
+    cgroup::Cgroups,
     process::{Image, ImageId},
 };
 
@@ -50,6 +50,10 @@ pub struct Replayed {
     pub memory: Vec<MemoryAt>,
     /// Files whose USDT probes were set.
     pub usdt: Vec<UsdtFile>,
+    /// The names of cgroups.
+    pub cgroups: Cgroups,
+    /// What cgroups had to bear, in the order in which it was looked at.
+    pub load: Vec<LoadAt>,
     /// The newest counters, if any were written.
     pub counters: Option<Counters>,
     pub end: Option<End>,
@@ -108,6 +112,8 @@ pub fn replay_as<R: Read>(mut recording: Recording<R>, view: View, sink: &mut im
                 tables.put_off(joined.at, Later::Joined(joined));
                 orderer.hold(tables.hold());
             }
+            Block::Found(found) => tables.put_off(found.at, Later::Found(found)),
+            Block::Adopted(adopted) => tables.put_off(adopted.at, Later::Adopted(adopted)),
             Block::DumpBegins(DumpBegins { at, tgid, source }) => {
                 tables.await_dump((tgid, source), at);
                 orderer.hold(tables.hold());
@@ -140,6 +146,8 @@ pub fn replay_as<R: Read>(mut recording: Recording<R>, view: View, sink: &mut im
         profiles: tables.profiles,
         memory: tables.memory,
         usdt: tables.usdt,
+        cgroups: tables.cgroups,
+        load: tables.load,
         counters: tables.counters,
         end: tables.end,
         ended_at,
@@ -162,6 +170,8 @@ struct Tables {
     profiles: Vec<Profile>,
     memory: Vec<MemoryAt>,
     usdt: Vec<UsdtFile>,
+    cgroups: Cgroups,
+    load: Vec<LoadAt>,
     counters: Option<Counters>,
     end: Option<End>,
     undecodable: u64,
@@ -178,6 +188,8 @@ struct Tables {
 enum Later {
     Joined(Joined),
     Dump(GoroutineDump),
+    Found(Found),
+    Adopted(Adopted),
 }
 
 impl Tables {
@@ -217,6 +229,8 @@ impl Tables {
             self.newest = self.newest.max(time);
             match what {
                 Later::Joined(joined) => engine.joined(&joined, sink),
+                Later::Found(found) => engine.process_found(&found, sink),
+                Later::Adopted(adopted) => engine.process_adopted(&adopted),
                 Later::Dump(dump) => {
                     engine.dump(&dump, sink);
                     let stacks = dump.stacks.into_iter();
@@ -256,11 +270,15 @@ impl Tables {
             Block::End(end) => self.end = Some(end),
             Block::Profile(profile) => self.profiles.push(profile),
             Block::Memory(memory) => self.memory.push(memory),
+            Block::Cgroup(named) => self.cgroups.name(named),
+            Block::Load(load) => self.load.push(load),
             // Those that are of use went elsewhere; a second meta block says nothing new.
             Block::Records(_)
             | Block::Binary(_)
             | Block::Meta(_)
             | Block::Joined(_)
+            | Block::Found(_)
+            | Block::Adopted(_)
             | Block::Dump(_)
             | Block::DumpBegins(_)
             | Block::Drained(_)
@@ -281,6 +299,15 @@ impl Replayed {
     /// Nanoseconds since the recording's zero.
     pub fn since_zero(&self, at: KtimeNs) -> u64 {
         at.since(self.meta.clock.ktime_ns)
+    }
+
+    /// Whether a fact of the kernel is in this recording.
+    pub fn tells(&self, fact: &str) -> bool {
+        let told = self.notes.iter().filter_map(|note| match note {
+            Note::Facts { told, .. } => Some(told),
+            _ => None,
+        });
+        told.flatten().any(|told| told.fact == fact && told.through != "none")
     }
 
     pub fn duration_ns(&self) -> u64 {

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
+use super::process_findings::{self, KilledAfterTimeout, RestartLoop};
 use crate::{
     clock::KtimeNs,
     correlate::{Span, SpanState, gc::Pause, goroutine::Who, process::ImageId, replay::Replayed},
@@ -95,10 +96,25 @@ pub struct Finding {
     pub end_ns: u64,
     pub cause: String,
     pub evidence: Evidence,
+    /// How much time it is about: the most comes first.
+    #[serde(skip)]
+    pub weight: u64,
+}
+
+/// What a finding stands on, by its kind.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum Evidence {
+    /// `delayed_by_pause`.
+    Pause(Delays),
+    /// `restart_loop`.
+    Restarts(RestartLoop),
+    /// `killed_after_timeout`.
+    Killed(KilledAfterTimeout),
 }
 
 #[derive(Serialize)]
-pub struct Evidence {
+pub struct Delays {
     /// How many of the program's own goroutines waited.
     pub goroutines: u64,
     pub longest_ns: u64,
@@ -116,7 +132,7 @@ pub struct LateOut {
     pub delayed_ns: u64,
 }
 
-/// Names what was found, longest delay first.
+/// Names what was found, the longest first.
 pub fn findings(replayed: &Replayed, tally: &LateTally) -> Vec<Finding> {
     let symbols = Symbolizer::new(replayed);
     let mut found = Vec::new();
@@ -127,7 +143,8 @@ pub fn findings(replayed: &Replayed, tally: &LateTally) -> Vec<Finding> {
             found.extend(of.pauses.get(*number).and_then(|pause| finding(replayed, *image, pause, own)));
         }
     }
-    found.sort_by_key(|finding| (std::cmp::Reverse(finding.evidence.longest_ns), finding.tgid, finding.start_ns));
+    found.extend(process_findings::findings(replayed));
+    found.sort_by_key(|finding| (std::cmp::Reverse(finding.weight), finding.tgid, finding.start_ns));
     found.truncate(MAX_FINDINGS);
     found
 }
@@ -150,7 +167,8 @@ fn finding(replayed: &Replayed, image: ImageId, pause: &Pause, mut late: Vec<Lat
         start_ns: replayed.since_zero(pause.start),
         end_ns: replayed.since_zero(pause.end),
         cause: format!("{}{by}", crate::timeline::human::plain(replayed.engine.reason(pause.reason))),
-        evidence: Evidence { goroutines: late.len() as u64, longest_ns, spans: spans.collect() },
+        evidence: Evidence::Pause(Delays { goroutines: late.len() as u64, longest_ns, spans: spans.collect() }),
+        weight: longest_ns,
     })
 }
 

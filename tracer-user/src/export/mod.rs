@@ -11,6 +11,8 @@ pub mod labels;
 mod labels_text;
 mod owner;
 pub mod pprof;
+mod process_findings;
+mod processes_text;
 pub mod profile_flame;
 pub mod report;
 pub mod report_text;

@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use crate::timeline::human::{count, duration, plain};
 
 use super::{
-    labels_text,
-    report::{DepthOut, ProcessOut, Quantiles, Report, SiteOut, Totals},
+    labels_text, processes_text,
+    report::{DepthOut, Quantiles, Report, SiteOut, Totals},
     runtime_text,
 };
 
@@ -51,7 +51,11 @@ pub fn write(report: &Report, color: bool, out: &mut impl Write) -> io::Result<(
         writeln!(out, "warning    {}", plain(warning))?;
     }
     writeln!(out, "\n{}", heading("processes"))?;
-    processes(&report.processes, out)?;
+    processes_text::write(&report.processes, out)?;
+    if report.cgroups.iter().any(processes_text::said) {
+        writeln!(out, "\n{}", heading("cgroups"))?;
+        processes_text::cgroups(&report.cgroups, out)?;
+    }
     runtime_text::write(report, &heading, out)?;
     super::series::text::write(&report.series, &heading, out)?;
     let many = report.processes.iter().filter(|process| process.goroutines.is_some()).count() > 1;
@@ -105,32 +109,6 @@ fn price(report: &Report) -> String {
     let cpu = price.target_cpu_ns.map_or(String::new(), |ns| format!(" of {} CPU time", duration(ns)));
     let share = price.share.map_or(String::new(), |share| format!(" ({:.2} %)", share * 100.0));
     format!("{hits}{cost}{cpu}{share}")
-}
-
-fn processes(processes: &[ProcessOut], out: &mut impl Write) -> io::Result<()> {
-    let mut rows = vec![["TGID", "PARENT", "GO", "TIER", "BORN", "ALIVE", "ENDED", "COMMAND"].map(str::to_owned)];
-    let dash = || "-".to_owned();
-    rows.extend(processes.iter().map(|process| {
-        let ended = match (process.exited_at_ns, process.exit_code, process.signal) {
-            (None, ..) => "running".to_owned(),
-            (Some(_), Some(code), _) => format!("exit {code}"),
-            (Some(_), None, Some(signal)) => format!("signal {signal}"),
-            (Some(_), None, None) => "unknown".to_owned(),
-        };
-        let argv = process.argv.as_ref().map(|argv| argv.join(" ")).or(process.exe.clone()).unwrap_or_else(dash);
-        let why = process.unprobed.as_ref().map_or(String::new(), |reason| format!("  (not followed: {reason})"));
-        [
-            process.tgid.to_string(),
-            process.parent.map_or_else(dash, |parent| parent.to_string()),
-            process.go_version.clone().unwrap_or_else(dash),
-            process.tier.map_or_else(dash, |tier| format!("{tier:?}")),
-            process.goroutines.map_or_else(dash, |totals| count(totals.own.born)),
-            process.goroutines.map_or_else(dash, |totals| count(totals.own.alive)),
-            ended,
-            plain(&format!("{}{why}", shorten(&argv, 80))),
-        ]
-    }));
-    table(&rows, &[true, true, false, false, true, true, false, false], out)
 }
 
 fn sites(sites: &[SiteOut], many: bool, out: &mut impl Write) -> io::Result<()> {
@@ -236,7 +214,7 @@ fn waits(site: &SiteOut) -> Vec<String> {
     delays.into_iter().chain(waits.iter().take(MAX_WAITS).map(line)).collect()
 }
 
-fn shorten(text: &str, max: usize) -> String {
+pub(super) fn shorten(text: &str, max: usize) -> String {
     match text.char_indices().nth(max) {
         Some((cut, _)) => format!("{}…", &text[..cut]),
         None => text.to_owned(),

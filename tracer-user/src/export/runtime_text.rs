@@ -6,6 +6,7 @@ use crate::timeline::human::{count, duration, instant};
 
 use super::{
     cpu::{Class, CpuOut, ProcessCpuOut},
+    findings::Evidence,
     gc::GcOut,
     report::Report,
     report_text::table,
@@ -92,7 +93,17 @@ fn collections(all: &[&GcOut], out: &mut impl Write) -> io::Result<()> {
 
 fn findings(report: &Report, out: &mut impl Write) -> io::Result<()> {
     for finding in report.findings.iter().take(MAX_FINDINGS) {
-        let evidence = &finding.evidence;
+        let Evidence::Pause(evidence) = &finding.evidence else {
+            writeln!(
+                out,
+                "  pid {}: from {} for {}: {}",
+                finding.tgid,
+                instant(finding.start_ns),
+                duration(finding.end_ns.saturating_sub(finding.start_ns)),
+                finding.cause
+            )?;
+            continue;
+        };
         let named: Vec<&str> = evidence.spans.iter().take(3).map(|span| span.id.as_str()).collect();
         let more = if evidence.goroutines as usize > named.len() { ", …" } else { "" };
         writeln!(

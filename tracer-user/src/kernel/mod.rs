@@ -3,6 +3,7 @@
 //! The only user of aya. It hands on raw records and never interprets them beyond what following processes needs.
 
 pub mod calibrate;
+pub mod cgroups;
 mod classic;
 pub mod command;
 pub mod counters;

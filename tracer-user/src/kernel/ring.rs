@@ -6,7 +6,11 @@ use std::{
 };
 
 use aya::maps::{MapData, RingBuf};
-use tracer_common::header::{Header, Kind};
+use rustc_hash::FxHashSet;
+use tracer_common::{
+    header::{Header, Kind},
+    process::{Cgroup, CgroupMoved, ProcessExec, ProcessFork, ProcessReaped},
+};
 use zerocopy::FromBytes;
 
 use super::{
@@ -41,21 +45,77 @@ pub enum Appeared {
     Met(Tgid),
 }
 
+/// What records tell of who is whose child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kin {
+    Born { parent: Tgid, child: Tgid },
+    Ended(Tgid),
+    Reaped(Tgid),
+}
+
+/// A cgroup that records name by its id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// Where a process is.
+    Of(Cgroup),
+    /// One of the hierarchy of that number.
+    In { hierarchy: u32, cgroup: u64 },
+}
+
+/// Cgroups that are remembered; beyond that some are told of again.
+const MAX_PLACES: usize = 16_384;
+
 /// Processes of which userspace should know before their records are read again.
 #[derive(Default)]
 struct Noticed {
     appeared: Vec<Appeared>,
     images: Vec<(Tgid, BinaryId)>,
+    kin: Vec<Kin>,
+    /// Those not told yet, and all that were.
+    places: Vec<Place>,
+    known_places: FxHashSet<Place>,
 }
 
 impl Noticed {
-    fn look_at(&mut self, header: &Header) {
+    fn look_at(&mut self, header: &Header, record: &[u8]) {
         let tgid = Tgid(header.tgid);
-        match Kind::from_u8(header.kind) {
-            Some(Kind::ProcessExec) => self.appeared.push(Appeared::Executed(tgid)),
-            Some(Kind::ProcessMet) => self.appeared.push(Appeared::Met(tgid)),
+        let kind = Kind::from_u8(header.kind);
+        match kind {
+            Some(Kind::ProcessExec | Kind::ProcessMet) => {
+                let executed = kind == Some(Kind::ProcessExec);
+                self.appeared.push(if executed { Appeared::Executed(tgid) } else { Appeared::Met(tgid) });
+                if let Ok(exec) = ProcessExec::ref_from_bytes(record) {
+                    self.place(Place::Of(exec.cgroup));
+                }
+            }
             Some(Kind::ProcessImage) => self.images.push((tgid, BinaryId(header.binary))),
+            Some(Kind::ProcessFork) => {
+                if let Ok(fork) = ProcessFork::ref_from_bytes(record) {
+                    self.kin.push(Kin::Born { parent: Tgid(fork.parent_tgid), child: Tgid(fork.child_tgid) });
+                    self.place(Place::Of(fork.cgroup));
+                }
+            }
+            Some(Kind::ProcessExit) => self.kin.push(Kin::Ended(tgid)),
+            Some(Kind::ProcessReaped) => {
+                if let Ok(reaped) = ProcessReaped::ref_from_bytes(record) {
+                    self.kin.push(Kin::Reaped(Tgid(reaped.reaped_tgid)));
+                }
+            }
+            Some(Kind::CgroupMoved) => {
+                if let Ok(moved) = CgroupMoved::ref_from_bytes(record) {
+                    self.place(Place::In { hierarchy: moved.hierarchy, cgroup: moved.cgroup });
+                }
+            }
             _ => {}
+        }
+    }
+
+    fn place(&mut self, place: Place) {
+        if self.known_places.len() >= MAX_PLACES {
+            self.known_places.clear();
+        }
+        if self.known_places.insert(place) {
+            self.places.push(place);
         }
     }
 }
@@ -106,6 +166,16 @@ impl Ring {
         std::mem::take(&mut self.noticed.images)
     }
 
+    /// Who was born and who has ended, since this was last asked.
+    pub fn take_kin(&mut self) -> Vec<Kin> {
+        std::mem::take(&mut self.noticed.kin)
+    }
+
+    /// Cgroups that occur for the first time, since this was last asked.
+    pub fn take_places(&mut self) -> Vec<Place> {
+        std::mem::take(&mut self.noticed.places)
+    }
+
     /// Moves records into `block`, each behind its length, until the ring is empty, the round is over or the block holds
     /// `block_limit` bytes. Returns whether the ring was found empty, or at a record that is still being written.
     pub fn drain(&mut self, block: &mut Vec<u8>, block_limit: usize) -> bool {
@@ -125,7 +195,7 @@ impl Ring {
                 if let Some(delivered) = self.delivered.get_mut(usize::from(header.kind)) {
                     *delivered += 1;
                 }
-                self.noticed.look_at(&header);
+                self.noticed.look_at(&header, &record);
             }
             frame_record(block, &record);
         }

@@ -19,7 +19,7 @@ pub mod reader;
 pub mod writer;
 
 use contract::{
-    Binary, Code, Counters, Drained, DumpBegins, End, GoroutineDump, Joined, MemoryAt, Meta, Note, Profile, UsdtFile,
+            Adopted, Binary, CgroupNamed, Code, Counters, Drained, DumpBegins, End, Found, GoroutineDump, Joined, LoadAt, MemoryAt, Meta, Note, Profile, UsdtFile,
 };
 
 /// What a recording begins with.
@@ -51,12 +51,19 @@ pub enum Kind {
     Profile = 12,
     Memory = 13,
     Usdt = 20,
+    Found = 30,
+    Adopted = 31,
+    Cgroup = 32,
+    Load = 33,
 }
 
 impl Kind {
     fn from_u8(value: u8) -> Option<Self> {
         use Kind::*;
-        let all = [Meta, Records, Binary, Code, Note, Counters, End, Joined, Dump, DumpBegins, Drained, Profile, Memory, Usdt];
+        let all = [
+            Meta, Records, Binary, Code, Note, Counters, End, Joined, Dump, DumpBegins, Drained, Profile, Memory, Usdt, Found, Adopted,
+            Cgroup, Load,
+        ];
         all.into_iter().find(|kind| *kind as u8 == value)
     }
 }
@@ -86,6 +93,10 @@ pub enum Block {
     Profile(Profile),
     Memory(MemoryAt),
     Usdt(UsdtFile),
+    Found(Found),
+    Adopted(Adopted),
+    Cgroup(CgroupNamed),
+    Load(LoadAt),
     /// A second meta block (recordings joined by hand).
     Meta(Meta),
 }

@@ -170,6 +170,10 @@ impl<R: Read> Recording<R> {
             Kind::Profile => Block::Profile(self.profile(&raw)?),
             Kind::Memory => Block::Memory(self.json(&raw)?),
             Kind::Usdt => Block::Usdt(self.json(&raw)?),
+            Kind::Found => Block::Found(self.json(&raw)?),
+            Kind::Adopted => Block::Adopted(self.json(&raw)?),
+            Kind::Cgroup => Block::Cgroup(self.json(&raw)?),
+            Kind::Load => Block::Load(self.json(&raw)?),
         })
     }
 

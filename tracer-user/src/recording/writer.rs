@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{
     BLOCK_HEADER_LEN, BLOCK_MAGIC, Codec, FILE_MAGIC, FORMAT_VERSION, Kind, MAX_PAYLOAD,
     contract::{
-        Binary, Code, Counters, Drained, DumpBegins, End, GoroutineDump, Joined, MemoryAt, Meta, Note, Profile, UsdtFile,
+            Adopted, Binary, CgroupNamed, Code, Counters, Drained, DumpBegins, End, Found, GoroutineDump, Joined, LoadAt, MemoryAt, Meta, Note, Profile, UsdtFile,
     },
 };
 
@@ -156,6 +156,22 @@ impl<W: Write> Writer<W> {
 
     pub fn usdt(&mut self, file: &UsdtFile) -> Result<(), WriteError> {
         self.json(Kind::Usdt, file)
+    }
+
+    pub fn found(&mut self, found: &Found) -> Result<(), WriteError> {
+        self.json(Kind::Found, found)
+    }
+
+    pub fn adopted(&mut self, adopted: &Adopted) -> Result<(), WriteError> {
+        self.json(Kind::Adopted, adopted)
+    }
+
+    pub fn cgroup(&mut self, cgroup: &CgroupNamed) -> Result<(), WriteError> {
+        self.json(Kind::Cgroup, cgroup)
+    }
+
+    pub fn load(&mut self, load: &LoadAt) -> Result<(), WriteError> {
+        self.json(Kind::Load, load)
     }
 
     /// One line of JSON, then the profile as it came.

@@ -25,6 +25,7 @@ use crate::{
 pub mod gc;
 pub mod human;
 mod labels;
+pub mod process;
 pub mod unit;
 pub mod write;
 
@@ -195,8 +196,12 @@ pub struct Timeline<'a> {
 /// What a line of a timeline says that something did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
-    /// It existed, and at this tier that is all that is known.
+    /// It existed, and at this tier that is all that is known; of a process: it was neither stopped nor a zombie.
     Alive,
+    /// A process that a signal stopped.
+    Stopped,
+    /// A process that has exited and is not reaped yet.
+    Zombie,
     /// Not blocked.
     Awake,
     Running,
@@ -214,6 +219,8 @@ impl State {
     pub fn name(self) -> &'static str {
         match self {
             Self::Alive => "alive",
+            Self::Stopped => "stopped",
+            Self::Zombie => "zombie",
             Self::Awake => "awake",
             Self::Running => "running",
             Self::Runnable => "runnable",
@@ -359,23 +366,6 @@ impl<'a> Timeline<'a> {
             repaired,
             cpus: &[],
         }));
-        rows
-    }
-
-    /// The lines of one process.
-    pub fn process_rows(&self, process: ProcessId) -> Vec<Row<'_>> {
-        let process = self.replayed.engine.processes().process(process);
-        let end = process.ended.map_or(self.replayed.ended_at, |(at, _)| at);
-        let row = |state, start, end, death| Row { state, start, end, span: None, death, repaired: None, cpus: &[] };
-        let by_look = process.images.iter().any(|image| self.replayed.engine.processes().image(*image).by_look);
-        let repaired = by_look.then_some(PROCESS_BY_SNAPSHOT);
-        let mut rows = vec![Row { repaired, ..row(State::Alive, process.first_seen, end, None) }];
-        self.add_losses(process.first_seen, end, &mut rows);
-        rows.extend(
-            process
-                .ended
-                .map(|(at, status)| row(State::Dead, at, at, Some(if status.is_some() { "exit" } else { "gone by then" }))),
-        );
         rows
     }
 

@@ -20,7 +20,7 @@ use crate::{
     symbolize::{Symbolizer, label},
 };
 
-use super::{GoroutineLine, Row, Timeline, gc, human, unit};
+use super::{GoroutineLine, Row, Timeline, gc, human, process, unit};
 
 /// One line of JSON. The fields are a contract (docs: "timeline").
 #[derive(Serialize)]
@@ -69,11 +69,7 @@ impl<'a> Writer<'a> {
     pub fn jsonl(&mut self, out: &mut impl Write) -> io::Result<()> {
         let timeline = self.timeline;
         for process in &timeline.processes {
-            let tgid = self.replayed.engine.processes().process(*process).tgid;
-            let id = format!("pid:{tgid}");
-            for row in timeline.process_rows(*process) {
-                self.json_row(out, (&id, tgid.0, None), None, &row)?;
-            }
+            process::jsonl(timeline, *process, out)?;
         }
         gc::jsonl(&timeline.tracks, self.replayed, out)?;
         for line in &timeline.goroutines {
@@ -135,12 +131,7 @@ impl<'a> Writer<'a> {
         let timeline = self.timeline;
         writeln!(out, "{}", self.replayed.trust())?;
         for id in &timeline.processes {
-            let process = self.replayed.engine.processes().process(*id);
-            writeln!(out, "\npid:{}  {}", process.tgid, command(self.replayed, process))?;
-            if let Some(parent) = process.parent {
-                writeln!(out, "  started by pid:{parent}")?;
-            }
-            self.text_rows(out, None, &timeline.process_rows(*id))?;
+            process::text(timeline, *id, out)?;
         }
         gc::text(&timeline.tracks, self.replayed, out)?;
         let mut group = None;

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{Ability, pprof};
 use crate::{
+    container,
     golang::GoBinary,
     id::Tgid,
     kernel::features,
@@ -53,10 +54,10 @@ fn namespace_pids(status: &str) -> Vec<u32> {
     line.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
-/// The 64 hexadecimal digits by which container engines name the cgroup of a container.
+/// By the lines of `/proc/PID/cgroup`.
 fn container_id(cgroup: &str) -> Option<String> {
-    let mut words = cgroup.split(|c: char| !c.is_ascii_alphanumeric());
-    words.find(|word| word.len() == 64 && word.bytes().all(|b| b.is_ascii_hexdigit())).map(str::to_owned)
+    let paths = cgroup.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    paths.filter_map(container::of_path).find_map(|container| container.id)
 }
 
 fn attach(code: Option<&GoBinary>) -> Ability {

@@ -23,6 +23,7 @@ use crate::{
     golang::{self, GoBinary, HookSite, Plan},
     id::{Address, BinaryId, ProcessKey, SiteId, Tgid},
     kernel::{
+        cgroups::Names,
         gate::FileKey,
         ring::Ring,
         session::{Session, Target},
@@ -33,10 +34,12 @@ use crate::{
 };
 
 mod checks;
+mod kin;
 mod processes;
 mod usdt;
 
 use checks::Checks;
+use kin::Family;
 use processes::Used;
 use usdt::Usdt;
 
@@ -122,6 +125,8 @@ pub struct Follower {
     tried: FxHashSet<(ProcessKey, Option<FileKey>)>,
     checks: Checks,
     usdt: Usdt,
+    family: Family,
+    names: Names,
 }
 
 impl Follower {
@@ -142,6 +147,8 @@ impl Follower {
             tried: FxHashSet::default(),
             trials: Trials::default(),
             usdt: Usdt::new(table),
+            family: Family::default(),
+            names: Names::new(),
         })
     }
 

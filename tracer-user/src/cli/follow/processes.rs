@@ -66,6 +66,7 @@ impl Follower {
         }
         let process = Process::running(tgid, code).inspect_err(|_| self.session.forget(tgid))?;
         self.joined.insert(stat.key);
+        self.tell_found(&stat);
         self.metered.insert(stat.key, Used { first_ns: stat.cpu_ns, last_ns: stat.cpu_ns });
         self.capture.send(Message::Joined(Joined {
             at: ktime_now(),
@@ -81,6 +82,14 @@ impl Follower {
         Ok(())
     }
 
+    /// Follows the one process that was named, whatever it runs.
+    pub fn join_process(&mut self, tgid: Tgid) -> Result<(), JoinError> {
+        match self.join(tgid, ADOPT_NOBODY) {
+            Err(JoinError::NotGo { .. }) => self.join_other(procfs::stat(tgid).map_err(|source| JoinError::of(tgid, source))?),
+            other => other,
+        }
+    }
+
     /// Follows a process that runs no Go program.
     fn join_other(&mut self, stat: Stat) -> Result<(), JoinError> {
         let tgid = stat.key.tgid;
@@ -90,6 +99,7 @@ impl Follower {
             return Err(JoinError::Gone { tgid });
         }
         self.joined.insert(stat.key);
+        self.tell_found(&stat);
         self.metered.insert(stat.key, Used { first_ns: stat.cpu_ns, last_ns: stat.cpu_ns });
         self.capture.send(Message::Joined(Joined {
             at: ktime_now(),

@@ -29,8 +29,8 @@ mod session;
 mod sites;
 
 pub use depths::DepthOut;
-pub use processes::{CoverageOut, ProcessOut};
-pub use session::{LostOut, MetaOut, Price, RepairsOut, SnapshotsOut};
+pub use processes::{CgroupOut, CoverageOut, LifeOut, ProcessOut};
+pub use session::{LostOut, MetaOut, Price, RepairsOut, SignalCounts, SnapshotsOut};
 pub use sites::{Quantiles, SiteOut, WaitOut};
 
 #[derive(Serialize)]
@@ -45,6 +45,10 @@ pub struct Report {
     pub price: Price,
     pub coverage: Vec<CoverageOut>,
     pub processes: Vec<ProcessOut>,
+    /// Cgroups of followed processes, by path: quota, throttling, memory.
+    pub cgroups: Vec<CgroupOut>,
+    /// Signals that were only counted.
+    pub signals: SignalCounts,
     pub sites: Vec<SiteOut>,
     /// The same for the runtime's own goroutines.
     pub system_sites: Vec<SiteOut>,
@@ -112,6 +116,8 @@ pub fn report(replayed: &Replayed, tally: &Tally) -> Report {
         price: session::price(replayed),
         coverage: processes::coverage(replayed),
         processes: processes::processes(replayed, &by_process),
+        cgroups: processes::cgroups(replayed),
+        signals: session::signals(replayed),
         sites,
         system_sites,
         depths: depths::depths(replayed, tally),

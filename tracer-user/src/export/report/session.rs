@@ -116,6 +116,23 @@ fn asked(replayed: &Replayed) -> Vec<AskedOut> {
     by_process.into_values().collect()
 }
 
+/// Signals that were counted and not told of.
+#[derive(Default, Serialize)]
+pub struct SignalCounts {
+    /// Of processes that had more of them in a second than are told of.
+    pub left_out: u64,
+    /// With which Go runtimes interrupted their own threads.
+    pub preemption: u64,
+}
+
+pub(super) fn signals(replayed: &Replayed) -> SignalCounts {
+    let counters = replayed.counters.as_ref();
+    counters.map_or_else(SignalCounts::default, |counters| SignalCounts {
+        left_out: counters.signals_left_out,
+        preemption: counters.preemption_signals,
+    })
+}
+
 pub(super) fn meta(replayed: &Replayed) -> MetaOut {
     let meta = &replayed.meta;
     let (completeness, truncated_at) = match replayed.completeness {
@@ -128,6 +145,7 @@ pub(super) fn meta(replayed: &Replayed) -> MetaOut {
         Note::Coverage { .. } | Note::Unprobed { .. } | Note::Detaching { .. } | Note::Sampling { .. } | Note::Asked { .. } => {
             None
         }
+        Note::Facts { .. } => None,
     });
     MetaOut {
         lifetrace: meta.lifetrace.clone(),

@@ -9,11 +9,13 @@ use crate::{
 
 mod dump;
 mod memory;
+mod process;
 mod profile;
 mod usdt;
 
 pub use dump::{Drained, DumpBegins, DumpSource, DumpedGoroutine, DumpedStack, GoroutineDump, Joined, Likeness};
 pub use memory::{CgroupMemory, GoHeap, MemoryAt, ProcessMemory};
+pub use process::{Adopted, CgroupLoad, CgroupNamed, Found, LoadAt, MemoryEvents, Throttling};
 pub use profile::{Profile, ProfileKind};
 pub use usdt::{UnitEvent, UnitId, UsdtFile, UsdtMeaning, UsdtSite};
 
@@ -153,8 +155,21 @@ pub enum Note {
     Sampling { at: KtimeNs, hz: u32, cpus: u32 },
     /// What asking a process by HTTP cost so far: cumulative, the last one of a process and URL counts.
     Asked { at: KtimeNs, tgid: Tgid, url: String, requests: u64, bytes: u64, took_ns: u64 },
+    /// How this kernel tells of processes and threads: what was attached.
+    Facts { at: KtimeNs, told: Vec<FactTold> },
     /// Free text for people.
     Warning { at: KtimeNs, text: String },
+}
+
+/// How a fact of the kernel is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FactTold {
+    /// `process reaped`, `signal sent`, …
+    pub fact: String,
+    /// `btf`, `kprobe`, `classic`, `fallback`, or `none`.
+    pub through: String,
+    /// The tracepoint or function, or what serves instead.
+    pub by: String,
 }
 
 /// Counters of the BPF side, cumulative since the start. Written whenever they changed.

@@ -1,16 +1,21 @@
 //! Processes and their images: which program ran under a tgid, from when to when.
 //!
 //! A tgid names another process after the exit of the first, and another program after an exec. So a process is an entry
-//! of [`Processes`], and each exec begins a new [`Image`] of it: goroutine ids and load biases are an image's own.
+//! of [`Processes`], and each exec begins a new [`Image`] of it: goroutine ids and load biases are an image's own. What else befell
+//! it is in [`life`].
 
 use rustc_hash::FxHashMap;
 
 use crate::{
     clock::KtimeNs,
     event::{ProcessExit, ProcessFork, Program},
-    id::{Address, BinaryId, ProcessKey, Tgid},
+    id::{Address, BinaryId, ProcessKey, Tgid, Tid},
     recording::contract::Joined,
 };
+
+pub mod life;
+
+use life::Life;
 
 /// A process of this recording, by order of appearance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,6 +31,7 @@ pub struct Process {
     pub tgid: Tgid,
     /// With the tgid, who it is; `None` until a record tells.
     pub key: Option<ProcessKey>,
+    /// At its birth, or as soon as that was known.
     pub parent: Option<Tgid>,
     /// `None`: it ran before it was followed, or its fork was lost.
     pub forked_at: Option<KtimeNs>,
@@ -35,6 +41,7 @@ pub struct Process {
     pub ended: Option<(KtimeNs, Option<u32>)>,
     /// In order of time; never empty.
     pub images: Vec<ImageId>,
+    pub life: Life,
 }
 
 /// A program run by a process.
@@ -46,6 +53,12 @@ pub struct Image {
     pub until: Option<KtimeNs>,
     pub args: Vec<String>,
     pub args_truncated: bool,
+    /// The path of the program; empty where nobody told.
+    pub exe: String,
+    /// It began with an exec that was seen; else it is a copy of the parent's, or ran before.
+    pub executed: bool,
+    /// The thread that executed it, if that was not the leader: it is the leader since.
+    pub by_thread: Option<Tid>,
     /// The probed binary; `None` while no probe was hit.
     pub binary: Option<BinaryId>,
     /// Runtime address less link-time address.
@@ -72,6 +85,8 @@ pub struct Processes {
     current: FxHashMap<Tgid, ProcessId>,
     /// When the last owner of a tgid ended: an event from before that is late, not another process's.
     ended: FxHashMap<Tgid, KtimeNs>,
+    /// Who has exited and was not seen to be reaped, by tgid and start in boot time, ns: the one name that is never used twice.
+    by_start: FxHashMap<(Tgid, u64), ProcessId>,
 }
 
 /// What an event about a process changed.
@@ -175,12 +190,17 @@ impl Processes {
         {
             let process = &mut self.processes[id.0 as usize];
             (process.key, process.parent, process.forked_at) = (Some(child_key), Some(fork.parent), Some(at));
+            self.in_cgroup(id, fork.cgroup, at);
             return Change::None;
         }
         let change = self.vacate(fork.child, at);
         let id = self.begin(fork.child, Some(child_key), inherited, at);
         let process = &mut self.processes[id.0 as usize];
         (process.parent, process.forked_at) = (Some(fork.parent), Some(at));
+        self.in_cgroup(id, fork.cgroup, at);
+        if let Some(forker) = self.current.get(&forker).copied() {
+            self.acts(forker, at);
+        }
         change
     }
 
@@ -200,6 +220,10 @@ impl Processes {
         let entry = &mut self.images[image.0 as usize];
         (entry.args, entry.args_truncated) = (program.args.clone(), program.args_truncated);
         (entry.binary, entry.bias, entry.first_hit) = (None, None, None);
+        entry.exe.clone_from(&program.exe);
+        (entry.executed, entry.by_thread) = (true, program.old_tid.filter(|tid| tid.0 != tgid.0));
+        self.in_cgroup(id, program.cgroup, at);
+        self.acts(id, at);
         change
     }
 
@@ -211,6 +235,7 @@ impl Processes {
         if entry.args.is_empty() {
             (entry.args, entry.args_truncated) = (program.args.clone(), program.args_truncated);
         }
+        self.in_cgroup(id, program.cgroup, at);
         change
     }
 
@@ -266,6 +291,9 @@ impl Processes {
     /// The last thread of a process exited.
     pub fn exit(&mut self, tgid: Tgid, exit: &ProcessExit, at: KtimeNs) -> [Change; 2] {
         let (id, before) = self.identified(tgid, exit.start_boottime_ns, at);
+        self.learn_parent(id, exit.parent, at);
+        self.processes[id.0 as usize].life.autoreaped = exit.autoreaped;
+        self.by_start.insert((tgid, exit.start_boottime_ns), id);
         [before, self.end(id, at, Some(exit.wait_status))]
     }
 
@@ -298,6 +326,8 @@ impl Processes {
             until: None,
             process: id,
             first_hit: None,
+            executed: false,
+            by_thread: None,
             ..inherited.unwrap_or_else(|| empty_image(id, at))
         });
         self.processes.push(Process {
@@ -308,6 +338,7 @@ impl Processes {
             first_seen: at,
             ended: None,
             images: vec![image],
+            life: Life::default(),
         });
         self.current.insert(tgid, id);
         id
@@ -344,6 +375,9 @@ fn empty_image(process: ProcessId, since: KtimeNs) -> Image {
         until: None,
         args: Vec::new(),
         args_truncated: false,
+        exe: String::new(),
+        executed: false,
+        by_thread: None,
         binary: None,
         bias: None,
         first_hit: None,

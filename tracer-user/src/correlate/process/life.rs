@@ -1,0 +1,306 @@
+//! What a process lived through besides its programs: parents, signals, stops, cgroups, and what became of it after its end.
+
+use std::collections::VecDeque;
+
+use tracer_common::process::Cgroup;
+
+use super::{Change, Process, ProcessId, Processes};
+use crate::{
+    clock::KtimeNs,
+    event::{ProcessReaped, SignalSent},
+    id::{ProcessKey, Tgid, Tid},
+    recording::contract::{Adopted, Found},
+};
+
+/// Signals of one process that are kept: the newest; older ones are only counted.
+const MAX_SIGNALS: usize = 256;
+/// Stops, and moves between cgroups, of one process that are kept.
+const MAX_STOPS: usize = 256;
+/// Parents of one process after that of its birth.
+const MAX_ADOPTIONS: usize = 16;
+/// Within this time after a stop began, other threads may still act.
+const STOPPING_NS: u64 = 10_000_000;
+
+/// `include/uapi/asm/signal.h` of x86.
+pub mod number {
+    pub const SIGKILL: u32 = 9;
+    pub const SIGTERM: u32 = 15;
+    pub const SIGCONT: u32 = 18;
+    pub const SIGSTOP: u32 = 19;
+    pub const SIGTTOU: u32 = 22;
+}
+use number::{SIGCONT, SIGKILL, SIGSTOP, SIGTTOU};
+
+/// What befell a process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Life {
+    /// Parents after that of its birth, in order of time.
+    pub adoptions: Vec<Adoption>,
+    pub signals: Signals,
+    pub stops: Vec<Stop>,
+    /// The kernel chose it to be killed, because memory ran out.
+    pub oom_at: Option<KtimeNs>,
+    /// Where it was from when on, as its own records tell.
+    pub cgroups: Vec<(KtimeNs, Cgroup)>,
+    pub moves: Vec<CgroupMove>,
+    /// Nobody was to ask for its status: it was no zombie.
+    pub autoreaped: bool,
+    pub reaped: Option<Reaped>,
+}
+
+/// A process got another parent, because the one before ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Adoption {
+    /// When the parent before ended; else when the new one was first known.
+    pub at: KtimeNs,
+    pub parent: Tgid,
+}
+
+/// A zombie went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reaped {
+    /// If `seen`, exactly; else soon after that.
+    pub at: KtimeNs,
+    pub by: Option<Tgid>,
+    /// Whether the reaper was seen to do it; else `by` is who was the parent, and so had to.
+    pub seen: bool,
+}
+
+/// From when to when a process was stopped by a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stop {
+    pub from: KtimeNs,
+    /// `None`: to its end, or the recording's.
+    pub to: Option<KtimeNs>,
+    pub signal: u32,
+}
+
+/// A process was moved to another cgroup of one hierarchy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CgroupMove {
+    pub at: KtimeNs,
+    pub hierarchy: u32,
+    pub cgroup: u64,
+}
+
+/// The signals of one process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Signals {
+    /// How many there were, kept or not.
+    pub sent: u64,
+    pub received: u64,
+    pub taken: u64,
+    /// The newest, in order of time.
+    pub kept: VecDeque<Signal>,
+}
+
+/// One signal, seen from one process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signal {
+    pub at: KtimeNs,
+    pub signal: u32,
+    /// `si_code`.
+    pub code: i32,
+    pub what: SignalWhat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignalWhat {
+    Sent {
+        to: Tgid,
+    },
+    Received {
+        /// `None`: the kernel.
+        from: Option<Tgid>,
+        /// `TRACE_SIGNAL_…`: 0 delivered, 1 ignored, 2 already pending, 3 and 4 lost.
+        result: u32,
+    },
+    Taken {
+        /// By a handler of its own; else the default action.
+        handled: bool,
+        tid: Tid,
+    },
+}
+
+impl Signals {
+    fn keep(&mut self, signal: Signal) {
+        let count = match signal.what {
+            SignalWhat::Sent { .. } => &mut self.sent,
+            SignalWhat::Received { .. } => &mut self.received,
+            SignalWhat::Taken { .. } => &mut self.taken,
+        };
+        *count += 1;
+        if self.kept.len() == MAX_SIGNALS {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(signal);
+    }
+
+    /// How many are not among the kept.
+    pub fn left_out(&self) -> u64 {
+        (self.sent + self.received + self.taken).saturating_sub(self.kept.len() as u64)
+    }
+}
+
+/// Whether a signal with this `si_code` comes from the task that made it, and not from the kernel on its CPU (SI_USER, SI_QUEUE,
+/// SI_TKILL of `include/uapi/asm-generic/siginfo.h`).
+pub fn is_from_task(code: i32) -> bool {
+    matches!(code, 0 | -1 | -6)
+}
+
+impl Process {
+    /// Its parent by the end of what is known.
+    pub fn last_parent(&self) -> Option<Tgid> {
+        self.life.adoptions.last().map(|adoption| adoption.parent).or(self.parent)
+    }
+
+    /// From when to when it was a zombie; the end is `None` if it was not reaped while anybody looked. `None` for one that still lives, or
+    /// that nobody had to wait for.
+    pub fn zombie(&self) -> Option<(KtimeNs, Option<KtimeNs>)> {
+        let (from, status) = self.ended?;
+        // Of one whose exit was lost nothing more is known.
+        status?;
+        (!self.life.autoreaped).then(|| (from, self.life.reaped.map(|reaped| reaped.at)))
+    }
+
+    fn wakes(&mut self, at: KtimeNs) {
+        if let Some(stop) = self.life.stops.last_mut() {
+            stop.to.get_or_insert(at);
+        }
+    }
+
+    /// It did something: a signal that stops processes did not stop it (the kernel spares those whose group has no shell left).
+    fn acts(&mut self, at: KtimeNs) {
+        if self.life.stops.last().is_some_and(|stop| stop.to.is_none() && at.since(stop.from) > STOPPING_NS) {
+            self.life.stops.pop();
+        }
+    }
+}
+
+impl Processes {
+    fn life_of(&mut self, id: ProcessId) -> &mut Process {
+        &mut self.processes[id.0 as usize]
+    }
+
+    /// Who has a tgid now, by a start in boot time if one is told.
+    fn living(&mut self, tgid: Tgid) -> Option<&mut Process> {
+        let id = *self.current.get(&tgid)?;
+        Some(self.life_of(id))
+    }
+
+    /// The process was seen to have this parent.
+    pub(super) fn learn_parent(&mut self, id: ProcessId, parent: Option<Tgid>, at: KtimeNs) {
+        let Some(parent) = parent else { return };
+        let process = self.process(id);
+        match process.last_parent() {
+            None => self.life_of(id).parent = Some(parent),
+            Some(before) if before != parent => {
+                let since = process.life.adoptions.last().map_or(process.first_seen, |adoption| adoption.at);
+                let ended = self.ended.get(&before).copied().filter(|ended| *ended >= since && *ended <= at);
+                let adoptions = &mut self.life_of(id).life.adoptions;
+                if adoptions.len() < MAX_ADOPTIONS {
+                    adoptions.push(Adoption { at: ended.unwrap_or(at), parent });
+                }
+            }
+            Some(_) => {}
+        }
+    }
+
+    pub(in crate::correlate) fn in_cgroup(&mut self, id: ProcessId, cgroup: Cgroup, at: KtimeNs) {
+        let life = &mut self.life_of(id).life;
+        let news = cgroup != Cgroup::default() && life.cgroups.last().is_none_or(|(_, last)| *last != cgroup);
+        if news && life.cgroups.len() < MAX_STOPS {
+            life.cgroups.push((at, cgroup));
+        }
+    }
+
+    /// A process did something that one which is stopped cannot.
+    pub(super) fn acts(&mut self, id: ProcessId, at: KtimeNs) {
+        self.life_of(id).acts(at);
+    }
+
+    /// A process that had exited was taken out of the kernel's tables, by the event's task if that is known. One whose exit was lost ends
+    /// by this.
+    pub fn reaped(&mut self, task: Tgid, reaped: &ProcessReaped, at: KtimeNs) -> Change {
+        let Some(id) = self.by_start.remove(&(reaped.tgid, reaped.start_boottime_ns)) else {
+            return self.vanished(ProcessKey::from_boottime(reaped.tgid, reaped.start_boottime_ns), at);
+        };
+        let by = if reaped.reaper_known { Some(task) } else { reaped.parent };
+        // Where a parent ignores its child's end, the child goes by itself.
+        if reaped.reaper_known && task == reaped.tgid {
+            self.life_of(id).life.autoreaped = true;
+            return Change::None;
+        }
+        self.learn_parent(id, reaped.parent, at);
+        self.life_of(id).life.reaped = Some(Reaped { at, by, seen: reaped.reaper_known });
+        Change::None
+    }
+
+    /// A signal was sent, by the event's task or by the kernel.
+    pub fn signal_sent(&mut self, task: Tgid, sent: &SignalSent, at: KtimeNs) {
+        let from = is_from_task(sent.code).then_some(task);
+        let signal = |what| Signal { at, signal: sent.signal, code: sent.code, what };
+        if let Some(receiver) = self.living(sent.to) {
+            if matches!(sent.signal, SIGCONT | SIGKILL) {
+                receiver.wakes(at);
+            }
+            receiver.life.signals.keep(signal(SignalWhat::Received { from, result: sent.result }));
+        }
+        if let Some(sender) = from.and_then(|from| self.living(from)) {
+            sender.life.signals.keep(signal(SignalWhat::Sent { to: sent.to }));
+        }
+    }
+
+    /// A thread of a process takes a signal.
+    pub fn signal_taken(&mut self, (tgid, tid): (Tgid, Tid), signal: u32, code: i32, handled: bool, at: KtimeNs) {
+        let Some(process) = self.living(tgid) else { return };
+        process.acts(at);
+        process.life.signals.keep(Signal { at, signal, code, what: SignalWhat::Taken { handled, tid } });
+        let stops = &mut process.life.stops;
+        let running = stops.last().is_none_or(|stop| stop.to.is_some());
+        if !handled && (SIGSTOP..=SIGTTOU).contains(&signal) && running && stops.len() < MAX_STOPS {
+            stops.push(Stop { from: at, to: None, signal });
+        }
+    }
+
+    pub fn oom_victim(&mut self, tgid: Tgid, at: KtimeNs) {
+        if let Some(victim) = self.living(tgid) {
+            victim.life.oom_at.get_or_insert(at);
+        }
+    }
+
+    /// A process as a whole was moved; single threads of it may be elsewhere.
+    pub fn cgroup_moved(&mut self, tgid: Tgid, moved: CgroupMove) {
+        if let Some(process) = self.living(tgid)
+            && process.life.moves.len() < MAX_STOPS
+        {
+            process.life.moves.push(moved);
+        }
+    }
+
+    /// A process that ran before it was followed, as /proc shows it. What its own events told stands.
+    pub fn found(&mut self, found: &Found) -> Change {
+        let key = ProcessKey { tgid: found.tgid, start_ticks: found.start_ticks };
+        let (id, change) = self.of_key(key, found.at);
+        self.learn_parent(id, found.parent, found.at);
+        self.in_cgroup(id, Cgroup { unified: found.unified, memory: found.memory }, found.at);
+        let image = *self.process(id).images.last().expect("a process has an image");
+        let entry = &mut self.images[image.0 as usize];
+        if entry.args.is_empty() {
+            entry.args.clone_from(&found.args);
+        }
+        if entry.exe.is_empty() {
+            entry.exe.clone_from(&found.exe);
+        }
+        change
+    }
+
+    /// A process whose parent had ended was seen to have another one.
+    pub fn adopted(&mut self, adopted: &Adopted) {
+        let key = ProcessKey { tgid: adopted.tgid, start_ticks: adopted.start_ticks };
+        let id = self.current.get(&adopted.tgid).copied();
+        if let Some(id) = id.filter(|id| self.process(*id).key.is_none_or(|known| known == key)) {
+            self.learn_parent(id, Some(adopted.parent), adopted.at);
+        }
+    }
+}
