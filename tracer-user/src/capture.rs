@@ -28,7 +28,8 @@ use crate::{
     id::{Address, BinaryId, Tgid},
     recording::{
         contract::{
-            Adopted, Binary, CgroupNamed, Code, CodeEntry, CodeUse, Counters, Drained, DumpBegins, End, Found, GoroutineDump, Joined, LoadAt, MemoryAt, Note, Profile, UsdtFile,
+            Adopted, Binary, CgroupNamed, Code, CodeEntry, CodeUse, Counters, Drained, DumpBegins, End, Found, GoroutineDump,
+            Joined, LoadAt, MemoryAt, Note, Profile, UsdtFile,
         },
         records,
         writer::{WriteError, Writer},
@@ -63,7 +64,7 @@ pub enum Message {
     Adopted(Adopted),
     Cgroup(CgroupNamed),
     Load(LoadAt),
-    Counters(Counters),
+    Counters(Box<Counters>),
     End(End),
 }
 

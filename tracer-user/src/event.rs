@@ -186,8 +186,8 @@ pub struct Program {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessExit {
     pub start_boottime_ns: u64,
-    /// A wait status: `code << 8 | signal`, bit 7 for a core dump.
-    pub wait_status: u32,
+    /// A wait status: `code << 8 | signal`, bit 7 for a core dump; `None` where nobody could read it.
+    pub wait_status: Option<u32>,
     /// Its parent by then; `None` where nobody told.
     pub parent: Option<Tgid>,
     /// Its parent ignores its end: it is no zombie.

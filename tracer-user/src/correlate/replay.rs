@@ -13,7 +13,8 @@ use crate::{
     recording::{
         Block, Completeness, RecordingError,
         contract::{
-            Adopted, Binary, Code, Counters, DumpBegins, DumpSource, End, Found, GoroutineDump, Joined, LoadAt, MemoryAt, Meta, Note, Profile, Tier, UsdtFile,
+            Adopted, Binary, Code, Counters, DumpBegins, DumpSource, End, Found, GoroutineDump, Joined, LoadAt, MemoryAt, Meta,
+            Note, Profile, Tier, UsdtFile,
         },
         reader::Recording,
         records,

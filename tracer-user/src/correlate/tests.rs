@@ -68,7 +68,7 @@ fn exit(at: u64, goid: u64) -> Event {
 }
 
 fn process_exit(at: u64) -> Event {
-    let ended = ProcessExit { start_boottime_ns: 0, wait_status: 0, parent: None, autoreaped: false };
+    let ended = ProcessExit { start_boottime_ns: 0, wait_status: Some(0), parent: None, autoreaped: false };
     Event { binary: None, ..event(at, 0, What::ProcessExit(ended)) }
 }
 

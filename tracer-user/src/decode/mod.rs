@@ -19,7 +19,6 @@ use crate::{
 };
 
 mod process;
-use process::lossy;
 mod thread;
 mod usdt;
 

@@ -4,7 +4,7 @@ use tracer_common::{
     header::{Header, Kind},
     process::{
         ACTION_DEFAULT, ACTION_HANDLER, ARGS_MAX, AUTOREAPED, CgroupMoved, EXE_MAX, OomVictim, ProcessExec, ProcessExit,
-        ProcessFork, ProcessReaped, REAPER_KNOWN, SignalSent, SignalTaken,
+        ProcessFork, ProcessReaped, REAPER_KNOWN, STATUS_UNKNOWN, SignalSent, SignalTaken,
     },
 };
 
@@ -32,7 +32,7 @@ pub(super) fn decode(kind: Kind, bytes: &[u8]) -> Result<What, DecodeError> {
             let exit: ProcessExit = read(bytes)?;
             What::ProcessExit(event::ProcessExit {
                 start_boottime_ns: exit.start_boottime_ns,
-                wait_status: exit.wait_status,
+                wait_status: (exit.flags & STATUS_UNKNOWN == 0).then_some(exit.wait_status),
                 parent: known(exit.parent_tgid),
                 autoreaped: exit.flags & AUTOREAPED != 0,
             })
@@ -117,9 +117,9 @@ pub(super) fn encode(what: &What, header: impl Fn(Kind) -> Header) -> Vec<u8> {
         What::ProcessExit(exit) => bytes(&ProcessExit {
             header: header(Kind::ProcessExit),
             start_boottime_ns: exit.start_boottime_ns,
-            wait_status: exit.wait_status,
+            wait_status: exit.wait_status.unwrap_or(0),
             parent_tgid: exit.parent.map_or(0, |tgid| tgid.0),
-            flags: if exit.autoreaped { AUTOREAPED } else { 0 },
+            flags: if exit.autoreaped { AUTOREAPED } else { 0 } | if exit.wait_status.is_none() { STATUS_UNKNOWN } else { 0 },
             _pad: 0,
         }),
         What::ProcessReaped(reaped) => bytes(&ProcessReaped {
@@ -203,7 +203,7 @@ pub(super) mod tests {
             let exe = "/usr/bin/go".to_owned();
             Box::new(Program { start_boottime_ns: start, args, args_truncated, exe, old_tid: Some(Tid(41)), cgroup })
         };
-        let exit = event::ProcessExit { start_boottime_ns: start, wait_status: 2 << 8, parent, autoreaped: false };
+        let exit = event::ProcessExit { start_boottime_ns: start, wait_status: Some(2 << 8), parent, autoreaped: false };
         let reaped = event::ProcessReaped { tgid: Tgid(50), start_boottime_ns: start, parent, reaper_known: true };
         let sent = event::SignalSent {
             to: Tgid(50),
@@ -221,7 +221,7 @@ pub(super) mod tests {
             What::ProcessMet(program(&["go"], true)),
             What::ProcessMet(Box::default()),
             What::ProcessExit(exit),
-            What::ProcessExit(event::ProcessExit { parent: None, autoreaped: true, ..exit }),
+            What::ProcessExit(event::ProcessExit { wait_status: None, parent: None, autoreaped: true, ..exit }),
             What::ProcessReaped(reaped),
             What::ProcessReaped(event::ProcessReaped { parent: None, reaper_known: false, ..reaped }),
             What::SignalSent(sent),

@@ -90,6 +90,7 @@ pub const FACTS: &[Fact] = &[
             Hook::Kprobe { program: "release_task", functions: &["release_task"] },
             // After a grace period of RCU, in a bystander: who reaped is told by who was the parent.
             Hook::Btf { program: "sched_process_free", tracepoint: "sched_process_free" },
+            Hook::Classic { program: "classic_free", category: "sched", tracepoint: "sched_process_free" },
         ],
         fallback: "",
     },
@@ -97,7 +98,10 @@ pub const FACTS: &[Fact] = &[
         name: "signal sent",
         group: Group::Lives,
         required: false,
-        hooks: &[Hook::Btf { program: "signal_generate", tracepoint: "signal_generate" }],
+        hooks: &[
+            Hook::Btf { program: "signal_generate", tracepoint: "signal_generate" },
+            Hook::Classic { program: "classic_signal", category: "signal", tracepoint: "signal_generate" },
+        ],
         fallback: "the signal in a process's wait status",
     },
     Fact {

@@ -19,7 +19,8 @@ pub mod reader;
 pub mod writer;
 
 use contract::{
-            Adopted, Binary, CgroupNamed, Code, Counters, Drained, DumpBegins, End, Found, GoroutineDump, Joined, LoadAt, MemoryAt, Meta, Note, Profile, UsdtFile,
+    Adopted, Binary, CgroupNamed, Code, Counters, Drained, DumpBegins, End, Found, GoroutineDump, Joined, LoadAt, MemoryAt, Meta,
+    Note, Profile, UsdtFile,
 };
 
 /// What a recording begins with.
@@ -61,8 +62,8 @@ impl Kind {
     fn from_u8(value: u8) -> Option<Self> {
         use Kind::*;
         let all = [
-            Meta, Records, Binary, Code, Note, Counters, End, Joined, Dump, DumpBegins, Drained, Profile, Memory, Usdt, Found, Adopted,
-            Cgroup, Load,
+            Meta, Records, Binary, Code, Note, Counters, End, Joined, Dump, DumpBegins, Drained, Profile, Memory, Usdt, Found,
+            Adopted, Cgroup, Load,
         ];
         all.into_iter().find(|kind| *kind as u8 == value)
     }

@@ -12,7 +12,8 @@ use serde::Serialize;
 use super::{
     BLOCK_HEADER_LEN, BLOCK_MAGIC, Codec, FILE_MAGIC, FORMAT_VERSION, Kind, MAX_PAYLOAD,
     contract::{
-            Adopted, Binary, CgroupNamed, Code, Counters, Drained, DumpBegins, End, Found, GoroutineDump, Joined, LoadAt, MemoryAt, Meta, Note, Profile, UsdtFile,
+        Adopted, Binary, CgroupNamed, Code, Counters, Drained, DumpBegins, End, Found, GoroutineDump, Joined, LoadAt, MemoryAt,
+        Meta, Note, Profile, UsdtFile,
     },
 };
 

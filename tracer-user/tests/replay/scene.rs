@@ -139,7 +139,7 @@ impl Scene {
     pub fn stop(&mut self, at_us: u64, tgid: u32, wait_status: u32) -> &mut Self {
         let what = What::ProcessExit(ProcessExit {
             start_boottime_ns: u64::from(tgid) * 10 * MS,
-            wait_status,
+            wait_status: Some(wait_status),
             parent: None,
             autoreaped: false,
         });

@@ -349,7 +349,7 @@ impl Follower {
         let counters = self.session.counters(ring)?;
         let same = self.last_counters.as_ref().is_some_and(|last| Counters { at: counters.at, ..last.clone() } == counters);
         if !same {
-            self.capture.send(Message::Counters(counters.clone()));
+            self.capture.send(Message::Counters(Box::new(counters.clone())));
             self.last_counters = Some(counters);
         }
         Ok(())

@@ -5,6 +5,8 @@ use std::{
     sync::Arc,
 };
 
+use tracer_common::config::ADOPT_NOBODY;
+
 use super::{Follower, Probed, analyse};
 use crate::{
     capture::Message,

@@ -177,24 +177,25 @@ impl Processes {
 
     /// The process of `forker` forked. The child runs a copy of its image until it executes another.
     pub fn fork(&mut self, forker: Tgid, fork: &ProcessFork, at: KtimeNs) -> Change {
-        let forker_key = ProcessKey::from_boottime(forker, fork.parent_start_boottime_ns);
-        let child_key = ProcessKey::from_boottime(fork.child, fork.child_start_boottime_ns);
+        let forker_key = key_of(forker, fork.parent_start_boottime_ns);
+        let child_key = key_of(fork.child, fork.child_start_boottime_ns);
         let inherited = self.current.get(&forker).copied().map(|id| {
-            self.processes[id.0 as usize].key.get_or_insert(forker_key);
+            let key = &mut self.processes[id.0 as usize].key;
+            *key = key.or(forker_key);
             self.image(*self.process(id).images.last().expect("a process has an image")).clone()
         });
         // The child's own first event may have come before: then the fork only completes what is known.
         if let Some(&id) = self.current.get(&fork.child)
-            && self.processes[id.0 as usize].key.is_none_or(|key| key == child_key)
+            && self.processes[id.0 as usize].key.is_none_or(|key| child_key.is_none_or(|child| child == key))
             && self.processes[id.0 as usize].first_seen >= at
         {
             let process = &mut self.processes[id.0 as usize];
-            (process.key, process.parent, process.forked_at) = (Some(child_key), Some(fork.parent), Some(at));
+            (process.key, process.parent, process.forked_at) = (process.key.or(child_key), Some(fork.parent), Some(at));
             self.in_cgroup(id, fork.cgroup, at);
             return Change::None;
         }
         let change = self.vacate(fork.child, at);
-        let id = self.begin(fork.child, Some(child_key), inherited, at);
+        let id = self.begin(fork.child, child_key, inherited, at);
         let process = &mut self.processes[id.0 as usize];
         (process.parent, process.forked_at) = (Some(fork.parent), Some(at));
         self.in_cgroup(id, fork.cgroup, at);
@@ -294,12 +295,17 @@ impl Processes {
         self.learn_parent(id, exit.parent, at);
         self.processes[id.0 as usize].life.autoreaped = exit.autoreaped;
         self.by_start.insert((tgid, exit.start_boottime_ns), id);
-        [before, self.end(id, at, Some(exit.wait_status))]
+        [before, self.end(id, at, exit.wait_status)]
     }
 
-    /// The process of that tgid and start; another one that held the tgid has ended unseen.
+    /// The process of that tgid and start; another one that held the tgid has ended unseen. Where starts are not known, who holds the
+    /// tgid now.
     fn identified(&mut self, tgid: Tgid, boottime_ns: u64, at: KtimeNs) -> (ProcessId, Change) {
-        self.of_key(ProcessKey::from_boottime(tgid, boottime_ns), at)
+        match (key_of(tgid, boottime_ns), self.current.get(&tgid)) {
+            (Some(key), _) => self.of_key(key, at),
+            (None, Some(&id)) => (id, Change::None),
+            (None, None) => (self.begin(tgid, None, None, at), Change::None),
+        }
     }
 
     fn of_key(&mut self, key: ProcessKey, at: KtimeNs) -> (ProcessId, Change) {
@@ -368,6 +374,11 @@ impl Processes {
     }
 }
 
+/// Who a process is, if its start is known: a kernel without BTF does not tell it (0).
+fn key_of(tgid: Tgid, start_boottime_ns: u64) -> Option<ProcessKey> {
+    (start_boottime_ns != 0).then(|| ProcessKey::from_boottime(tgid, start_boottime_ns))
+}
+
 fn empty_image(process: ProcessId, since: KtimeNs) -> Image {
     Image {
         process,
@@ -408,7 +419,21 @@ mod tests {
     }
 
     fn end(start_boottime_ns: u64, wait_status: u32) -> ProcessExit {
-        ProcessExit { start_boottime_ns, wait_status, parent: None, autoreaped: false }
+        ProcessExit { start_boottime_ns, wait_status: Some(wait_status), parent: None, autoreaped: false }
+    }
+
+    /// Check that without start times a process is whom a fork says, and that its status stays unknown.
+    #[test]
+    fn without_start_times() {
+        let mut all = Processes::default();
+        all.fork(Tgid(1), &fork(1, 0, 2, 0), KtimeNs(10));
+        all.exec(Tgid(2), &program(0, "a"), KtimeNs(20));
+        let exit = ProcessExit { wait_status: None, ..end(0, 0) };
+        assert_eq!(all.exit(Tgid(2), &exit, KtimeNs(30))[0], Change::None);
+        all.fork(Tgid(1), &fork(1, 0, 2, 0), KtimeNs(40));
+        let ended: Vec<_> =
+            all.processes().filter(|(_, process)| process.tgid == Tgid(2)).map(|(_, process)| process.ended).collect();
+        assert_eq!(ended, [Some((KtimeNs(30), None)), None]);
     }
 
     /// Check that fork, exec, exec, exit make one process with an image for each program.

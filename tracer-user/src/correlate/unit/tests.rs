@@ -65,7 +65,7 @@ fn hit(at: u64, site: u16, id: u64, text: Option<&str>) -> Event {
 }
 
 fn process_exit(at: u64) -> Event {
-    let ended = ProcessExit { start_boottime_ns: 0, wait_status: 0, parent: None, autoreaped: false };
+    let ended = ProcessExit { start_boottime_ns: 0, wait_status: Some(0), parent: None, autoreaped: false };
     Event { binary: None, what: What::ProcessExit(ended), ..hit(at, 0, 0, None) }
 }
 
