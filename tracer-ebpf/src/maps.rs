@@ -39,10 +39,10 @@ pub static CURRENT: LruHashMap<u32, CurrentG> = LruHashMap::with_max_entries(65_
 #[map]
 pub static USDT_SPECS: Array<UsdtSpec> = Array::with_max_entries(MAX_SPECS, 0);
 
-/// Processes that have exited and are not reaped yet: tgid, and start in boot time. One that falls out (a recording's end finds it
-/// gone) is not told of.
+/// Processes that have exited and are not reaped yet: tgid, and start in boot time. Of one that finds no place the reaping is not
+/// told: userspace finds it gone.
 #[map]
-pub static ZOMBIES: LruHashMap<[u64; 2], u8> = LruHashMap::with_max_entries(65_536, 0);
+pub static ZOMBIES: HashMap<[u64; 2], u8> = HashMap::with_max_entries(65_536, 0);
 
 /// How many signals of a process were told of in a second: which second, and the count. By tgid.
 #[map]

@@ -260,16 +260,19 @@ pub fn exit(task: *const u8) {
         return;
     }
     let start_boottime_ns = start_boottime(task, kernel);
-    // Nothing is lost but the time of its reaping where this finds no place.
-    let _ = ZOMBIES.insert(&[u64::from(tgid), start_boottime_ns], &0, 0);
-    let header = emit::header(Kind::ProcessExit, 0, 0, bpf_get_current_pid_tgid());
     let leader = pointer(task, kernel.task_group_leader);
+    let autoreaped = autoreaped(leader, kernel);
+    if !autoreaped {
+        // Where this finds no place, only the time of its reaping is lost.
+        let _ = ZOMBIES.insert(&[u64::from(tgid), start_boottime_ns], &0, 0);
+    }
+    let header = emit::header(Kind::ProcessExit, 0, 0, bpf_get_current_pid_tgid());
     let record = ProcessExit {
         header,
         start_boottime_ns,
         wait_status: wait_status(leader, signal, kernel),
         parent_tgid: parent_of(leader, kernel),
-        flags: if autoreaped(leader, kernel) { AUTOREAPED } else { 0 },
+        flags: if autoreaped { AUTOREAPED } else { 0 },
         _pad: 0,
     };
     emit::send(Kind::ProcessExit, header.seq, record);

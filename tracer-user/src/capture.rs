@@ -28,8 +28,8 @@ use crate::{
     id::{Address, BinaryId, Tgid},
     recording::{
         contract::{
-            Adopted, Binary, CgroupNamed, Code, CodeEntry, CodeUse, Counters, Drained, DumpBegins, End, Found, GoroutineDump,
-            Joined, LoadAt, MemoryAt, Note, Profile, UsdtFile,
+            Adopted, Binary, CgroupNamed, Code, CodeEntry, CodeUse, Counters, Drained, DumpBegins, End, Found, Gone,
+            GoroutineDump, Joined, LoadAt, MemoryAt, Note, Profile, UsdtFile,
         },
         records,
         writer::{WriteError, Writer},
@@ -64,6 +64,7 @@ pub enum Message {
     Adopted(Adopted),
     Cgroup(CgroupNamed),
     Load(LoadAt),
+    Gone(Gone),
     Counters(Box<Counters>),
     End(End),
 }
@@ -251,6 +252,7 @@ impl Scribe {
             Message::Adopted(adopted) => self.writer.adopted(&adopted),
             Message::Cgroup(cgroup) => self.writer.cgroup(&cgroup),
             Message::Load(load) => self.writer.load(&load),
+            Message::Gone(gone) => self.writer.gone(&gone),
             Message::Counters(counters) => self.writer.counters(&counters),
             Message::End(end) => self.writer.end(&end),
         }

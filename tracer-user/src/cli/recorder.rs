@@ -259,7 +259,8 @@ impl Recorder {
     /// cannot be written.
     fn look_around(&mut self) {
         self.follower.look_at_processes();
-        self.follower.look_at_orphans();
+        self.follower.look_at_orphans(false);
+        self.follower.look_at_load(false);
         let round = self.memory.look(ktime_now(), self.follower.go_keys(), self.follower.metered());
         self.keep(round);
         self.follower.ask_around();
@@ -325,7 +326,8 @@ impl Recorder {
             self.ask_at_last(over.command.is_none());
             self.look_a_last_time();
             self.await_reapings();
-            self.follower.look_at_orphans();
+            self.follower.look_at_orphans(true);
+            self.follower.look_at_load(true);
             let round = self.memory.last(ktime_now(), self.follower.go_keys());
             self.keep(round);
         }

@@ -15,7 +15,7 @@ use crate::{
     clock::KtimeNs,
     event::{Event, Transition, What},
     id::{Address, BinaryId, Goid, Tid},
-    recording::contract::{Adopted, Binary, Found},
+    recording::contract::{Adopted, Binary, Found, Gone},
 };
 
 pub mod cgroup;
@@ -213,6 +213,13 @@ impl Engine {
     /// A process whose parent had ended was seen to have another one.
     pub fn process_adopted(&mut self, adopted: &Adopted) {
         self.processes.adopted(adopted);
+    }
+
+    /// A process that had exited was found to be gone.
+    pub fn process_gone(&mut self, gone: &Gone) {
+        if self.processes.gone(gone) {
+            self.repairs.count("reaped_by_look");
+        }
     }
 
     /// Closes everything that still lives, `at` the end of the recording (or of the newest event, if that is later).

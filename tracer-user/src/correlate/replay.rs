@@ -13,8 +13,8 @@ use crate::{
     recording::{
         Block, Completeness, RecordingError,
         contract::{
-            Adopted, Binary, Code, Counters, DumpBegins, DumpSource, End, Found, GoroutineDump, Joined, LoadAt, MemoryAt, Meta,
-            Note, Profile, Tier, UsdtFile,
+            Adopted, Binary, Code, Counters, DumpBegins, DumpSource, End, Found, Gone, GoroutineDump, Joined, LoadAt, MemoryAt,
+            Meta, Note, Profile, Tier, UsdtFile,
         },
         reader::Recording,
         records,
@@ -115,6 +115,7 @@ pub fn replay_as<R: Read>(mut recording: Recording<R>, view: View, sink: &mut im
             }
             Block::Found(found) => tables.put_off(found.at, Later::Found(found)),
             Block::Adopted(adopted) => tables.put_off(adopted.at, Later::Adopted(adopted)),
+            Block::Gone(gone) => tables.put_off(gone.at, Later::Gone(gone)),
             Block::DumpBegins(DumpBegins { at, tgid, source }) => {
                 tables.await_dump((tgid, source), at);
                 orderer.hold(tables.hold());
@@ -191,6 +192,7 @@ enum Later {
     Dump(GoroutineDump),
     Found(Found),
     Adopted(Adopted),
+    Gone(Gone),
 }
 
 impl Tables {
@@ -232,6 +234,7 @@ impl Tables {
                 Later::Joined(joined) => engine.joined(&joined, sink),
                 Later::Found(found) => engine.process_found(&found, sink),
                 Later::Adopted(adopted) => engine.process_adopted(&adopted),
+                Later::Gone(gone) => engine.process_gone(&gone),
                 Later::Dump(dump) => {
                     engine.dump(&dump, sink);
                     let stacks = dump.stacks.into_iter();
@@ -280,6 +283,7 @@ impl Tables {
             | Block::Joined(_)
             | Block::Found(_)
             | Block::Adopted(_)
+            | Block::Gone(_)
             | Block::Dump(_)
             | Block::DumpBegins(_)
             | Block::Drained(_)

@@ -195,7 +195,10 @@ impl Offers {
                 let known = self.btf.as_ref()?.id_by_type_name_kind(&name, aya_obj::btf::BtfKind::Typedef).is_ok();
                 known.then_some(tracepoint)
             }
-            Hook::Kprobe { functions, .. } => functions.iter().copied().find(|name| self.functions.contains(*name)),
+            // What a function is given can only be read with BTF's offsets.
+            Hook::Kprobe { functions, .. } => {
+                functions.iter().copied().find(|name| self.btf.is_some() && self.functions.contains(*name))
+            }
             Hook::Classic { category, tracepoint, .. } => {
                 let events = self.tracefs.as_ref()?.join("events");
                 events.join(category).join(tracepoint).is_dir().then_some(tracepoint)

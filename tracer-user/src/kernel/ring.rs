@@ -9,7 +9,7 @@ use aya::maps::{MapData, RingBuf};
 use rustc_hash::FxHashSet;
 use tracer_common::{
     header::{Header, Kind},
-    process::{Cgroup, CgroupMoved, ProcessExec, ProcessFork, ProcessReaped},
+    process::{AUTOREAPED, Cgroup, CgroupMoved, ProcessExec, ProcessExit, ProcessFork, ProcessReaped},
 };
 use zerocopy::FromBytes;
 
@@ -48,9 +48,19 @@ pub enum Appeared {
 /// What records tell of who is whose child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kin {
-    Born { parent: Tgid, child: Tgid },
-    Ended(Tgid),
-    Reaped(Tgid),
+    Born {
+        parent: Tgid,
+        child: Tgid,
+    },
+    /// `zombie`: its start in boot time, ns, as numbers are used again; `None`: it becomes none.
+    Ended {
+        tgid: Tgid,
+        zombie: Option<u64>,
+    },
+    Reaped {
+        tgid: Tgid,
+        start_boottime_ns: u64,
+    },
 }
 
 /// A cgroup that records name by its id.
@@ -95,10 +105,16 @@ impl Noticed {
                     self.place(Place::Of(fork.cgroup));
                 }
             }
-            Some(Kind::ProcessExit) => self.kin.push(Kin::Ended(tgid)),
+            Some(Kind::ProcessExit) => {
+                if let Ok(exit) = ProcessExit::ref_from_bytes(record) {
+                    // Nobody waits for it: there is nothing to tell behind it.
+                    let zombie = exit.flags & AUTOREAPED == 0;
+                    self.kin.push(Kin::Ended { tgid, zombie: zombie.then_some(exit.start_boottime_ns) });
+                }
+            }
             Some(Kind::ProcessReaped) => {
                 if let Ok(reaped) = ProcessReaped::ref_from_bytes(record) {
-                    self.kin.push(Kin::Reaped(Tgid(reaped.reaped_tgid)));
+                    self.kin.push(Kin::Reaped { tgid: Tgid(reaped.reaped_tgid), start_boottime_ns: reaped.start_boottime_ns });
                 }
             }
             Some(Kind::CgroupMoved) => {

@@ -19,8 +19,8 @@ pub mod reader;
 pub mod writer;
 
 use contract::{
-    Adopted, Binary, CgroupNamed, Code, Counters, Drained, DumpBegins, End, Found, GoroutineDump, Joined, LoadAt, MemoryAt, Meta,
-    Note, Profile, UsdtFile,
+    Adopted, Binary, CgroupNamed, Code, Counters, Drained, DumpBegins, End, Found, Gone, GoroutineDump, Joined, LoadAt, MemoryAt,
+    Meta, Note, Profile, UsdtFile,
 };
 
 /// What a recording begins with.
@@ -56,6 +56,7 @@ pub enum Kind {
     Adopted = 31,
     Cgroup = 32,
     Load = 33,
+    Gone = 34,
 }
 
 impl Kind {
@@ -63,7 +64,7 @@ impl Kind {
         use Kind::*;
         let all = [
             Meta, Records, Binary, Code, Note, Counters, End, Joined, Dump, DumpBegins, Drained, Profile, Memory, Usdt, Found,
-            Adopted, Cgroup, Load,
+            Adopted, Cgroup, Load, Gone,
         ];
         all.into_iter().find(|kind| *kind as u8 == value)
     }
@@ -98,6 +99,7 @@ pub enum Block {
     Adopted(Adopted),
     Cgroup(CgroupNamed),
     Load(LoadAt),
+    Gone(Gone),
     /// A second meta block (recordings joined by hand).
     Meta(Meta),
 }

@@ -174,6 +174,7 @@ impl<R: Read> Recording<R> {
             Kind::Adopted => Block::Adopted(self.json(&raw)?),
             Kind::Cgroup => Block::Cgroup(self.json(&raw)?),
             Kind::Load => Block::Load(self.json(&raw)?),
+            Kind::Gone => Block::Gone(self.json(&raw)?),
         })
     }
 

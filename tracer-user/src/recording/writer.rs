@@ -12,8 +12,8 @@ use serde::Serialize;
 use super::{
     BLOCK_HEADER_LEN, BLOCK_MAGIC, Codec, FILE_MAGIC, FORMAT_VERSION, Kind, MAX_PAYLOAD,
     contract::{
-        Adopted, Binary, CgroupNamed, Code, Counters, Drained, DumpBegins, End, Found, GoroutineDump, Joined, LoadAt, MemoryAt,
-        Meta, Note, Profile, UsdtFile,
+        Adopted, Binary, CgroupNamed, Code, Counters, Drained, DumpBegins, End, Found, Gone, GoroutineDump, Joined, LoadAt,
+        MemoryAt, Meta, Note, Profile, UsdtFile,
     },
 };
 
@@ -169,6 +169,10 @@ impl<W: Write> Writer<W> {
 
     pub fn cgroup(&mut self, cgroup: &CgroupNamed) -> Result<(), WriteError> {
         self.json(Kind::Cgroup, cgroup)
+    }
+
+    pub fn gone(&mut self, gone: &Gone) -> Result<(), WriteError> {
+        self.json(Kind::Gone, gone)
     }
 
     pub fn load(&mut self, load: &LoadAt) -> Result<(), WriteError> {

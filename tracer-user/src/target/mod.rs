@@ -5,6 +5,7 @@
 pub mod cgroup;
 pub mod executable;
 pub mod libraries;
+pub mod load;
 pub mod mappings;
 pub mod memory;
 pub mod procfs;

@@ -117,7 +117,9 @@ impl<'a> Timeline<'a> {
             *repaired = Some(PROCESS_BY_SNAPSHOT);
         }
         if let Some((from, to)) = zombie(self.replayed, process) {
-            rows.push(row(State::Zombie, from, to.unwrap_or(self.replayed.ended_at).max(from), None));
+            let by_look = process.life.reaped.is_some_and(|reaped| reaped.by_look);
+            let state = if by_look { State::Unknown } else { State::Zombie };
+            rows.push(row(state, from, to.unwrap_or(self.replayed.ended_at).max(from), None));
             if to.is_none() {
                 return rows;
             }
@@ -433,6 +435,7 @@ fn detail(row: &ProcessRow<'_>) -> String {
             match reaped {
                 Some(Reaped { by: Some(by), seen: true, .. }) => format!("{how}, reaped by pid:{by}"),
                 Some(Reaped { by: Some(by), seen: false, .. }) => format!("{how}, reaped by then (its parent is pid:{by})"),
+                Some(Reaped { by_look: true, .. }) => format!("{how}, reaped by then (it was found gone)"),
                 _ => how,
             }
         }

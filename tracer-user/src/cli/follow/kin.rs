@@ -5,16 +5,16 @@
 
 use std::fs;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use tracer_common::process::Cgroup;
 
 use super::Follower;
 use crate::{
     capture::Message,
     clock::{KtimeNs, ktime_now},
-    id::Tgid,
+    id::{ProcessKey, Tgid},
     kernel::ring::{Kin, Place},
-    recording::contract::{Adopted, FactTold, Found, Note},
+    recording::contract::{Adopted, FactTold, Found, Gone, LoadAt, Note},
     target::procfs,
 };
 
@@ -22,6 +22,9 @@ use crate::{
 const MAX_KIN: usize = 131_072;
 /// Orphans that wait to be asked.
 const MAX_ORPHANS: usize = 16_384;
+/// Between two looks at one that has ended, and how many are looked at in one round.
+const LOOK_AGAIN_NS: u64 = 1_000_000_000;
+const MAX_LOOKS: usize = 1000;
 /// How long after its parent's last word an orphan is asked: by then the kernel has found it another one.
 const SETTLED_NS: u64 = 5_000_000;
 
@@ -31,8 +34,8 @@ pub struct Family {
     parents: FxHashMap<Tgid, Tgid>,
     children: FxHashMap<Tgid, Vec<Tgid>>,
     orphans: Vec<Orphan>,
-    /// Those who have ended and were not told to be reaped.
-    ended: FxHashSet<Tgid>,
+    /// Those who have ended and were not told to be reaped, by number and start in boot time, ns; and when to look at them.
+    ended: FxHashMap<(Tgid, u64), KtimeNs>,
 }
 
 struct Orphan {
@@ -51,12 +54,12 @@ impl Family {
                 self.parents.insert(child, parent);
                 self.children.entry(parent).or_default().push(child);
             }
-            Kin::Reaped(tgid) => {
-                self.ended.remove(&tgid);
+            Kin::Reaped { tgid, start_boottime_ns } => {
+                self.ended.remove(&(tgid, start_boottime_ns));
             }
-            Kin::Ended(tgid) => {
-                if self.ended.len() < MAX_KIN {
-                    self.ended.insert(tgid);
+            Kin::Ended { tgid, zombie } => {
+                if let Some(start_boottime_ns) = zombie.filter(|_| self.ended.len() < MAX_KIN) {
+                    self.ended.insert((tgid, start_boottime_ns), KtimeNs(now.0.saturating_add(LOOK_AGAIN_NS)));
                 }
                 if let Some(siblings) = self.parents.remove(&tgid).and_then(|parent| self.children.get_mut(&parent)) {
                     siblings.retain(|sibling| *sibling != tgid);
@@ -71,16 +74,31 @@ impl Family {
     }
 
     /// Whether anybody is gone of whose reaping no record has come.
-    fn awaits_reapings(&mut self) -> bool {
-        self.ended.retain(|tgid| !procfs::stat(*tgid).is_ok_and(|stat| stat.zombie));
-        !self.ended.is_empty()
+    fn awaits_reapings(&self) -> bool {
+        self.ended.keys().take(MAX_LOOKS).any(|key| !is_zombie(*key))
+    }
+
+    /// Those who have ended a while ago and are gone, although no record told of it: it was lost. `last`: however long ago.
+    fn gone(&mut self, now: KtimeNs, last: bool) -> Vec<Gone> {
+        let due = self.ended.iter_mut().filter(|(_, due)| last || **due <= now).take(if last { MAX_KIN } else { MAX_LOOKS });
+        let mut gone = Vec::new();
+        for (key, due) in due {
+            *due = KtimeNs(now.0.saturating_add(LOOK_AGAIN_NS));
+            if !is_zombie(*key) {
+                gone.push(Gone { at: now, tgid: key.0, start_boottime_ns: key.1 });
+            }
+        }
+        for Gone { tgid, start_boottime_ns, .. } in &gone {
+            self.ended.remove(&(*tgid, *start_boottime_ns));
+        }
+        gone
     }
 
     /// The orphans that have been adopted by now; the others are asked again, until they are gone.
-    fn adopted(&mut self, now: KtimeNs) -> Vec<Adopted> {
+    fn adopted(&mut self, now: KtimeNs, last: bool) -> Vec<Adopted> {
         let mut adopted = Vec::new();
         self.orphans.retain(|orphan| {
-            if now.since(orphan.since) < SETTLED_NS {
+            if !last && now.since(orphan.since) < SETTLED_NS {
                 return true;
             }
             let Ok(stat) = procfs::stat(orphan.tgid) else { return false };
@@ -98,6 +116,13 @@ impl Family {
         }
         adopted
     }
+}
+
+/// Whether a process that has ended is still there, and no other one that has its number. Starts in /proc are cut to hundredths of a
+/// second.
+fn is_zombie((tgid, start_boottime_ns): (Tgid, u64)) -> bool {
+    let key = ProcessKey::from_boottime(tgid, start_boottime_ns);
+    procfs::stat(tgid).is_ok_and(|stat| stat.zombie && (start_boottime_ns == 0 || stat.key == key))
 }
 
 impl Follower {
@@ -130,15 +155,37 @@ impl Follower {
     }
 
     /// Whether a process is gone of whose reaping no record has come, although this kernel tells of it.
-    pub fn awaits_reapings(&mut self) -> bool {
-        let told = self.session.told().iter().any(|told| told.fact == "process reaped" && told.through != "none");
-        told && self.family.awaits_reapings()
+    pub fn awaits_reapings(&self) -> bool {
+        self.tells_of_reaping() && self.family.awaits_reapings()
     }
 
     /// Asks orphans for their parents. Comes a few times a second, and at the end.
-    pub fn look_at_orphans(&mut self) {
-        for adopted in self.family.adopted(ktime_now()) {
+    pub fn look_at_orphans(&mut self, last: bool) {
+        for adopted in self.family.adopted(ktime_now(), last) {
             self.capture.send(Message::Adopted(adopted));
+        }
+        if self.tells_of_reaping() {
+            for gone in self.family.gone(ktime_now(), last) {
+                self.capture.send(Message::Gone(gone));
+            }
+        }
+    }
+
+    fn tells_of_reaping(&self) -> bool {
+        self.session.told().iter().any(|told| told.fact == "process reaped" && told.through != "none")
+    }
+
+    /// Reads the accounts of the cgroups of those who are followed, once a second and at the end.
+    pub fn look_at_load(&mut self, last: bool) {
+        let at = ktime_now();
+        if !last && at < self.load_due {
+            return;
+        }
+        self.load_due = KtimeNs(at.0.saturating_add(LOOK_AGAIN_NS));
+        let followed: Vec<Tgid> = self.session.followed().map(|(tgid, _)| tgid).take(MAX_LOOKS).collect();
+        let cgroups = self.accounts.read(followed.into_iter());
+        if !cgroups.is_empty() {
+            self.capture.send(Message::Load(LoadAt { at, cgroups }));
         }
     }
 
@@ -172,17 +219,33 @@ mod tests {
         for child in [own, Tgid(4_000_001), Tgid(4_000_002)] {
             family.take(Kin::Born { parent: Tgid(4_000_000), child }, KtimeNs(1));
         }
-        family.take(Kin::Ended(Tgid(4_000_001)), KtimeNs(2));
-        family.take(Kin::Ended(Tgid(4_000_000)), KtimeNs(3));
+        family.take(Kin::Ended { tgid: Tgid(4_000_001), zombie: None }, KtimeNs(2));
+        family.take(Kin::Ended { tgid: Tgid(4_000_000), zombie: None }, KtimeNs(3));
         assert_eq!(family.orphans.len(), 2);
-        assert_eq!(family.adopted(KtimeNs(4)), []);
-        let adopted = family.adopted(KtimeNs(4 + SETTLED_NS));
+        assert_eq!(family.adopted(KtimeNs(4), false), []);
+        let adopted = family.adopted(KtimeNs(4 + SETTLED_NS), false);
         assert_eq!(adopted.iter().map(|one| one.tgid).collect::<Vec<_>>(), [own]);
         assert!(family.orphans.is_empty());
         // And once more, when who took it ends.
-        family.take(Kin::Ended(adopted[0].parent), KtimeNs(5 + SETTLED_NS));
+        family.take(Kin::Ended { tgid: adopted[0].parent, zombie: None }, KtimeNs(5 + SETTLED_NS));
         assert_eq!(family.orphans.len(), 1);
-        family.take(Kin::Ended(own), KtimeNs(6));
+        family.take(Kin::Ended { tgid: own, zombie: None }, KtimeNs(6));
         assert!(family.parents.is_empty() && family.children.is_empty());
+    }
+
+    /// Check that one that has ended and is not there is gone, in its time, and that one whose reaping was told is not looked at.
+    #[test]
+    fn gone() {
+        let mut family = Family::default();
+        for tgid in [Tgid(4_000_001), Tgid(4_000_002)] {
+            family.take(Kin::Ended { tgid, zombie: Some(7) }, KtimeNs(1));
+        }
+        family.take(Kin::Reaped { tgid: Tgid(4_000_001), start_boottime_ns: 7 }, KtimeNs(2));
+        family.take(Kin::Reaped { tgid: Tgid(4_000_002), start_boottime_ns: 8 }, KtimeNs(2));
+        assert!(family.awaits_reapings());
+        assert_eq!(family.gone(KtimeNs(3), false), []);
+        let at = KtimeNs(1 + LOOK_AGAIN_NS);
+        assert_eq!(family.gone(at, false), [Gone { at, tgid: Tgid(4_000_002), start_boottime_ns: 7 }]);
+        assert!(!family.awaits_reapings());
     }
 }

@@ -30,6 +30,7 @@ use crate::{
         shared,
     },
     recording::contract::{Binary, Counters, Note, Site, Tier},
+    target::load::Accounts,
     usdt::Table,
 };
 
@@ -127,6 +128,9 @@ pub struct Follower {
     usdt: Usdt,
     family: Family,
     names: Names,
+    accounts: Accounts,
+    /// When cgroups are to be looked at next.
+    load_due: KtimeNs,
 }
 
 impl Follower {
@@ -149,6 +153,8 @@ impl Follower {
             usdt: Usdt::new(table),
             family: Family::default(),
             names: Names::new(),
+            accounts: Accounts::new(),
+            load_due: KtimeNs(0),
         })
     }
 

@@ -9,7 +9,7 @@ use crate::{
     clock::KtimeNs,
     event::{ProcessReaped, SignalSent},
     id::{ProcessKey, Tgid, Tid},
-    recording::contract::{Adopted, Found},
+    recording::contract::{Adopted, Found, Gone},
 };
 
 /// Signals of one process that are kept: the newest; older ones are only counted.
@@ -64,6 +64,8 @@ pub struct Reaped {
     pub by: Option<Tgid>,
     /// Whether the reaper was seen to do it; else `by` is who was the parent, and so had to.
     pub seen: bool,
+    /// No record told, but a look at /proc: it was gone by then.
+    pub by_look: bool,
 }
 
 /// From when to when a process was stopped by a signal.
@@ -232,7 +234,7 @@ impl Processes {
             return Change::None;
         }
         self.learn_parent(id, reaped.parent, at);
-        self.life_of(id).life.reaped = Some(Reaped { at, by, seen: reaped.reaper_known });
+        self.life_of(id).life.reaped = Some(Reaped { at, by, seen: reaped.reaper_known, by_look: false });
         Change::None
     }
 
@@ -293,6 +295,13 @@ impl Processes {
             entry.exe.clone_from(&found.exe);
         }
         change
+    }
+
+    /// A process that had exited is no zombie any more. False if that was known.
+    pub fn gone(&mut self, gone: &Gone) -> bool {
+        let Some(id) = self.by_start.remove(&(gone.tgid, gone.start_boottime_ns)) else { return false };
+        self.life_of(id).life.reaped = Some(Reaped { at: gone.at, by: None, seen: false, by_look: true });
+        true
     }
 
     /// A process whose parent had ended was seen to have another one.

@@ -150,7 +150,9 @@ fn process_out(replayed: &Replayed, process: &Process, totals: Option<Totals>) -
         exited_at_ns: process.ended.map(|(at, _)| replayed.since_zero(at)),
         exit_code: status.filter(|status| status & 0x7f == 0).map(|status| status >> 8 & 0xff),
         signal: status.map(|status| status & 0x7f).filter(|signal| *signal != 0),
-        zombie_ns: zombie.map(|(from, to)| to.unwrap_or(replayed.ended_at).since(from)),
+        zombie_ns: zombie
+            .filter(|_| process.life.reaped.is_none_or(|reaped| !reaped.by_look))
+            .map(|(from, to)| to.unwrap_or(replayed.ended_at).since(from)),
         container_id: container.id,
         unprobed,
         life: LifeOut {

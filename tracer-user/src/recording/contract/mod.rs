@@ -15,7 +15,7 @@ mod usdt;
 
 pub use dump::{Drained, DumpBegins, DumpSource, DumpedGoroutine, DumpedStack, GoroutineDump, Joined, Likeness};
 pub use memory::{CgroupMemory, GoHeap, MemoryAt, ProcessMemory};
-pub use process::{Adopted, CgroupLoad, CgroupNamed, Found, LoadAt, MemoryEvents, Throttling};
+pub use process::{Adopted, CgroupLoad, CgroupNamed, Found, Gone, LoadAt, MemoryEvents, Throttling};
 pub use profile::{Profile, ProfileKind};
 pub use usdt::{UnitEvent, UnitId, UsdtFile, UsdtMeaning, UsdtSite};
 

@@ -31,6 +31,15 @@ pub struct Adopted {
     pub parent: Tgid,
 }
 
+/// A process that had exited was found to be no zombie any more, although no record told of its reaping.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gone {
+    /// By when.
+    pub at: KtimeNs,
+    pub tgid: Tgid,
+    pub start_boottime_ns: u64,
+}
+
 /// The path of a cgroup that records name by its id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupNamed {
