@@ -464,7 +464,8 @@ fn report_contract() {
             }
           }
         }
-      ]
+      ],
+      "units": []
     }
     "#);
 }
