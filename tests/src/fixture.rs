@@ -11,6 +11,8 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::usdt;
+
 /// The folder of fixtures that somebody has built before: `LIFETRACE_FIXTURES`, for a machine that has no compilers.
 #[must_use]
 pub fn prebuilt() -> Option<PathBuf> {
@@ -78,12 +80,12 @@ pub fn target_dir() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
 }
 
-fn workspace() -> &'static Path {
+pub(crate) fn workspace() -> &'static Path {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     tests.parent().unwrap_or(tests)
 }
 
-fn built(name: &str) -> Result<PathBuf> {
+pub(crate) fn built(name: &str) -> Result<PathBuf> {
     static DIR: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     match DIR.get_or_init(|| prebuilt().map_or_else(build_all, Ok).map_err(|error| format!("{error:#}"))) {
         Ok(dir) => {
@@ -110,6 +112,7 @@ fn build_all() -> Result<PathBuf> {
     }
     let source = workspace().join("tests/fixtures/c/waiter.c");
     succeed(Command::new("gcc").args(["-O1", "-Wall", "-Wextra", "-Werror", "-o"]).arg(fresh.join("waiter")).arg(source))?;
+    usdt::build(&fresh)?;
     for entry in fs::read_dir(&fresh)? {
         let entry = entry?;
         let installed = dir.join(entry.file_name());
@@ -121,7 +124,7 @@ fn build_all() -> Result<PathBuf> {
     Ok(dir)
 }
 
-fn succeed(command: &mut Command) -> Result<()> {
+pub(crate) fn succeed(command: &mut Command) -> Result<()> {
     let output = command.output().with_context(|| format!("cannot start {command:?}"))?;
     ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(())

@@ -1,6 +1,7 @@
 //! Programs with USDT probes: the job system of `examples/jobs` in every shape, and what it says of itself.
 
 use std::{
+    fs,
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
@@ -12,13 +13,13 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use crate::{
-    deadline::PATIENCE,
-    process,
+    deadline::{PATIENCE, slowness},
+    fixture, process,
     recording::{Recording, Span},
 };
 
 /// How the job system is built.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shape {
     /// As a shared library beside a program that needs it.
     pub library: bool,
@@ -30,36 +31,75 @@ pub struct Shape {
     pub unoptimised: bool,
 }
 
-fn example(name: &str) -> PathBuf {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tests.parent().unwrap_or(tests).join("examples").join(name)
+const FIXED: Shape =
+    Shape { library: false, position_independent: false, semaphores: false, without_wakes: false, unoptimised: false };
+
+/// Every shape that there is.
+pub const SHAPES: [Shape; 7] = [
+    FIXED,
+    Shape { semaphores: true, unoptimised: true, ..FIXED },
+    Shape { position_independent: true, unoptimised: true, ..FIXED },
+    Shape { position_independent: true, semaphores: true, ..FIXED },
+    Shape { library: true, position_independent: true, ..FIXED },
+    Shape { library: true, position_independent: true, semaphores: true, ..FIXED },
+    Shape { without_wakes: true, ..FIXED },
+];
+
+impl Shape {
+    /// The names of its program and of its library, if it has one.
+    fn names(self) -> (String, String) {
+        let number = SHAPES.iter().position(|shape| *shape == self).unwrap_or(SHAPES.len());
+        (format!("jobs{number}"), format!("libjobs{number}.so"))
+    }
+
+    /// The program, in a folder with other shapes.
+    pub fn program(self) -> Result<PathBuf> {
+        fixture::built(&self.names().0)
+    }
+
+    /// A copy of it that nobody else traces.
+    pub fn copied(self, dir: &Path) -> Result<PathBuf> {
+        let (program, library) = self.names();
+        let copy = |name: &str| Ok::<_, anyhow::Error>(fs::copy(fixture::built(name)?, dir.join(name))?);
+        copy(&program)?;
+        if self.library {
+            copy(&library)?;
+        }
+        Ok(dir.join(program))
+    }
+
+    fn build(self, dir: &Path) -> Result<()> {
+        let sources = example("jobs");
+        let (program, library) = self.names();
+        let gcc = || {
+            let mut gcc = Command::new("gcc");
+            gcc.args(["-Wall", "-Wextra", "-Werror", "-pthread", if self.unoptimised { "-O0" } else { "-O2" }]);
+            gcc.args(if self.semaphores { &["-DPROBE_SEMAPHORES"][..] } else { &[] });
+            gcc.args(if self.without_wakes { &["-DJOBS_WITHOUT_WAKES"][..] } else { &[] });
+            gcc
+        };
+        let mut link = gcc();
+        link.args(if self.position_independent { ["-fPIE", "-pie"] } else { ["-fno-pie", "-no-pie"] });
+        link.arg("-o").arg(dir.join(program)).arg(sources.join("main.c"));
+        if self.library {
+            let mut shared = gcc();
+            shared.args(["-fPIC", "-shared", "-o"]).arg(dir.join(&library)).arg(sources.join("jobs.c"));
+            fixture::succeed(&mut shared)?;
+            link.arg("-L").arg(dir).arg(format!("-l:{library}")).arg("-Wl,-rpath,$ORIGIN");
+        } else {
+            link.arg(sources.join("jobs.c"));
+        }
+        fixture::succeed(&mut link)
+    }
 }
 
-/// Builds the job system in a folder; returns the program.
-pub fn jobs(dir: &Path, shape: Shape) -> Result<PathBuf> {
-    let sources = example("jobs");
-    let program = dir.join("jobs");
-    let gcc = || {
-        let mut gcc = Command::new("gcc");
-        gcc.args(["-Wall", "-Wextra", "-Werror", "-pthread", if shape.unoptimised { "-O0" } else { "-O2" }]);
-        gcc.args(if shape.semaphores { &["-DPROBE_SEMAPHORES"][..] } else { &[] });
-        gcc.args(if shape.without_wakes { &["-DJOBS_WITHOUT_WAKES"][..] } else { &[] });
-        gcc.args(if shape.position_independent { ["-fPIE", "-pie"] } else { ["-fno-pie", "-no-pie"] });
-        gcc
-    };
-    let mut link = gcc();
-    link.arg("-o").arg(&program).arg(sources.join("main.c"));
-    if shape.library {
-        let mut library = Command::new("gcc");
-        library.args(["-Wall", "-O2", "-pthread", "-fPIC", "-shared", "-o"]).arg(dir.join("libjobs.so"));
-        library.args(if shape.semaphores { &["-DPROBE_SEMAPHORES"][..] } else { &[] }).arg(sources.join("jobs.c"));
-        process::run(library)?.expect_code(0)?;
-        link.arg("-L").arg(dir).args(["-ljobs", "-Wl,-rpath,$ORIGIN"]);
-    } else {
-        link.arg(sources.join("jobs.c"));
-    }
-    process::run(link)?.expect_code(0)?;
-    Ok(program)
+fn example(name: &str) -> PathBuf {
+    fixture::workspace().join("examples").join(name)
+}
+
+/// Builds every shape in a folder.
+pub(crate) fn build(dir: &Path) -> Result<()> {
+    SHAPES.into_iter().try_for_each(|shape| shape.build(dir))
 }
 
 /// Compiles the Java example into a folder.
@@ -147,7 +187,7 @@ impl Asked {
     /// How far its semaphores are raised.
     pub fn semaphores(&mut self) -> Result<u32> {
         writeln!(self.input, "semaphores")?;
-        let line = self.lines.recv_timeout(PATIENCE).context("no answer")?;
+        let line = self.lines.recv_timeout(PATIENCE * slowness()).context("no answer")?;
         Ok(line.strip_prefix("semaphores ").context(line.clone())?.parse()?)
     }
 
@@ -155,7 +195,7 @@ impl Asked {
     pub fn go(mut self) -> Result<Vec<Job>> {
         writeln!(self.input, "go")?;
         let mut text = String::new();
-        while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
+        while let Ok(line) = self.lines.recv_timeout(PATIENCE * slowness()) {
             text += &line;
             text.push('\n');
         }
