@@ -116,8 +116,13 @@ impl Replayed {
             *tiers.entry(format!("{:?}", coverage.iter().map(|span| span.tier).max().unwrap_or(first.tier))).or_default() += 1;
             partial += usize::from(coverage.len() > 1 || (image.first_hit.is_some_and(|hit| hit < first.from)));
         }
+        let usdt = match self.usdt.len() {
+            0 => None,
+            1 => Some("USDT probes in 1 file".to_owned()),
+            files => Some(format!("USDT probes in {files} files")),
+        };
         if tiers.is_empty() {
-            return "none: no Go process was followed".into();
+            return usdt.unwrap_or_else(|| "none: no Go process was followed".to_owned());
         }
         let total: usize = tiers.values().sum();
         let names: Vec<String> = match total {
@@ -125,7 +130,8 @@ impl Replayed {
             _ => tiers.iter().map(|(tier, count)| format!("{tier} ({count} programs)")).collect(),
         };
         let partial = if partial > 0 { format!(", {partial} of them in part") } else { String::new() };
-        format!("{}{partial}", names.join(", "))
+        let usdt = usdt.map_or(String::new(), |usdt| format!("; {usdt}"));
+        format!("{}{partial}{usdt}", names.join(", "))
     }
 }
 

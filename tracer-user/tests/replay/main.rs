@@ -21,6 +21,7 @@ mod program;
 mod properties;
 mod runtime;
 mod scheduling;
+mod units;
 
 fn open(bytes: &[u8]) -> Recording<&[u8]> {
     Recording::from_reader(bytes, Path::new("scene.rec")).expect("a recording")

@@ -11,7 +11,7 @@ use tracer_user::{
     recording::{
         contract::{
             Binary, CgroupMemory, Code, CodeEntry, CodeUse, Counters, Drained, DumpBegins, End, Frame, GoHeap, GoroutineDump,
-            KindCount, Lost, MemoryAt, Meta, Note, ProcessMemory, Profile, ProfileKind, Site, Tier,
+            KindCount, Lost, MemoryAt, Meta, Note, ProcessMemory, Profile, ProfileKind, Site, Tier, UsdtFile,
         },
         frame_record,
         writer::Writer,
@@ -60,6 +60,7 @@ pub struct Scene {
     pub dumps: Vec<GoroutineDump>,
     pub profiles: Vec<Profile>,
     pub memory: Vec<MemoryAt>,
+    pub usdt: Vec<UsdtFile>,
 }
 
 impl Scene {
@@ -333,6 +334,7 @@ impl Scene {
     pub fn bytes(&self) -> Vec<u8> {
         let mut writer = Writer::start(Vec::new(), Path::new("scene.rec"), &self.meta()).unwrap();
         writer.binary(&binary(self.tier >= Some(Tier::T3))).unwrap();
+        self.usdt.iter().for_each(|file| writer.usdt(file).unwrap());
         let tier = self.tier.unwrap_or(Tier::T2);
         writer.note(&Note::Coverage { at: KtimeNs(ZERO + MS / 2), binary: BinaryId(1), tier }).unwrap();
         if self.sampled {
