@@ -141,11 +141,30 @@ pub struct KernelLayout {
     pub k_sigaction_handler: u32,
     /// 1 where `oom:mark_victim` is given a task (since Linux 6.8), 0 where a pid.
     pub mark_victim_has_task: u32,
+    /// `task_struct.__state` (before Linux 5.14 `state`).
+    pub task_state: u32,
+    /// `task_struct.se.cfs_rq`: the run queue that the task is on.
+    pub task_cfs_rq: u32,
+    /// `cfs_rq.rq`: the CPU's, which is the per-CPU variable `runqueues`.
+    pub cfs_rq_rq: u32,
+    /// How far behind a CPU's `runqueues` its preemption count lies, wrapping.
+    pub preempt_count_from_rq: u32,
+    /// 1 if where the preemption count lies is known; else the three above mean nothing.
+    pub preempt_count_known: u32,
+    /// Whose threads are followed on and off their CPUs: one of `THREADS_…`.
+    pub threads: u32,
     /// The thread whose next forked child is followed: the tracer's, while it starts the command. 0 for none.
     pub spawner_tid: u32,
     pub _pad: u32,
 }
-assert_size!(KernelLayout, 128);
+assert_size!(KernelLayout, 152);
+
+/// Births and ends of threads are all that is told.
+pub const THREADS_OFF: u32 = 0;
+/// In detail those of processes of which no probe was hit since their exec: they are not Go's, as far as is known.
+pub const THREADS_AUTO: u32 = 1;
+/// In detail those of every followed process.
+pub const THREADS_ON: u32 = 2;
 
 /// Where the records of classic tracepoints keep their fields: byte offsets, as tracefs describes them (`events/*/*/format`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -11,6 +11,10 @@ pub const TRUNCATED: u32 = 1;
 pub const EXACT: u32 = 2;
 /// The second one is the word on top of the stack: the return address if the function has no frame there, else anything.
 pub const TOP_WORD: u32 = 4;
+/// The addresses are the kernel's.
+pub const KERNEL: u32 = 8;
+/// The addresses belong to the process of the header alone, whatever it runs: no probe of its binary was hit.
+pub const NATIVE: u32 = 16;
 
 /// The return addresses of one stack, innermost first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +26,7 @@ pub struct Stack {
     pub stack_id: u64,
     /// Valid entries of `pcs`, at most [`MAX_FRAMES`].
     pub depth: u32,
-    /// [`TRUNCATED`], [`EXACT`], [`TOP_WORD`].
+    /// [`TRUNCATED`], [`EXACT`], [`TOP_WORD`], [`KERNEL`], [`NATIVE`].
     pub flags: u32,
     pub pcs: [u64; MAX_FRAMES],
 }

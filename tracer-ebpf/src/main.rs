@@ -25,6 +25,8 @@ mod process;
 #[cfg(target_arch = "bpf")]
 mod sample;
 #[cfg(target_arch = "bpf")]
+mod sched;
+#[cfg(target_arch = "bpf")]
 mod signal;
 #[cfg(target_arch = "bpf")]
 mod stack;
@@ -42,8 +44,9 @@ mod programs {
         macros::{btf_tracepoint, kprobe, perf_event, tracepoint, uprobe},
         programs::{BtfTracePointContext, PerfEventContext, ProbeContext, TracePointContext},
     };
+    use tracer_common::thread::{WAIT_EPOLL, WAIT_FUTEX};
 
-    use crate::{classic, gc, goroutine, process, sample, signal, transition, usdt};
+    use crate::{classic, gc, goroutine, process, sample, sched, signal, transition, usdt};
 
     /// After `runtime.newproc1` has returned the new g (in newproc's and newcoro's closures).
     #[uprobe]
@@ -263,6 +266,34 @@ mod programs {
     #[tracepoint]
     fn classic_waking(ctx: TracePointContext) -> u32 {
         classic::waking(&ctx);
+        0
+    }
+
+    /// `(bool preempt, struct task_struct *prev, struct task_struct *next, …)`
+    #[btf_tracepoint(function = "sched_switch")]
+    fn sched_switch(ctx: BtfTracePointContext) -> i32 {
+        sched::switch(&ctx, ctx.arg::<i32>(0) & 1 != 0, ctx.arg(1), ctx.arg(2));
+        0
+    }
+
+    /// `(struct task_struct *p)`: runs in the waker.
+    #[btf_tracepoint(function = "sched_waking")]
+    fn sched_waking(ctx: BtfTracePointContext) -> i32 {
+        sched::waking(ctx.arg(0));
+        0
+    }
+
+    /// `futex_wait(u32 __user *uaddr, …)` of `kernel/futex/waitwake.c`, also when a signal has interrupted it and it goes on.
+    #[kprobe]
+    fn futex_wait(ctx: ProbeContext) -> u32 {
+        sched::wait(&ctx, WAIT_FUTEX, ctx.arg::<u64>(0).unwrap_or(0));
+        0
+    }
+
+    /// `do_epoll_wait(int epfd, …)` of `fs/eventpoll.c`.
+    #[kprobe]
+    fn epoll_wait(ctx: ProbeContext) -> u32 {
+        sched::wait(&ctx, WAIT_EPOLL, 0);
         0
     }
 

@@ -13,7 +13,7 @@ use tracer_common::{
     usdt::{MAX_SPECS, UsdtSpec},
 };
 
-use crate::stack::{SCRATCHES, Scratch};
+use crate::stack::{KernelStack, SCRATCHES, Scratch};
 
 /// All records, in the order in which they were reserved.
 #[map]
@@ -51,6 +51,10 @@ pub static SIGNAL_BUDGETS: LruHashMap<u32, [u32; 2]> = LruHashMap::with_max_entr
 /// Places to copy pieces of the target's stack to.
 #[map]
 pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(SCRATCHES, 0);
+
+/// Entry 0: where the kernel copies its own stack to.
+#[map]
+pub static KERNEL_STACK: PerCpuArray<KernelStack> = PerCpuArray::with_max_entries(1, 0);
 
 /// Entry 0: the running kernel's offsets.
 #[map]

@@ -25,6 +25,7 @@ use crate::{
     emit,
     maps::{ADOPTION, FOLLOWED, KERNEL, ZOMBIES, count, count_and_get},
     mem::read_kernel,
+    sched,
 };
 
 #[inline(always)]
@@ -92,7 +93,7 @@ pub fn fork(ctx: &BtfTracePointContext, parent: *const u8, child: *const u8) {
         return;
     };
     if child_tgid == tgid {
-        return; // a thread
+        return sched::birth(child, pid_tgid, kernel);
     }
     if spawned {
         // Once: the number may name another thread tomorrow.
@@ -252,6 +253,7 @@ pub fn exit(task: *const u8) {
     let Some(kernel) = KERNEL.get(0) else {
         return;
     };
+    sched::exit(task, kernel);
     let signal = read_kernel::<u64>(task, kernel.task_signal).unwrap_or(0) as *const u8;
     if read_kernel::<i32>(signal, kernel.signal_live) != Some(0) {
         return;

@@ -79,6 +79,10 @@ pub fn tick(ctx: &PerfEventContext) {
             let cookie = Cookie { binary, ..Cookie::default() };
             stack_id = stack::interrupted(cookie, pid_tgid, ip, stack_pointer, frame_pointer);
         }
+    } else if binary == 0
+        && let Some(Registers { ip, stack_pointer, frame_pointer }) = registers
+    {
+        stack_id = stack::native(pid_tgid, ip, stack_pointer, frame_pointer);
     }
     let header = emit::header(Kind::OnCpuSample, binary, 0, pid_tgid);
     let record = OnCpuSample { header, goid, stack_id, period_ns: load!(ctx, 168) as u32, flags };

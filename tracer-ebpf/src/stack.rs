@@ -2,17 +2,17 @@
 
 use core::intrinsics::{AtomicOrdering, atomic_xchg};
 
-use aya_ebpf::helpers::generated::bpf_probe_read_user;
+use aya_ebpf::helpers::generated::{bpf_get_stack, bpf_probe_read_user};
 use tracer_common::{
     config::Cookie,
     counters,
     header::Kind,
-    stack::{EXACT, MAX_FRAMES, Stack, TOP_WORD, TRUNCATED, hash_add, hash_end, hash_start},
+    stack::{EXACT, KERNEL, MAX_FRAMES, NATIVE, Stack, TOP_WORD, TRUNCATED, hash_add, hash_end, hash_start},
 };
 
 use crate::{
     emit,
-    maps::{SCRATCH, STACKS, count},
+    maps::{KERNEL_STACK, SCRATCH, STACKS, count},
 };
 
 /// Stacks are copied up to the next multiple of this: a copy costs about as much as its call, so one copy for several frames
@@ -162,6 +162,60 @@ pub fn interrupted(cookie: Cookie, pid_tgid: u64, ip: u64, stack_pointer: u64, f
     id
 }
 
+/// The stack of a process of which nothing is known but its registers. Its code may lie anywhere: what the word on top of the stack is
+/// worth, userspace decides.
+#[inline(never)]
+pub fn native(pid_tgid: u64, ip: u64, stack_pointer: u64, frame_pointer: u64) -> u64 {
+    let Some(window) = Window::take() else {
+        return 0;
+    };
+    let word = window.record(stack_pointer).map_or(0, |(word, _)| word);
+    let begin = Begin { first: ip, second: word, flags: EXACT | NATIVE };
+    let id = walk(&window, Cookie::default(), pid_tgid, begin, frame_pointer);
+    window.give_back();
+    id
+}
+
+/// A kernel stack, as the helper fills it in.
+#[repr(C)]
+pub struct KernelStack {
+    pcs: [u64; MAX_FRAMES],
+}
+
+/// The kernel stack of the current task. `ctx` is that of a program that cannot be preempted, so the CPU's place to copy to is ours.
+#[inline(never)]
+pub fn kernel(ctx: *mut core::ffi::c_void, pid_tgid: u64) -> u64 {
+    let Some(place) = KERNEL_STACK.get_ptr_mut(0) else {
+        return 0;
+    };
+    // SAFETY: a map value; the helper writes at most as much as it is told it holds.
+    let (copied, pcs) = unsafe {
+        let bytes = size_of::<KernelStack>() as u32;
+        (bpf_get_stack(ctx.cast(), place.cast(), bytes, 0), &(*place).pcs)
+    };
+    if copied <= 0 {
+        return 0;
+    }
+    let depth = (copied as u64 / 8) as usize;
+    let mut flags = KERNEL;
+    let mut hash = hash_start(0, flags);
+    for (index, pc) in pcs.iter().enumerate() {
+        if index >= depth {
+            break;
+        }
+        hash = hash_add(hash, *pc);
+    }
+    if depth >= MAX_FRAMES {
+        flags |= TRUNCATED;
+    }
+    let id = hash_end(hash);
+    // SAFETY: the value is not read.
+    if unsafe { STACKS.get(&id) }.is_none() {
+        send(Cookie::default(), pid_tgid, id, depth.min(MAX_FRAMES) as u32, flags, pcs);
+    }
+    id
+}
+
 /// What stands before the frames that the walk finds; 0 for nothing.
 #[derive(Clone, Copy)]
 struct Begin {
@@ -187,6 +241,9 @@ fn walk(window: &Window, cookie: Cookie, pid_tgid: u64, begin: Begin, frame_poin
         flags |= TOP_WORD;
     }
     let mut hash = hash_start(cookie.binary, flags);
+    if flags & NATIVE != 0 {
+        hash = hash_add(hash, pid_tgid >> 32);
+    }
     if begin.first != 0 {
         pcs[0] = begin.first;
         hash = hash_add(hash, begin.first);
