@@ -110,8 +110,14 @@ fn build_all() -> Result<PathBuf> {
         command.current_dir(workspace().join(module)).env("GOTOOLCHAIN", "local").args(["build", "-buildvcs=false", "-o"]);
         succeed(command.arg(format!("{}/", fresh.display())).arg("./..."))?;
     }
-    let source = workspace().join("tests/fixtures/c/waiter.c");
-    succeed(Command::new("gcc").args(["-O1", "-Wall", "-Wextra", "-Werror", "-o"]).arg(fresh.join("waiter")).arg(source))?;
+    for entry in fs::read_dir(workspace().join("tests/fixtures/c"))? {
+        let source = entry?.path();
+        if let Some(name) = source.file_stem().filter(|_| source.extension().is_some_and(|extension| extension == "c")) {
+            // With frame pointers: the stacks of C code are told by these.
+            let flags = ["-O1", "-g", "-fno-omit-frame-pointer", "-pthread", "-Wall", "-Wextra", "-Werror", "-o"];
+            succeed(Command::new("gcc").args(flags).arg(fresh.join(name)).arg(&source))?;
+        }
+    }
     usdt::build(&fresh)?;
     for entry in fs::read_dir(&fresh)? {
         let entry = entry?;

@@ -38,6 +38,12 @@ pub struct Span {
     pub name: Option<String>,
     #[serde(default)]
     pub at_most: bool,
+    /// What it waited for.
+    #[serde(default)]
+    pub object: Option<String>,
+    /// Of a thread: who made it, as an id.
+    #[serde(default)]
+    pub created_by: Option<String>,
     /// What a snapshot saw on it by then.
     #[serde(default)]
     pub labels: Option<BTreeMap<String, String>>,
@@ -55,6 +61,9 @@ pub struct Frame {
     pub function: String,
     pub file: String,
     pub line: u32,
+    /// The kernel's.
+    #[serde(default)]
+    pub kernel: bool,
 }
 
 impl Recording {

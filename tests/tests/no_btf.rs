@@ -49,7 +49,10 @@ fn processes() -> Result<()> {
             ensure!(process["exited_at_ns"].is_u64() && process["exit_code"].is_null(), "{process:#}");
         }
         let programs: Vec<&str> = processes.iter().filter_map(|process| process["exe"].as_str()).collect();
-        ensure!(programs.iter().any(|exe| exe.ends_with("/true")) && programs.iter().any(|exe| exe.ends_with("/false")), "{programs:?}");
+        ensure!(
+            programs.iter().any(|exe| exe.ends_with("/true")) && programs.iter().any(|exe| exe.ends_with("/false")),
+            "{programs:?}"
+        );
         Ok(())
     })
 }

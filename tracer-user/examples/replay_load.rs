@@ -18,7 +18,7 @@ use nix::sys::{
 use tracer_user::{
     clock::{ClockTie, KtimeNs, WallTime},
     decode::encode,
-    event::{Event, Top, What},
+    event::{CodeOf, Event, Top, What},
     id::{Address, BinaryId, Goid, SiteId, StackId, Tgid, Tid},
     recording::{
         contract::{
@@ -149,7 +149,7 @@ impl Load {
         self.dump(&living, ZERO, false)?;
         for id in 1..=STACKS {
             let pcs = [0x5000 + id * 16, 0x9000 + id % 7, 0xa000].map(|pc| Address(BIAS + pc)).to_vec();
-            self.event(1, What::Stack { id: StackId(id), pcs, truncated: false, top: Top::Return })?;
+            self.event(1, What::Stack { id: StackId(id), pcs, truncated: false, top: Top::Return, of: CodeOf::Binary })?;
         }
         self.writer.code(&code())?;
         Ok(())
@@ -278,6 +278,7 @@ fn meta() -> Meta {
         command: vec![],
         target: Some("--pid 4711".into()),
         hit_cost_ns: Some(800),
+        threads: Threads::Off,
     }
 }
 

@@ -18,18 +18,20 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tracer_common::{
     goroutine::GoroutineBirth,
     header::{Header, Kind},
-    process::ProcessImage,
-    stack::{EXACT, Stack},
+    process::{ProcessFork, ProcessImage},
+    stack::{EXACT, KERNEL, NATIVE, Stack, TOP_WORD},
 };
 use zerocopy::FromBytes;
 
 use crate::{
+    clock::KtimeNs,
     golang::GoBinary,
     id::{Address, BinaryId, Tgid},
+    native::{Maps, Names},
     recording::{
         contract::{
             Adopted, Binary, CgroupNamed, Code, CodeEntry, CodeUse, Counters, Drained, DumpBegins, End, Found, Gone,
-            GoroutineDump, Joined, LoadAt, MemoryAt, Note, Profile, UsdtFile,
+            GoroutineDump, Joined, LoadAt, MemoryAt, NativeCode, NativeEntry, Note, Profile, ThreadsMet, UsdtFile,
         },
         records,
         writer::{WriteError, Writer},
@@ -65,6 +67,13 @@ pub enum Message {
     Cgroup(CgroupNamed),
     Load(LoadAt),
     Gone(Gone),
+    ThreadsMet(ThreadsMet),
+    /// What a process had mapped, read at that time.
+    Maps {
+        tgid: Tgid,
+        at: KtimeNs,
+        maps: Maps,
+    },
     Counters(Box<Counters>),
     End(End),
 }
@@ -131,6 +140,7 @@ impl Capture {
             images: FxHashMap::default(),
             named: FxHashSet::default(),
             unnamed: FxHashMap::default(),
+            native: Native::default(),
             written: Written::default(),
             shared: Arc::clone(&written),
         };
@@ -191,8 +201,70 @@ struct Scribe {
     named: FxHashSet<(BinaryId, u64, CodeUse)>,
     /// Those still to be written, by binary.
     unnamed: FxHashMap<BinaryId, Vec<(u64, CodeUse)>>,
+    native: Native,
     written: Written,
     shared: Arc<Mutex<Written>>,
+}
+
+/// The same for code that is of no probed binary. `None` for a process: the kernel.
+#[derive(Default)]
+struct Native {
+    names: Names,
+    named: FxHashMap<Option<Tgid>, FxHashSet<(u64, CodeUse)>>,
+    /// And whether it may be no address at all.
+    unnamed: FxHashMap<Option<Tgid>, Vec<(u64, CodeUse, bool)>>,
+    /// What was looked up already, and is to be written.
+    looked_up: Vec<NativeCode>,
+    count: usize,
+    /// The newest record.
+    at: KtimeNs,
+}
+
+impl Native {
+    fn want(&mut self, tgid: Tgid, stack: &Stack) {
+        let of = (stack.flags & KERNEL == 0).then_some(tgid);
+        for (index, &pc) in stack.pcs.iter().take(stack.depth as usize).enumerate() {
+            let use_as = if index == 0 && stack.flags & EXACT != 0 { CodeUse::Entry } else { CodeUse::Return };
+            let fresh = self.count < MAX_NAMED && self.named.entry(of).or_default().insert((pc, use_as));
+            if pc != 0 && fresh {
+                self.count += 1;
+                let word = index == 1 && stack.flags & TOP_WORD != 0;
+                self.unnamed.entry(of).or_default().push((pc, use_as, word));
+            }
+        }
+    }
+
+    /// Another program is in the place of the one whose addresses were seen: what of these is not known by now stays so.
+    fn replaced(&mut self, tgid: Tgid, at: KtimeNs) {
+        if self.names.knows_before(tgid, at) {
+            self.look_up(Some(tgid));
+        }
+        self.unnamed.remove(&Some(tgid));
+        if let Some(named) = self.named.remove(&Some(tgid)) {
+            self.count -= named.len().min(self.count);
+        }
+        self.names.forget_before(tgid, at);
+    }
+
+    fn look_up(&mut self, of: Option<Tgid>) {
+        let wanted = self.unnamed.remove(&of).unwrap_or_default();
+        let names = &mut self.names;
+        let entry = |(pc, use_as, word): (u64, CodeUse, bool)| match of {
+            Some(tgid) => names.entry(tgid, pc, use_as, word),
+            None => names.kernel(pc).map(|frame| NativeEntry { address: Address(pc), use_as, frame }),
+        };
+        let entries: Vec<NativeEntry> = wanted.into_iter().filter_map(entry).collect();
+        if !entries.is_empty() {
+            self.looked_up.push(NativeCode { at: self.at, tgid: of, entries });
+        }
+    }
+
+    /// Looks up everything that is wanted, and returns what is to be written.
+    fn take(&mut self) -> Vec<NativeCode> {
+        let wanted: Vec<Option<Tgid>> = self.unnamed.keys().copied().collect();
+        wanted.into_iter().for_each(|of| self.look_up(of));
+        std::mem::take(&mut self.looked_up)
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -253,6 +325,11 @@ impl Scribe {
             Message::Cgroup(cgroup) => self.writer.cgroup(&cgroup),
             Message::Load(load) => self.writer.load(&load),
             Message::Gone(gone) => self.writer.gone(&gone),
+            Message::Maps { tgid, at, maps } => {
+                self.native.names.see(tgid, at, maps);
+                Ok(())
+            }
+            Message::ThreadsMet(met) => self.writer.threads_met(&met),
             Message::Counters(counters) => self.writer.counters(&counters),
             Message::End(end) => self.writer.end(&end),
         }
@@ -265,6 +342,7 @@ impl Scribe {
             return;
         };
         let (binary, tgid) = (BinaryId(header.binary), Tgid(header.tgid));
+        self.native.at = KtimeNs(header.ktime_ns);
         match Kind::from_u8(header.kind) {
             Some(Kind::GoroutineBirth) => {
                 self.written.goroutines_born += 1;
@@ -275,6 +353,9 @@ impl Scribe {
             }
             Some(Kind::Stack) => {
                 if let Ok(stack) = Stack::read_from_bytes(record) {
+                    if stack.flags & (KERNEL | NATIVE) != 0 {
+                        return self.native.want(tgid, &stack);
+                    }
                     for (index, &pc) in stack.pcs.iter().take(stack.depth as usize).enumerate() {
                         let exact = index == 0 && stack.flags & EXACT != 0;
                         self.want(binary, tgid, pc, if exact { CodeUse::Entry } else { CodeUse::Return });
@@ -287,10 +368,16 @@ impl Scribe {
                     self.settle_image(&header, image.ip);
                 }
             }
-            Some(Kind::ProcessFork) => self.written.processes_begun += 1,
             Some(Kind::UsdtHit) => self.written.usdt_hits += 1,
             Some(Kind::ProcessExec | Kind::ProcessExit) => {
                 self.images.remove(&tgid);
+                self.native.replaced(tgid, KtimeNs(header.ktime_ns));
+            }
+            Some(Kind::ProcessFork) => {
+                self.written.processes_begun += 1;
+                if let Ok(fork) = ProcessFork::read_from_bytes(record) {
+                    self.native.names.inherit(tgid, Tgid(fork.child_tgid));
+                }
             }
             _ => {}
         }
@@ -351,6 +438,9 @@ impl Scribe {
     }
 
     fn write_names(&mut self) -> Result<(), WriteError> {
+        for code in self.native.take() {
+            self.writer.native_code(&code)?;
+        }
         for (binary, wanted) in self.unnamed.drain() {
             let Some((_, code)) = self.binaries.get(&binary) else {
                 continue;

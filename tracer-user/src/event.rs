@@ -65,6 +65,7 @@ pub enum What {
         pcs: Vec<Address>,
         truncated: bool,
         top: Top,
+        of: CodeOf,
     },
     ProcessImage {
         ip: Address,
@@ -266,6 +267,13 @@ pub enum WaitsOn {
 pub struct ThreadName(pub [u8; COMM_MAX]);
 
 impl ThreadName {
+    /// Of the first 15 bytes of a text.
+    pub fn new(text: &str) -> Self {
+        let mut name = [0; COMM_MAX];
+        name[..COMM_MAX - 1].iter_mut().zip(text.bytes()).for_each(|(to, from)| *to = from);
+        Self(name)
+    }
+
     /// Lossy UTF-8.
     pub fn text(&self) -> String {
         let end = self.0.iter().position(|byte| *byte == 0).unwrap_or(COMM_MAX);
@@ -280,6 +288,17 @@ pub enum Runner {
     /// No goroutine: the scheduler looked for one, or the thread is C's.
     Nobody,
     Unknown,
+}
+
+/// Whose code the addresses of a stack are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum CodeOf {
+    /// The probed binary's that its process runs.
+    #[default]
+    Binary,
+    /// The event's process's, whatever it has mapped.
+    Process,
+    Kernel,
 }
 
 /// What the first addresses of a stack are.

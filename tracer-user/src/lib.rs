@@ -19,6 +19,7 @@ pub mod golang;
 pub mod id;
 #[cfg(feature = "live")]
 pub mod kernel;
+pub mod native;
 pub mod order;
 pub mod pprof;
 pub mod recording;

@@ -8,14 +8,15 @@ use std::cell::RefCell;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
+    clock::KtimeNs,
     correlate::{
         goroutine::Origin,
         process::{Image, ImageId, Processes},
         replay::{Replayed, Stack},
     },
-    event::Top,
-    id::{Address, BinaryId, StackId},
-    recording::contract::{Code, CodeUse, Frame},
+    event::{CodeOf, Top},
+    id::{Address, BinaryId, StackId, Tgid},
+    recording::contract::{Code, CodeUse, Frame, IN_KERNEL, NativeCode},
 };
 
 /// The function of a frame whose address has no name.
@@ -25,6 +26,9 @@ pub const UNKNOWN: &str = "?";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FrameId(pub u32);
 
+/// By whose address it is and what it stands for: its frame, as of which time.
+type NativeNames<'a> = FxHashMap<(Option<Tgid>, CodeUse, Address), Vec<(KtimeNs, &'a Frame)>>;
+
 /// Resolves addresses of one recording, and remembers each.
 pub struct Symbolizer<'a> {
     processes: &'a Processes,
@@ -32,6 +36,8 @@ pub struct Symbolizer<'a> {
     code: FxHashMap<(BinaryId, CodeUse, Address), &'a [Frame]>,
     /// Where functions have no frame.
     frameless: FxHashSet<(BinaryId, Address)>,
+    /// Names of code that is not of a probed binary; `None`: the kernel's. In the order in which they were looked up.
+    native: NativeNames<'a>,
     state: RefCell<State>,
 }
 
@@ -39,12 +45,22 @@ pub struct Symbolizer<'a> {
 struct State {
     frames: Vec<Frame>,
     ids: FxHashMap<Frame, FrameId>,
-    resolved: FxHashMap<(ImageId, CodeUse, Address), Box<[FrameId]>>,
+    resolved: FxHashMap<(ImageId, CodeOf, CodeUse, Address), Box<[FrameId]>>,
 }
 
 impl<'a> Symbolizer<'a> {
     pub fn new(replayed: &'a Replayed) -> Self {
-        Self::from_tables(replayed.engine.processes(), &replayed.stacks, &replayed.code)
+        let mut symbols = Self::from_tables(replayed.engine.processes(), &replayed.stacks, &replayed.code);
+        symbols.learn(&replayed.native);
+        symbols
+    }
+
+    fn learn(&mut self, tables: &'a [NativeCode]) {
+        for table in tables {
+            for entry in &table.entries {
+                self.native.entry((table.tgid, entry.use_as, entry.address)).or_default().push((table.at, &entry.frame));
+            }
+        }
     }
 
     fn from_tables(processes: &'a Processes, stacks: &'a FxHashMap<StackId, Stack>, tables: &'a [Code]) -> Self {
@@ -57,7 +73,7 @@ impl<'a> Symbolizer<'a> {
                 }
             }
         }
-        Self { processes, stacks, code, frameless, state: RefCell::default() }
+        Self { processes, stacks, code, frameless, native: NativeNames::default(), state: RefCell::default() }
     }
 
     /// A frame by its id.
@@ -66,14 +82,19 @@ impl<'a> Symbolizer<'a> {
     }
 
     /// Appends the frames of one address, innermost first.
-    fn push(&self, image: ImageId, use_as: CodeUse, pc: Address, out: &mut Vec<FrameId>) {
+    fn push(&self, image: ImageId, of: CodeOf, use_as: CodeUse, pc: Address, out: &mut Vec<FrameId>) {
         let mut state = self.state.borrow_mut();
-        let key = (image, use_as, pc);
+        let key = (image, of, use_as, pc);
         if !state.resolved.contains_key(&key) {
-            let found = self.lookup(self.processes.image(image), use_as, pc);
-            let ids = match found {
-                Some(frames) => frames.iter().map(|frame| state.intern(frame)).collect(),
-                None => [state.intern(&unknown(pc))].into(),
+            let ids = match of {
+                CodeOf::Binary => self.lookup(self.processes.image(image), use_as, pc).unwrap_or_default(),
+                CodeOf::Process | CodeOf::Kernel => {
+                    self.lookup_native(image, of, use_as, pc).map_or(&[][..], std::slice::from_ref)
+                }
+            };
+            let ids = match ids {
+                [] => [state.intern(&unknown(of, pc))].into(),
+                frames => frames.iter().map(|frame| state.intern(frame)).collect(),
             };
             state.resolved.insert(key, ids);
         }
@@ -85,10 +106,19 @@ impl<'a> Symbolizer<'a> {
         self.code.get(&(binary, use_as, link)).copied()
     }
 
+    /// What an address stood for while a process ran an image; what is mapped may change later.
+    fn lookup_native(&self, image: ImageId, of: CodeOf, use_as: CodeUse, pc: Address) -> Option<&'a Frame> {
+        let image = self.processes.image(image);
+        let tgid = (of == CodeOf::Process).then(|| self.processes.process(image.process).tgid);
+        let known = self.native.get(&(tgid, use_as, pc))?;
+        let fitting = known.iter().find(|(at, _)| *at >= image.since);
+        fitting.or(known.last()).map(|(_, frame)| *frame)
+    }
+
     /// The frames of one address, innermost first; never empty.
     pub fn frames(&self, image: ImageId, use_as: CodeUse, pc: Address) -> Vec<Frame> {
         let mut ids = Vec::new();
-        self.push(image, use_as, pc, &mut ids);
+        self.push(image, CodeOf::Binary, use_as, pc, &mut ids);
         ids.into_iter().map(|id| self.frame(id)).collect()
     }
 
@@ -105,18 +135,54 @@ impl<'a> Symbolizer<'a> {
     /// A whole stack, innermost first, and whether its root is cut off. `None` if the stack itself was lost.
     pub fn stack(&self, image: ImageId, id: StackId) -> Option<(Vec<FrameId>, bool)> {
         let stack = self.stacks.get(&id)?;
+        if stack.of == CodeOf::Kernel {
+            return Some((self.kernel_stack(image, &stack.pcs), stack.truncated));
+        }
         let (first, callers) = match (stack.top, &*stack.pcs) {
             (Top::Instruction, [first, callers @ ..]) => (Some(*first), callers),
-            (Top::InstructionAndWord, [first, _, callers @ ..]) if !self.is_frameless(image, *first) => (Some(*first), callers),
+            (Top::InstructionAndWord, [first, _, callers @ ..]) if !self.has_word(image, stack.of, &stack.pcs) => {
+                (Some(*first), callers)
+            }
             (Top::InstructionAndWord, [first, callers @ ..]) => (Some(*first), callers),
             (_, callers) => (None, callers),
         };
         let mut frames = Vec::with_capacity(stack.pcs.len());
         if let Some(first) = first {
-            self.push(image, CodeUse::Entry, first, &mut frames);
+            self.push(image, stack.of, CodeUse::Entry, first, &mut frames);
         }
-        frames.extend(self.walk(image, callers));
+        frames.extend(self.walk(image, stack.of, callers));
         Some((frames, stack.truncated))
+    }
+
+    /// Whether the word on top of a stack is a return address: where the function has no frame, or of a process whose functions nobody
+    /// knows, where that was found to lie behind a call.
+    fn has_word(&self, image: ImageId, of: CodeOf, pcs: &[Address]) -> bool {
+        match (of, pcs) {
+            (CodeOf::Process, [_, word, ..]) => self.lookup_native(image, of, CodeUse::Return, *word).is_some(),
+            (_, [first, ..]) => self.is_frameless(image, *first),
+            _ => false,
+        }
+    }
+
+    /// The kernel's frames, without those of the scheduler and of what looked at it.
+    fn kernel_stack(&self, image: ImageId, pcs: &[Address]) -> Vec<FrameId> {
+        let mut frames = Vec::with_capacity(pcs.len());
+        pcs.iter().for_each(|pc| self.push(image, CodeOf::Kernel, CodeUse::Return, *pc, &mut frames));
+        // Without names they are all the same.
+        frames.dedup();
+        let state = self.state.borrow();
+        let is_ours = |id: &FrameId| {
+            let function = state.frames[id.0 as usize].function.as_str();
+            const OURS: [&str; 9] =
+                ["bpf_", "__bpf_", "__traceiter_", "trace_", "kprobe", "ftrace_", "__kprobe", "arch_ftrace", "opt"];
+            OURS.iter().any(|prefix| function.starts_with(prefix))
+                || matches!(function, "__schedule" | "schedule" | "preempt_schedule_common" | "__cond_resched")
+        };
+        let ours = frames.iter().take_while(|id| is_ours(id)).count();
+        let ours = if ours == frames.len() { 0 } else { ours };
+        drop(frames.drain(..ours));
+        drop(state);
+        frames
     }
 
     fn is_frameless(&self, image: ImageId, pc: Address) -> bool {
@@ -129,23 +195,23 @@ impl<'a> Symbolizer<'a> {
         let pcs = stack.map_or(&[][..], |stack| &stack.pcs);
         let truncated = stack.is_some_and(|stack| stack.truncated);
         if let Some(at) = pcs.iter().position(|pc| *pc == origin.gopc) {
-            let mut frames = self.walk(image, &pcs[at..]);
+            let mut frames = self.walk(image, CodeOf::Binary, &pcs[at..]);
             self.cut_scheduler(&mut frames);
             return (frames, truncated);
         }
         // The walk began outside of the `go` statement's own frame, or inside of the runtime.
         let mut frames = Vec::new();
-        self.push(image, CodeUse::Return, origin.gopc, &mut frames);
-        let outer = self.walk(image, pcs);
+        self.push(image, CodeOf::Binary, CodeUse::Return, origin.gopc, &mut frames);
+        let outer = self.walk(image, CodeOf::Binary, pcs);
         let inside = outer.iter().take_while(|id| self.is_newproc(**id)).count();
         frames.extend_from_slice(&outer[inside..]);
         (frames, truncated)
     }
 
-    fn walk(&self, image: ImageId, pcs: &[Address]) -> Vec<FrameId> {
+    fn walk(&self, image: ImageId, of: CodeOf, pcs: &[Address]) -> Vec<FrameId> {
         let mut frames = Vec::with_capacity(pcs.len());
         for pc in pcs {
-            self.push(image, CodeUse::Return, *pc, &mut frames);
+            self.push(image, of, CodeUse::Return, *pc, &mut frames);
         }
         // Every stack ends there; it tells nothing.
         if frames.last().is_some_and(|id| self.state.borrow().frames[id.0 as usize].function == "runtime.goexit") {
@@ -182,7 +248,10 @@ impl State {
     }
 }
 
-fn unknown(pc: Address) -> Frame {
+fn unknown(of: CodeOf, pc: Address) -> Frame {
+    if of == CodeOf::Kernel {
+        return Frame { function: IN_KERNEL.into(), file: IN_KERNEL.into(), line: 0 };
+    }
     Frame { function: UNKNOWN.into(), file: format!("{:#x}", pc.0), line: 0 }
 }
 
@@ -203,7 +272,7 @@ pub fn is_system(start_function: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{clock::KtimeNs, id::Tgid, recording::contract::CodeEntry};
+    use crate::recording::contract::CodeEntry;
 
     fn frame(function: &str, line: u32) -> Frame {
         Frame { function: function.into(), file: "/src/main.go".into(), line }
@@ -239,8 +308,12 @@ mod tests {
     #[test]
     fn creation_stacks() {
         let (processes, code) = tables();
-        let stack =
-            |pcs: &[u64]| Stack { pcs: pcs.iter().map(|pc| Address(pc + 0x1000)).collect(), truncated: false, top: Top::Return };
+        let stack = |pcs: &[u64]| Stack {
+            pcs: pcs.iter().map(|pc| Address(pc + 0x1000)).collect(),
+            truncated: false,
+            top: Top::Return,
+            of: CodeOf::Binary,
+        };
         let stacks = FxHashMap::from_iter([
             (StackId(1), stack(&[0x10, 0x20, 0x30, 0x40])),
             (StackId(2), stack(&[0x30, 0x40])),
@@ -269,7 +342,12 @@ mod tests {
             frameless,
         };
         code[0].entries.extend([at(0x60, true, "main.leaf"), at(0x68, false, "main.framed")]);
-        let stack = |top, pcs: &[u64]| Stack { pcs: pcs.iter().map(|pc| Address(pc + 0x1000)).collect(), truncated: false, top };
+        let stack = |top, pcs: &[u64]| Stack {
+            pcs: pcs.iter().map(|pc| Address(pc + 0x1000)).collect(),
+            truncated: false,
+            top,
+            of: CodeOf::Binary,
+        };
         for (what, stack, expected) in [
             (
                 "a leaf",

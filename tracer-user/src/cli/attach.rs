@@ -71,7 +71,11 @@ async fn record(
     if let Target::Cgroup(cgroup) = &target {
         session.adopt_cgroup(cgroup.id, cgroup.level).map_err(Failure::environment)?;
     }
-    let meta = Meta { target: Some(args.target.to_string()), ..meta(args.detail.tier.into(), calibrated(&mut session)) };
+    let meta = Meta {
+        target: Some(args.target.to_string()),
+        threads: args.detail.threads(),
+        ..meta(args.detail.tier.into(), calibrated(&mut session))
+    };
     let first = target.first(args, &table)?;
     let writer = create(&args.output, &meta, identity)?;
     let how = How {
@@ -83,6 +87,7 @@ async fn record(
         adopt: target.adopt_others(),
     };
     let mut follower = Follower::new(session, Capture::start(writer)?, how, table)?;
+    follower.follow_threads(args.detail.threads());
     follower.sample_cpus(args.detail.cpu_hz());
     follower.ask(Asker::new(&args.pprof, args.detail.snapshot_every.0, follower.capture()));
     let found = target.join(first, &mut follower);

@@ -10,7 +10,7 @@ use crate::{
     clock::ClockTie,
     kernel::{calibrate, command::Identity, facts::Offers, features, session::Session},
     recording::{
-        contract::{Meta, Tier},
+        contract::{Meta, Threads, Tier},
         writer::Writer,
     },
 };
@@ -46,6 +46,7 @@ pub fn meta(tier: Tier, hit_cost_ns: Option<u64>) -> Meta {
         command: Vec::new(),
         target: None,
         hit_cost_ns,
+        threads: Threads::Off,
     }
 }
 

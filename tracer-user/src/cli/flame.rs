@@ -6,19 +6,24 @@ use anyhow::anyhow;
 
 use super::{
     Failure,
-    args::{FlameArgs, FlameFormat, FlameOf, Global},
+    args::{FlameArgs, FlameFormat, FlameOf, FlameSubject, Global},
     load, write_output,
 };
 use crate::{
     correlate::{
         Life, Sink, Span,
         goroutine::Who,
+        process::ImageId,
         replay::{Replayed, View},
+        sample::Sample,
+        thread::{ThreadLife, ThreadSpan, ThreadWho},
     },
     export::{
         flamegraph::{self, Tally, graph},
         pprof, profile_flame,
+        thread_flame::{self, ThreadTally},
     },
+    recording::contract::Threads,
 };
 
 pub fn main(args: &FlameArgs, global: Global) -> Result<(), Failure> {
@@ -37,9 +42,16 @@ fn of_events(args: &FlameArgs, global: Global, by: flamegraph::By) -> Result<(),
             "--diff and --at are for what profiles say: inuse_space and those behind it in --help"
         )));
     }
-    let mut tally = Tally::new(by);
-    let replayed = load(&args.recording, View::default(), Global { quiet: true, ..global }, &mut tally)?;
-    let graph = graph(&replayed, &tally).map_err(Failure::usage)?;
+    let mut both = Both { goroutines: Tally::new(by), threads: ThreadTally::new(by) };
+    let replayed = load(&args.recording, View::default(), Global { quiet: true, ..global }, &mut both)?;
+    let go = replayed.engine.processes().images().any(|(_, image)| image.first_hit.is_some());
+    // Of a recording without threads, it is the goroutines that are missing.
+    let default = if go || replayed.meta.threads == Threads::Off { FlameSubject::Goroutines } else { FlameSubject::Threads };
+    let graph = match args.of.unwrap_or(default) {
+        FlameSubject::Goroutines => graph(&replayed, &both.goroutines),
+        FlameSubject::Threads => thread_flame::graph(&replayed, &both.threads),
+    };
+    let graph = graph.map_err(Failure::usage)?;
     if args.format == FlameFormat::Folded && !global.quiet {
         // The lines have no room for it.
         let _ = writeln!(io::stderr(), "lifetrace: note: {}", graph.trust);
@@ -49,6 +61,35 @@ fn of_events(args: &FlameArgs, global: Global, by: flamegraph::By) -> Result<(),
         FlameFormat::Folded => graph.write_folded(&mut out),
         FlameFormat::Pprof => pprof::write(&graph, &mut out),
     })
+}
+
+/// One reading of the recording serves for either.
+struct Both {
+    goroutines: Tally,
+    threads: ThreadTally,
+}
+
+impl Sink for Both {
+    fn span(&mut self, who: &Who, span: &Span) {
+        self.goroutines.span(who, span);
+    }
+
+    fn life(&mut self, who: &Who, life: &Life) {
+        self.goroutines.life(who, life);
+    }
+
+    fn thread_span(&mut self, who: &ThreadWho, span: &ThreadSpan) {
+        self.threads.thread_span(who, span);
+    }
+
+    fn thread_life(&mut self, who: &ThreadWho, life: &ThreadLife) {
+        self.threads.thread_life(who, life);
+    }
+
+    fn sample(&mut self, image: ImageId, sample: &Sample) {
+        self.goroutines.sample(image, sample);
+        self.threads.sample(image, sample);
+    }
 }
 
 /// Profiles stand beside the events.

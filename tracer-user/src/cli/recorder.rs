@@ -36,6 +36,8 @@ const BLOCK_BYTES: usize = 1 << 20;
 const LAST_LOOK_NS: u64 = 5_000_000_000;
 /// How long the records of the last reapings may take: some grace periods of RCU.
 const LAST_REAPING_NS: u64 = 500_000_000;
+/// Processes whose maps are read in one round.
+const MAPS_A_ROUND: usize = 16;
 /// Blocks taken out of the ring after the probes are gone: more than it holds.
 const LAST_ROUNDS: usize = 256;
 
@@ -228,6 +230,9 @@ impl Recorder {
     fn catch_up(&mut self) {
         for (tgid, binary) in self.ring.take_images() {
             self.follower.first_hit(tgid, binary);
+        }
+        for tgid in self.ring.take_natives().into_iter().take(MAPS_A_ROUND) {
+            self.follower.look_at_maps(tgid);
         }
         self.follower.judge_trials();
         self.follower.kin(self.ring.take_kin());

@@ -78,6 +78,7 @@ async fn record(args: &RunArgs, global: Global, launch: Launch, (memory, table):
     let hit_cost_ns = calibrated(&mut session);
     let meta = Meta {
         command: args.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+        threads: args.detail.threads(),
         ..meta(args.detail.tier.into(), hit_cost_ns)
     };
     // Everything that can be refused is refused before an older recording of that name is overwritten.
@@ -100,6 +101,7 @@ async fn record(args: &RunArgs, global: Global, launch: Launch, (memory, table):
     };
     let mut follower = Follower::new(session, Capture::start(writer)?, how, table)?;
     own.probe(&mut follower, gate.as_ref(), &launch.program)?;
+    follower.follow_threads(args.detail.threads());
     follower.sample_cpus(args.detail.cpu_hz());
     follower.ask(Asker::new(&args.pprof, args.detail.snapshot_every.0, follower.capture()));
     let mut recorder = Recorder::new(follower, ring, memory);

@@ -2,7 +2,8 @@
 //!
 //! [`Engine`] takes events in order and tells a [`Sink`] of every span and every life that has closed; what it keeps is
 //! only what still lives. [`process`] says whose events they are, [`goroutine`] what they mean for one goroutine,
-//! [`wake`] who ended a wait, [`gc`] what the runtime's collector did, [`sample`] who was on a CPU, and [`replay`] runs a
+//! [`wake`] who ended a wait, [`gc`] what the runtime's collector did, [`thread`] what the
+//! kernel did with threads, [`sample`] who was on a CPU, and [`replay`] runs a
 //! whole recording through it.
 //!
 //! Nothing is inferred from lost events: where one is missing, a span is `Unknown`, and the repair is counted.
@@ -30,6 +31,7 @@ pub mod process;
 pub mod replay;
 pub mod sample;
 mod sink;
+pub mod thread;
 pub mod unit;
 pub mod wake;
 
@@ -40,6 +42,7 @@ pub use labels::LabelSets;
 use population::Population;
 use process::{Change, ImageId, Processes, life::CgroupMove};
 pub use sink::{Census, CensusSite, LabelsId, Life, LifeEnd, ReasonId, Sink, Span, SpanState};
+use thread::ThreadsAlive;
 pub use wake::WokenBy;
 
 /// What had to be repaired because something was lost, by kind.
@@ -96,6 +99,7 @@ pub struct Engine {
     repairs: Repairs,
     looks: LooksTaken,
     units: unit::Units,
+    threads: ThreadsAlive,
     newest: KtimeNs,
 }
 
@@ -158,10 +162,12 @@ impl Engine {
                 let change = self.processes.fork(event.tgid, fork, event.at);
                 self.lost_process_exit(change);
                 self.apply(change, sink);
+                self.first_thread(fork.child, event, sink);
             }
             What::ProcessExec(program) => {
                 let change = self.processes.exec(event.tgid, program, event.at);
                 self.apply(change, sink);
+                self.threads_exec(program.old_tid, event, sink);
             }
             What::ProcessMet(program) => {
                 let change = self.processes.met(event.tgid, program, event.at);
@@ -174,6 +180,7 @@ impl Engine {
                 for change in changes {
                     self.apply(change, sink);
                 }
+                self.threads_of_ended(event.tgid, event.at, sink);
             }
             What::ProcessReaped(reaped) => {
                 let change = self.processes.reaped(event.tgid, reaped, event.at);
@@ -196,7 +203,7 @@ impl Engine {
             | What::ThreadOff(_)
             | What::ThreadOn
             | What::ThreadWake { .. }
-            | What::ThreadWait { .. } => {}
+            | What::ThreadWait { .. } => self.thread_event(event, sink),
             What::UsdtHit { .. } => self.unit_event(event, sink),
             _ => self.goroutine_event(event, sink),
         }
@@ -233,6 +240,7 @@ impl Engine {
         for image in images {
             self.close(image, at, LifeEnd::RecordingEnd, sink);
         }
+        self.finish_threads(at, sink);
         at
     }
 
@@ -293,6 +301,7 @@ impl Engine {
                 return self.gc_event(image, event, sink);
             }
             What::OnCpuSample { .. } => return self.sample_event(image, event, sink),
+            What::ProcessImage { .. } => self.threads_out_of_sight(event.tgid, event.at, sink),
             _ => {}
         }
         let program = event.binary.and_then(|binary| self.programs.get(&binary));

@@ -7,14 +7,14 @@ use rustc_hash::FxHashMap;
 use crate::{
     clock::KtimeNs,
     decode::decode,
-    event::{Event, Top, What},
+    event::{CodeOf, Event, Top, What},
     id::{Address, BinaryId, StackId, Tgid},
     order::{DEFAULT_WINDOW_NS, OrderReport, Orderer},
     recording::{
         Block, Completeness, RecordingError,
         contract::{
             Adopted, Binary, Code, Counters, DumpBegins, DumpSource, End, Found, Gone, GoroutineDump, Joined, LoadAt, MemoryAt,
-            Meta, Note, Profile, Tier, UsdtFile,
+            Meta, NativeCode, Note, Profile, ThreadsMet, Tier, UsdtFile,
         },
         reader::Recording,
         records,
@@ -35,6 +35,7 @@ pub struct Stack {
     /// The walk stopped with frames left at the root.
     pub truncated: bool,
     pub top: Top,
+    pub of: CodeOf,
 }
 
 /// Everything a recording said, besides the spans and lives that went to the sink.
@@ -44,6 +45,7 @@ pub struct Replayed {
     pub completeness: Completeness,
     pub binaries: FxHashMap<BinaryId, Binary>,
     pub code: Vec<Code>,
+    pub native: Vec<NativeCode>,
     pub stacks: FxHashMap<StackId, Stack>,
     pub notes: Vec<Note>,
     /// In the order in which they came.
@@ -87,6 +89,7 @@ pub fn replay_as<R: Read>(mut recording: Recording<R>, view: View, sink: &mut im
     let mut tables = Tables { newest: zero, ..Tables::default() };
     let mut orderer = Orderer::new(DEFAULT_WINDOW_NS, zero);
     let mut engine = Engine::default();
+    engine.follow_threads(recording.meta().threads);
     sink.begin(zero);
     for block in &mut recording {
         match block? {
@@ -129,6 +132,7 @@ pub fn replay_as<R: Read>(mut recording: Recording<R>, view: View, sink: &mut im
                 }
                 orderer.hold(tables.hold());
             }
+            Block::ThreadsMet(met) => tables.put_off(met.at, Later::Threads(met)),
             Block::Drained(mark) => orderer.drained(&mark, &mut |event| tables.release(event, &mut engine, sink)),
             other => tables.keep(other),
         }
@@ -143,6 +147,7 @@ pub fn replay_as<R: Read>(mut recording: Recording<R>, view: View, sink: &mut im
         completeness: recording.completeness().unwrap_or(Completeness::NotEnded),
         binaries: tables.binaries,
         code: tables.code,
+        native: tables.native,
         stacks: tables.stacks,
         notes: tables.notes,
         profiles: tables.profiles,
@@ -167,6 +172,7 @@ const MAX_AWAITED: usize = 16_384;
 struct Tables {
     binaries: FxHashMap<BinaryId, Binary>,
     code: Vec<Code>,
+    native: Vec<NativeCode>,
     stacks: FxHashMap<StackId, Stack>,
     notes: Vec<Note>,
     profiles: Vec<Profile>,
@@ -193,6 +199,7 @@ enum Later {
     Found(Found),
     Adopted(Adopted),
     Gone(Gone),
+    Threads(ThreadsMet),
 }
 
 impl Tables {
@@ -235,14 +242,16 @@ impl Tables {
                 Later::Found(found) => engine.process_found(&found, sink),
                 Later::Adopted(adopted) => engine.process_adopted(&adopted),
                 Later::Gone(gone) => engine.process_gone(&gone),
+                Later::Threads(met) => engine.threads_met(&met),
                 Later::Dump(dump) => {
                     engine.dump(&dump, sink);
                     let stacks = dump.stacks.into_iter();
-                    self.stacks.extend(
-                        stacks.map(|stack| {
-                            (stack.id, Stack { pcs: stack.pcs.into(), truncated: stack.truncated, top: Top::Return })
-                        }),
-                    );
+                    self.stacks.extend(stacks.map(|stack| {
+                        (
+                            stack.id,
+                            Stack { pcs: stack.pcs.into(), truncated: stack.truncated, top: Top::Return, of: CodeOf::Binary },
+                        )
+                    }));
                 }
             }
         }
@@ -255,8 +264,8 @@ impl Tables {
         self.catch_up(event.at, engine, sink);
         self.newest = self.newest.max(event.at);
         match event.what {
-            What::Stack { id, pcs, truncated, top } => {
-                self.stacks.insert(id, Stack { pcs: pcs.into(), truncated, top });
+            What::Stack { id, pcs, truncated, top, of } => {
+                self.stacks.insert(id, Stack { pcs: pcs.into(), truncated, top, of });
             }
             _ => engine.event(&event, sink),
         }
@@ -265,6 +274,7 @@ impl Tables {
     fn keep(&mut self, block: Block) {
         match block {
             Block::Code(code) => self.code.push(code),
+            Block::NativeCode(code) => self.native.push(code),
             Block::Note(Note::Detaching { at }) => self.detaching = Some(at),
             Block::Note(note) => self.notes.push(note),
             Block::Counters(counters) => {
@@ -284,6 +294,7 @@ impl Tables {
             | Block::Found(_)
             | Block::Adopted(_)
             | Block::Gone(_)
+            | Block::ThreadsMet(_)
             | Block::Dump(_)
             | Block::DumpBegins(_)
             | Block::Drained(_)

@@ -8,6 +8,7 @@ use super::{
     goroutine::Who,
     process::ImageId,
     sample::Sample,
+    thread::{ThreadLife, ThreadSpan, ThreadWho},
     unit::{UnitSpan, UnitWho},
 };
 use crate::{
@@ -133,6 +134,9 @@ pub trait Sink {
     fn pause(&mut self, _image: ImageId, _pause: &Pause) {}
     /// A cycle of an image's collector is over. In order of time, but told late: when the next one begins.
     fn cycle(&mut self, _image: ImageId, _cycle: &Cycle) {}
+    /// Spans of one thread come in order of time, and all before its life.
+    fn thread_span(&mut self, _who: &ThreadWho, _span: &ThreadSpan) {}
+    fn thread_life(&mut self, _who: &ThreadWho, _life: &ThreadLife) {}
     /// A CPU was sampled.
     fn sample(&mut self, _image: ImageId, _sample: &Sample) {}
     /// A stretch of the life of another runtime's unit of work. In order of time, and all before its life.

@@ -8,13 +8,13 @@ use tracer_common::{
     header::{Header, Kind},
     process::ProcessImage,
     sample::{GOID_KNOWN, IN_KERNEL, OnCpuSample},
-    stack::{EXACT, MAX_FRAMES, Stack, TOP_WORD, TRUNCATED},
+    stack::{EXACT, KERNEL, MAX_FRAMES, NATIVE, Stack, TOP_WORD, TRUNCATED},
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
     clock::KtimeNs,
-    event::{Event, Runner, Top, Transition, What},
+    event::{CodeOf, Event, Runner, Top, Transition, What},
     id::{Address, BinaryId, Goid, SiteId, StackId, Tgid, Tid},
 };
 
@@ -144,6 +144,11 @@ fn stack(record: &Stack) -> Result<What, DecodeError> {
             (true, false) => Top::Instruction,
             (true, true) => Top::InstructionAndWord,
         },
+        of: match (record.flags & KERNEL != 0, record.flags & NATIVE != 0) {
+            (true, _) => CodeOf::Kernel,
+            (false, true) => CodeOf::Process,
+            (false, false) => CodeOf::Binary,
+        },
     })
 }
 
@@ -201,13 +206,18 @@ pub fn encode(event: &Event) -> Vec<u8> {
                 _pad: [0; 6],
             })
         }
-        What::Stack { id, pcs, truncated, top } => {
+        What::Stack { id, pcs, truncated, top, of } => {
             let top = match top {
                 Top::Return => 0,
                 Top::Instruction => EXACT,
                 Top::InstructionAndWord => EXACT | TOP_WORD,
             };
-            encode_stack(header(Kind::Stack), *id, pcs, top | if *truncated { TRUNCATED } else { 0 })
+            let of = match of {
+                CodeOf::Binary => 0,
+                CodeOf::Process => NATIVE,
+                CodeOf::Kernel => KERNEL,
+            };
+            encode_stack(header(Kind::Stack), *id, pcs, top | of | if *truncated { TRUNCATED } else { 0 })
         }
         What::ProcessImage { ip } => bytes(&ProcessImage { header: header(Kind::ProcessImage), ip: ip.0 }),
         What::ProcessFork(_)
@@ -287,9 +297,21 @@ mod tests {
             What::GoroutineParkAbort { goid },
             What::GoroutineWake { goid, waker: Some(Goid(3)) },
             What::GoroutineExit { goid },
-            What::Stack { id: StackId(8), pcs: vec![Address(1), Address(2)], truncated: true, top: Top::Return },
-            What::Stack { id: StackId(10), pcs: vec![Address(1)], truncated: true, top: Top::InstructionAndWord },
-            What::Stack { id: StackId(9), pcs: vec![Address(1)], truncated: false, top: Top::Instruction },
+            What::Stack {
+                id: StackId(8),
+                pcs: vec![Address(1), Address(2)],
+                truncated: true,
+                top: Top::Return,
+                of: CodeOf::Binary,
+            },
+            What::Stack {
+                id: StackId(10),
+                pcs: vec![Address(1)],
+                truncated: true,
+                top: Top::InstructionAndWord,
+                of: CodeOf::Process,
+            },
+            What::Stack { id: StackId(9), pcs: vec![Address(1)], truncated: false, top: Top::Instruction, of: CodeOf::Kernel },
             What::ProcessImage { ip: Address(0x401000) },
             What::StopTheWorld { goid: Some(goid), reason: 7 },
             What::StartTheWorld { goid: None },
@@ -338,7 +360,8 @@ mod tests {
         let mut bytes = encode(&event(What::GoroutineTransition { goid: Goid(1), transition: Transition::Run, stack: None }));
         bytes[49] = 4; // from runnable to waiting
         assert_eq!(decode(&bytes), Err(DecodeError::Malformed { kind: Kind::GoroutineTransition }));
-        let mut bytes = encode(&event(What::Stack { id: StackId(8), pcs: vec![], truncated: false, top: Top::Return }));
+        let mut bytes =
+            encode(&event(What::Stack { id: StackId(8), pcs: vec![], truncated: false, top: Top::Return, of: CodeOf::Binary }));
         bytes[40] = 33;
         assert_eq!(decode(&bytes), Err(DecodeError::Malformed { kind: Kind::Stack }));
     }

@@ -39,15 +39,25 @@ pub enum By {
     OnCpu,
 }
 
+/// Whose flamegraph it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    Goroutines,
+    Threads,
+}
+
 impl By {
-    pub fn title(self) -> &'static str {
-        match self {
-            Self::Created => "Goroutines created",
-            Self::Alive => "Goroutines alive at the end",
-            Self::Blocked => "Time blocked",
-            Self::Lifetime => "Time lived",
-            Self::Runnable => "Time waiting for a CPU",
-            Self::OnCpu => "CPU time (sampled)",
+    pub fn title(self, of: Of) -> &'static str {
+        match (self, of) {
+            (Self::Created, Of::Goroutines) => "Goroutines created",
+            (Self::Created, Of::Threads) => "Threads created",
+            (Self::Alive, Of::Goroutines) => "Goroutines alive at the end",
+            (Self::Alive, Of::Threads) => "Threads alive at the end",
+            (Self::Blocked, Of::Goroutines) => "Time blocked",
+            (Self::Blocked, Of::Threads) => "Time off CPU",
+            (Self::Lifetime, _) => "Time lived",
+            (Self::Runnable, _) => "Time waiting for a CPU",
+            (Self::OnCpu, _) => "CPU time (sampled)",
         }
     }
 
@@ -69,7 +79,7 @@ pub struct Weight {
 }
 
 impl Weight {
-    fn add(&mut self, count: u64, ns: u64) {
+    pub(super) fn add(&mut self, count: u64, ns: u64) {
         self.count = self.count.saturating_add(count);
         self.ns = self.ns.saturating_add(ns);
     }
@@ -171,6 +181,7 @@ impl Sink for Tally {
 /// A flamegraph's content, named.
 pub struct Graph {
     pub by: By,
+    pub of: Of,
     /// Frames from the root to the leaf. Frames without a file are ours: a process, a state, a wait reason.
     pub stacks: BTreeMap<Vec<Frame>, Weight>,
     /// What is lost and covered.
@@ -187,6 +198,8 @@ pub enum Unanswerable {
     NoBlockTimes(Tier),
     #[error("the recording holds no scheduling delays: it was made at tier {0:?}, and --by runnable needs T3")]
     NoDelays(Tier),
+    #[error("the recording does not follow threads: it was made with --threads off")]
+    NoThreads,
     #[error("the recording holds no CPU samples: record with --cpu-hz 99 (T3 samples without being asked)")]
     NoSamples,
 }
@@ -209,14 +222,7 @@ pub fn graph(replayed: &Replayed, tally: &Tally) -> Result<Graph, Unanswerable> 
     for (key, weight) in &tally.weights {
         stacks.entry(namer.frames(tally.by, key)).or_default().add(weight.count, weight.ns);
     }
-    Ok(Graph {
-        by: tally.by,
-        stacks,
-        trust: replayed.trust(),
-        command: crate::timeline::human::plain(&replayed.meta.command.join(" ")),
-        zero_unix_ns: replayed.meta.clock.wall_ns.0,
-        duration_ns: replayed.duration_ns(),
-    })
+    Ok(Graph::new(replayed, tally.by, Of::Goroutines, stacks))
 }
 
 struct Namer<'a> {
@@ -309,11 +315,23 @@ pub(super) fn root(replayed: &Replayed, process: &Process) -> Frame {
 }
 
 /// A frame that is no code.
-fn ours(function: String) -> Frame {
+pub(super) fn ours(function: String) -> Frame {
     Frame { function, file: String::new(), line: 0 }
 }
 
 impl Graph {
+    pub(super) fn new(replayed: &Replayed, by: By, of: Of, stacks: BTreeMap<Vec<Frame>, Weight>) -> Self {
+        Self {
+            by,
+            of,
+            stacks,
+            trust: replayed.trust(),
+            command: crate::timeline::human::plain(&replayed.meta.command.join(" ")),
+            zero_unix_ns: replayed.meta.clock.wall_ns.0,
+            duration_ns: replayed.duration_ns(),
+        }
+    }
+
     /// Folded lines: frames joined by `;` from the root, a blank, the width. Sorted.
     pub fn folded(&self) -> Vec<String> {
         let mut lines: BTreeMap<String, u64> = BTreeMap::new();
@@ -331,13 +349,18 @@ impl Graph {
     pub fn write_svg(&self, out: &mut impl Write) -> io::Result<()> {
         let lines = self.folded();
         if lines.is_empty() {
-            return write_empty_svg(self.by.title(), &self.trust, out);
+            return write_empty_svg(self.by.title(self.of), &self.trust, out);
         }
         let mut options = Options::default();
-        options.title =
-            if self.command.is_empty() { self.by.title().to_owned() } else { format!("{}: {}", self.by.title(), self.command) };
+        let title = self.by.title(self.of);
+        options.title = if self.command.is_empty() { title.to_owned() } else { format!("{title}: {}", self.command) };
         options.subtitle = Some(self.trust.clone());
-        options.count_name = if self.by.is_time() { "ns" } else { "goroutines" }.to_owned();
+        options.count_name = match (self.by.is_time(), self.of) {
+            (true, _) => "ns",
+            (false, Of::Goroutines) => "goroutines",
+            (false, Of::Threads) => "threads",
+        }
+        .to_owned();
         options.name_type = "Frame:".to_owned();
         options.deterministic = true;
         inferno_flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), out).map_err(io::Error::other)

@@ -20,4 +20,6 @@ mod runtime_text;
 pub mod series;
 pub mod snapshot;
 pub mod tally;
+pub mod thread_flame;
+pub mod threads;
 pub mod units;

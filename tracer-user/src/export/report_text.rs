@@ -56,6 +56,10 @@ pub fn write(report: &Report, color: bool, out: &mut impl Write) -> io::Result<(
         writeln!(out, "\n{}", heading("cgroups"))?;
         processes_text::cgroups(&report.cgroups, out)?;
     }
+    if report.processes.iter().any(|process| process.threads.as_ref().is_some_and(|threads| threads.detail.is_some())) {
+        writeln!(out, "\n{}", heading("threads"))?;
+        super::threads::text(&report.processes, out)?;
+    }
     runtime_text::write(report, &heading, out)?;
     super::series::text::write(&report.series, &heading, out)?;
     let many = report.processes.iter().filter(|process| process.goroutines.is_some()).count() > 1;

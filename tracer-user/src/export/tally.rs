@@ -13,12 +13,16 @@ use crate::{
         goroutine::Who,
         process::ImageId,
         sample::Sample,
+        thread::{ThreadLife, ThreadSpan, ThreadWho},
         unit::{UnitSpan, UnitWho},
     },
     id::Address,
 };
 
-use super::{cpu::CpuTally, findings::LateTally, gc::GcTally, labels::LabelTally, series::tally::SeriesTally, units::UnitTally};
+use super::{
+    cpu::CpuTally, findings::LateTally, gc::GcTally, labels::LabelTally, series::tally::SeriesTally, threads::ThreadTally,
+    units::UnitTally,
+};
 
 /// Where goroutines are made and what they run; both `None` where the birth was not seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -180,6 +184,7 @@ pub struct Tally {
     pub late: LateTally,
     pub labels: LabelTally,
     pub series: SeriesTally,
+    pub threads: ThreadTally,
     pub units: UnitTally,
 }
 
@@ -255,6 +260,14 @@ impl Sink for Tally {
     fn cycle(&mut self, image: ImageId, cycle: &Cycle) {
         self.gc.cycle(image, cycle);
         self.series.cycle(image, cycle);
+    }
+
+    fn thread_span(&mut self, who: &ThreadWho, span: &ThreadSpan) {
+        self.threads.span(who, span);
+    }
+
+    fn thread_life(&mut self, who: &ThreadWho, life: &ThreadLife) {
+        self.threads.life(who, life);
     }
 
     fn sample(&mut self, image: ImageId, sample: &Sample) {

@@ -125,7 +125,44 @@ pub const FACTS: &[Fact] = &[
         hooks: &[Hook::Btf { program: "cgroup_attach_task", tracepoint: "cgroup_attach_task" }],
         fallback: "the cgroup at fork and exec",
     },
+    Fact {
+        name: "thread off and on CPU",
+        group: Group::Scheduling,
+        required: true,
+        hooks: &[
+            Hook::Btf { program: "sched_switch", tracepoint: "sched_switch" },
+            Hook::Classic { program: "classic_switch", category: "sched", tracepoint: "sched_switch" },
+        ],
+        fallback: "",
+    },
+    Fact {
+        name: "thread wake-up",
+        group: Group::Scheduling,
+        required: true,
+        hooks: &[
+            Hook::Btf { program: "sched_waking", tracepoint: "sched_waking" },
+            Hook::Classic { program: "classic_waking", category: "sched", tracepoint: "sched_waking" },
+        ],
+        fallback: "",
+    },
+    Fact {
+        name: "futex wait",
+        group: Group::Scheduling,
+        required: false,
+        hooks: &[Hook::Kprobe { program: "futex_wait", functions: &["futex_wait"] }],
+        fallback: SYSCALL_ARGUMENTS,
+    },
+    Fact {
+        name: "epoll wait",
+        group: Group::Scheduling,
+        required: false,
+        hooks: &[Hook::Kprobe { program: "epoll_wait", functions: &["do_epoll_wait", "ep_poll"] }],
+        fallback: SYSCALL_ARGUMENTS,
+    },
 ];
+
+/// What tells of a wait without a kprobe. A wait that goes on after a signal (`restart_syscall`) has lost them.
+const SYSCALL_ARGUMENTS: &str = "the system call and its arguments, when the thread leaves its CPU";
 
 /// How a fact is told on this kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use btf_rs::{Btf, BtfType, Member, Type};
-use tracer_common::config::{ABSENT, KernelLayout};
+use tracer_common::config::{ABSENT, KernelLayout, THREADS_OFF};
 use zerocopy::FromBytes;
 
 use super::KernelError;
@@ -25,6 +25,9 @@ pub fn kernel_layout() -> Result<KernelLayout, KernelError> {
     // `action[SIGCHLD - 1]`, and a `k_sigaction` holds nothing but its `sa`, and on some architectures a restorer behind it.
     let sigchld = maybe("sighand_struct", "action").zip(size_of_struct(&btf, "k_sigaction"));
     let sigchld = sigchld.map(|(action, size)| action + (SIGCHLD - 1) * size);
+    let queue = within(maybe("task_struct", "se"), maybe("sched_entity", "cfs_rq"));
+    let (queue, run_queue) = (Some(queue).filter(|offset| *offset != ABSENT), maybe("cfs_rq", "rq"));
+    let count = preempt_count_from_rq(&btf);
     let memory = maybe("css_set", "subsys").zip(enumerator(&btf, "cgroup_subsys_id", "memory_cgrp_id"));
     Ok(KernelLayout {
         task_tgid: of("task_struct", "tgid")?,
@@ -57,6 +60,12 @@ pub fn kernel_layout() -> Result<KernelLayout, KernelError> {
         siginfo_code: or_absent(maybe("kernel_siginfo", "si_code")),
         k_sigaction_handler: within(maybe("k_sigaction", "sa"), maybe("sigaction", "sa_handler")),
         mark_victim_has_task: u32::from(first_argument_is_pointer(&btf, "btf_trace_mark_victim")),
+        task_state: maybe("task_struct", "__state").map_or_else(|| of("task_struct", "state"), Ok)?,
+        task_cfs_rq: or_absent(queue),
+        cfs_rq_rq: or_absent(run_queue),
+        preempt_count_from_rq: count.unwrap_or(0),
+        preempt_count_known: u32::from(queue.is_some() && run_queue.is_some() && count.is_some()),
+        threads: THREADS_OFF,
         spawner_tid: 0,
         _pad: 0,
     })
@@ -66,7 +75,31 @@ pub fn kernel_layout() -> Result<KernelLayout, KernelError> {
 pub fn unknown() -> KernelLayout {
     let absent: Vec<u8> = ABSENT.to_ne_bytes().repeat(size_of::<KernelLayout>() / size_of::<u32>());
     let layout = KernelLayout::read_from_bytes(&absent).unwrap_or_default();
-    KernelLayout { mark_victim_has_task: 0, spawner_tid: 0, _pad: 0, ..layout }
+    KernelLayout { mark_victim_has_task: 0, preempt_count_known: 0, threads: 0, spawner_tid: 0, _pad: 0, ..layout }
+}
+
+/// Where per-CPU variables are described (`include/asm-generic/vmlinux.lds.h`, as pahole names the section).
+const PER_CPU: &str = ".data..percpu";
+
+/// How far behind a CPU's `runqueues` its preemption count lies: `__preempt_count`, or from Linux 6.2 to 6.14 a field of `pcpu_hot`.
+fn preempt_count_from_rq(btf: &Btf) -> Option<u32> {
+    let variables = per_cpu_variables(btf)?;
+    let at = |name: &str| variables.iter().find(|(known, _)| known == name).map(|(_, offset)| *offset);
+    let count = at("__preempt_count").or_else(|| Some(at("pcpu_hot")? + offset_of(btf, "pcpu_hot", "preempt_count")?))?;
+    Some(count.wrapping_sub(at("runqueues")?))
+}
+
+/// Name and offset of each per-CPU variable.
+fn per_cpu_variables(btf: &Btf) -> Option<Vec<(String, u32)>> {
+    let section = btf.resolve_types_by_name(PER_CPU).ok()?.into_iter().find_map(|ty| match ty {
+        Type::Datasec(section) => Some(section),
+        _ => None,
+    })?;
+    let named = |variable: &btf_rs::VarSecinfo| match btf.resolve_type_by_id(variable.get_type_id()?).ok()? {
+        Type::Var(named) => Some((btf.resolve_name(&named).ok()?, variable.offset())),
+        _ => None,
+    };
+    Some(section.variables.iter().filter_map(named).collect())
 }
 
 /// `include/uapi/asm/signal.h`.

@@ -84,6 +84,7 @@ struct Noticed {
     /// Those not told yet, and all that were.
     places: Vec<Place>,
     known_places: FxHashSet<Place>,
+    natives: FxHashSet<Tgid>,
 }
 
 impl Noticed {
@@ -98,6 +99,8 @@ impl Noticed {
                     self.place(Place::Of(exec.cgroup));
                 }
             }
+            // Of no probed binary.
+            Some(Kind::Stack) if header.binary == 0 => _ = self.natives.insert(tgid),
             Some(Kind::ProcessImage) => self.images.push((tgid, BinaryId(header.binary))),
             Some(Kind::ProcessFork) => {
                 if let Ok(fork) = ProcessFork::ref_from_bytes(record) {
@@ -175,6 +178,11 @@ impl Ring {
     /// Processes to look at, since this was last asked.
     pub fn take_appeared(&mut self) -> Vec<Appeared> {
         std::mem::take(&mut self.noticed.appeared)
+    }
+
+    /// Processes of which stacks came since that are of no probed binary.
+    pub fn take_natives(&mut self) -> FxHashSet<Tgid> {
+        std::mem::take(&mut self.noticed.natives)
     }
 
     /// Processes that hit a probe for the first time since their exec, and the binary whose it is, since this was last asked.

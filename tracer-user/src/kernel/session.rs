@@ -20,7 +20,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use rustc_hash::FxHashMap;
 use tracer_common::{
-    config::{Adoption, Cookie, Followed, GoLayout, KernelLayout, MAX_BINARIES, pt_regs_offset},
+    config::{Adoption, Cookie, Followed, GoLayout, KernelLayout, MAX_BINARIES, THREADS_AUTO, THREADS_ON, pt_regs_offset},
     usdt::{MAX_SPECS, UsdtCookie, UsdtSpec},
 };
 
@@ -37,7 +37,7 @@ use crate::{
     event::Transition,
     golang::{Hook, HookSite},
     id::{BinaryId, SiteId, Tgid, Tid},
-    recording::contract::Counters,
+    recording::contract::{Counters, Threads},
 };
 
 /// The committed object (`cargo xtask build-ebpf`).
@@ -197,6 +197,19 @@ impl Session {
     pub fn set_spawner(&mut self, tid: Option<Tid>) -> Result<(), KernelError> {
         let layout = KernelLayout { spawner_tid: tid.map_or(0, |tid| tid.0), ..self.kernel_layout };
         self.kernel.set(0, Pod(layout), 0).map_err(KernelError::map("KERNEL"))
+    }
+
+    /// Follows threads in detail, from now on. Until this is called nothing of ours is on the scheduler's path.
+    pub fn follow_threads(&mut self, threads: Threads) -> Result<(), KernelError> {
+        self.kernel_layout.threads = match threads {
+            Threads::Off => return Ok(()),
+            Threads::Auto => THREADS_AUTO,
+            Threads::On => THREADS_ON,
+        };
+        self.set_spawner(None)?;
+        let told = facts::attach(&mut self.ebpf, &self.offers, Group::Scheduling)?;
+        self.told.extend(told);
+        Ok(())
     }
 
     /// Follows a process that runs already: its hits count from here on.

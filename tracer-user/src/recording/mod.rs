@@ -20,7 +20,7 @@ pub mod writer;
 
 use contract::{
     Adopted, Binary, CgroupNamed, Code, Counters, Drained, DumpBegins, End, Found, Gone, GoroutineDump, Joined, LoadAt, MemoryAt,
-    Meta, Note, Profile, UsdtFile,
+    Meta, NativeCode, Note, Profile, ThreadsMet, UsdtFile,
 };
 
 /// What a recording begins with.
@@ -57,14 +57,16 @@ pub enum Kind {
     Cgroup = 32,
     Load = 33,
     Gone = 34,
+    NativeCode = 16,
+    ThreadsMet = 17,
 }
 
 impl Kind {
     fn from_u8(value: u8) -> Option<Self> {
         use Kind::*;
         let all = [
-            Meta, Records, Binary, Code, Note, Counters, End, Joined, Dump, DumpBegins, Drained, Profile, Memory, Usdt, Found,
-            Adopted, Cgroup, Load, Gone,
+            Meta, Records, Binary, Code, Note, Counters, End, Joined, Dump, DumpBegins, Drained, Profile, Memory, NativeCode,
+            ThreadsMet, Usdt, Found, Adopted, Cgroup, Load, Gone,
         ];
         all.into_iter().find(|kind| *kind as u8 == value)
     }
@@ -100,6 +102,8 @@ pub enum Block {
     Cgroup(CgroupNamed),
     Load(LoadAt),
     Gone(Gone),
+    NativeCode(NativeCode),
+    ThreadsMet(ThreadsMet),
     /// A second meta block (recordings joined by hand).
     Meta(Meta),
 }

@@ -175,6 +175,8 @@ impl<R: Read> Recording<R> {
             Kind::Cgroup => Block::Cgroup(self.json(&raw)?),
             Kind::Load => Block::Load(self.json(&raw)?),
             Kind::Gone => Block::Gone(self.json(&raw)?),
+            Kind::NativeCode => Block::NativeCode(self.json(&raw)?),
+            Kind::ThreadsMet => Block::ThreadsMet(self.json(&raw)?),
         })
     }
 
@@ -286,5 +288,6 @@ fn no_meta() -> Meta {
         command: Vec::new(),
         target: None,
         hit_cost_ns: None,
+        threads: super::contract::Threads::Off,
     }
 }

@@ -13,7 +13,7 @@ use super::{
     BLOCK_HEADER_LEN, BLOCK_MAGIC, Codec, FILE_MAGIC, FORMAT_VERSION, Kind, MAX_PAYLOAD,
     contract::{
         Adopted, Binary, CgroupNamed, Code, Counters, Drained, DumpBegins, End, Found, Gone, GoroutineDump, Joined, LoadAt,
-        MemoryAt, Meta, Note, Profile, UsdtFile,
+        MemoryAt, Meta, NativeCode, Note, Profile, ThreadsMet, UsdtFile,
     },
 };
 
@@ -177,6 +177,14 @@ impl<W: Write> Writer<W> {
 
     pub fn load(&mut self, load: &LoadAt) -> Result<(), WriteError> {
         self.json(Kind::Load, load)
+    }
+
+    pub fn native_code(&mut self, code: &NativeCode) -> Result<(), WriteError> {
+        self.json(Kind::NativeCode, code)
+    }
+
+    pub fn threads_met(&mut self, met: &ThreadsMet) -> Result<(), WriteError> {
+        self.json(Kind::ThreadsMet, met)
     }
 
     /// One line of JSON, then the profile as it came.

@@ -5,7 +5,10 @@ use std::{
     io::{self, Read},
 };
 
-use crate::id::{ProcessKey, Tgid};
+use crate::{
+    id::{ProcessKey, Tgid, Tid},
+    recording::contract::ThreadMet,
+};
 
 /// USER_HZ: the unit of times in `/proc/PID/stat`.
 pub const NS_PER_TICK: u64 = 10_000_000;
@@ -54,6 +57,20 @@ pub fn args(tgid: Tgid) -> Vec<String> {
     }
     let area = area.strip_suffix(&[0]).unwrap_or(&area);
     area.split(|byte| *byte == 0).map(|arg| String::from_utf8_lossy(arg).into_owned()).collect()
+}
+
+/// Threads that are read of one process at most.
+const MAX_THREADS: usize = 100_000;
+
+/// The threads that a process has; none where that cannot be read.
+pub fn threads(tgid: Tgid) -> Vec<ThreadMet> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{tgid}/task")) else { return Vec::new() };
+    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let thread = |tid: u32| {
+        let name = fs::read(format!("/proc/{tgid}/task/{tid}/comm")).ok()?;
+        Some(ThreadMet { tid: Tid(tid), name: String::from_utf8_lossy(&name).trim_end_matches('\n').to_owned() })
+    };
+    numbers.take(MAX_THREADS).filter_map(thread).collect()
 }
 
 /// Every process there is.

@@ -16,6 +16,7 @@ use crate::{
         loss::LostInterval,
         process::{ImageId, ProcessId},
         replay::Replayed,
+        thread::{ThreadLife, ThreadSpan, ThreadWho},
         unit::{UnitNumber, UnitSpan, UnitWho},
     },
     id::{Goid, Tgid, Tid},
@@ -26,8 +27,11 @@ pub mod gc;
 pub mod human;
 mod labels;
 pub mod process;
+pub mod thread;
 pub mod unit;
 pub mod write;
+
+use thread::ThreadLine;
 
 /// What a timeline is about, as people write it: `go:17`, `go:17@4242`, `pid:4242`, `tid:4243`, `gc:4242`, `java:12`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,14 +48,12 @@ pub enum Id {
 /// Why an id names nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
-    #[error("{0:?} is no id: write go:GOID, go:GOID@TGID, pid:TGID, gc:TGID, or RUNTIME:ID (java:12)")]
+    #[error("{0:?} is no id: write go:GOID, go:GOID@TGID, tid:TID, pid:TGID, gc:TGID, or RUNTIME:ID (java:12)")]
     Syntax(String),
     #[error("this recording has no {0}")]
     Unknown(Id),
     #[error("{id} lives in several processes: say which one ({})", .candidates.iter().map(|tgid| format!("{id}@{tgid}")).collect::<Vec<_>>().join(", "))]
     Ambiguous { id: Id, candidates: Vec<Tgid> },
-    #[error("this recording does not follow threads, so it has no timeline of {0}")]
-    NoThreads(Id),
 }
 
 impl FromStr for Id {
@@ -116,6 +118,9 @@ pub struct Collector {
     closed: Vec<GoroutineLine>,
     tracks: gc::Tracks,
     units: unit::Units,
+    threads: thread::Threads,
+    /// Whether goroutines are of interest.
+    no_goroutines: bool,
 }
 
 impl Collector {
@@ -132,11 +137,12 @@ impl Collector {
             _ => None,
         };
         let units = unit::Units::only(only_unit);
-        Self { only, units, ..Self::default() }
+        let threads = thread::Threads::wanted(id);
+        Self { only, units, threads, no_goroutines: matches!(id, Some(Id::Thread(_))), ..Self::default() }
     }
 
     fn wanted(&self, who: &Who) -> bool {
-        self.only.is_none_or(|goid| goid == who.goid)
+        !self.no_goroutines && self.only.is_none_or(|goid| goid == who.goid)
     }
 }
 
@@ -176,6 +182,14 @@ impl Sink for Collector {
     fn unit_life(&mut self, who: &UnitWho, life: &Life) {
         self.units.life(who, life);
     }
+
+    fn thread_span(&mut self, who: &ThreadWho, span: &ThreadSpan) {
+        self.threads.span(who, span);
+    }
+
+    fn thread_life(&mut self, who: &ThreadWho, life: &ThreadLife) {
+        self.threads.life(who, life);
+    }
 }
 
 /// The processes and goroutines to show, in order.
@@ -190,6 +204,8 @@ pub struct Timeline<'a> {
     pub tracks: gc::Tracks,
     /// Units of work of other runtimes, by process, image, runtime and id.
     pub units: Vec<unit::UnitLine>,
+    /// By process and number.
+    pub threads: Vec<ThreadLine>,
     lost: Vec<LostInterval>,
 }
 
@@ -264,15 +280,25 @@ impl<'a> Timeline<'a> {
         goroutines.sort_by_key(|line| (tgid_of(line), line.who.image, line.who.goid, line.who.since));
         let mut units = collector.units.closed;
         units.sort_by_key(|unit| (unit.tgid(replayed), unit.who.image, unit.who.runtime, unit.who.number, unit.who.serial));
+        let mut threads = collector.threads.sorted(replayed, &goroutines);
         let mut processes: Vec<ProcessId> = all.processes().map(|(process, _)| process).collect();
         match id {
             None => {}
-            Some(id @ Id::Thread(_)) => return Err(IdError::NoThreads(id)),
+            Some(id @ Id::Thread(_)) => {
+                processes.clear();
+                goroutines.clear();
+                units.clear();
+                tracks.clear();
+                if threads.is_empty() {
+                    return Err(IdError::Unknown(id));
+                }
+            }
             Some(id @ Id::Process(tgid)) => {
                 processes.retain(|process| all.process(*process).tgid == tgid);
                 goroutines.retain(|line| tgid_of(line) == tgid);
                 units.retain(|unit| unit.tgid(replayed) == tgid);
                 tracks.retain(replayed, tgid);
+                threads.retain(|line| all.process(line.who.process).tgid == tgid);
                 if processes.is_empty() {
                     return Err(IdError::Unknown(id));
                 }
@@ -281,6 +307,7 @@ impl<'a> Timeline<'a> {
                 processes.clear();
                 goroutines.clear();
                 units.clear();
+                threads.clear();
                 if !tracks.retain(replayed, tgid) {
                     return Err(IdError::Unknown(id));
                 }
@@ -288,6 +315,7 @@ impl<'a> Timeline<'a> {
             Some(id @ (Id::Goroutine(_, tgid) | Id::Unit(_, _, tgid))) => {
                 processes.clear();
                 tracks.clear();
+                threads.clear();
                 units.retain(|unit| match id {
                     Id::Goroutine(goid, _) => unit.is_goroutine(replayed, goid),
                     Id::Unit(runtime, ..) => replayed.engine.runtime(unit.who.runtime) == runtime.as_str(),
@@ -310,7 +338,7 @@ impl<'a> Timeline<'a> {
             }
         }
         processes.sort_by_key(|process| (all.process(*process).tgid, *process));
-        Ok(Self { replayed, processes, goroutines, group_by: None, tracks, units, lost: replayed.lost_intervals() })
+        Ok(Self { replayed, processes, goroutines, group_by: None, tracks, units, threads, lost: replayed.lost_intervals() })
     }
 
     /// The lines of one goroutine, by start.

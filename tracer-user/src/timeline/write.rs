@@ -20,7 +20,7 @@ use crate::{
     symbolize::{Symbolizer, label},
 };
 
-use super::{GoroutineLine, Row, Timeline, gc, human, process, unit};
+use super::{GoroutineLine, Row, Timeline, gc, human, process, thread, unit};
 
 /// One line of JSON. The fields are a contract (docs: "timeline").
 #[derive(Serialize)]
@@ -79,7 +79,8 @@ impl<'a> Writer<'a> {
                 self.json_row(out, (&id, tgid.0, Some(line.who.image)), line.labels_at(row.end), &row)?;
             }
         }
-        unit::jsonl(timeline, out)
+        unit::jsonl(timeline, out)?;
+        thread::jsonl(timeline, &self.symbols, out)
     }
 
     fn json_row(
@@ -144,7 +145,8 @@ impl<'a> Writer<'a> {
             self.text_header(out, line)?;
             self.text_rows(out, Some(line.who.image), &timeline.rows(line))?;
         }
-        unit::text(timeline, out)
+        unit::text(timeline, out)?;
+        thread::text(timeline, &self.symbols, out)
     }
 
     fn text_header(&self, out: &mut impl Write, line: &GoroutineLine) -> io::Result<()> {
@@ -235,7 +237,7 @@ pub(super) fn missing_from(cpus: &[u16]) -> String {
 }
 
 /// The innermost frame that is not of the runtime or the packages just above it: where the program itself waits.
-fn own_frame(stack: &[Frame]) -> Option<&Frame> {
+pub(super) fn own_frame(stack: &[Frame]) -> Option<&Frame> {
     const BELOW: [&str; 4] = ["runtime.", "sync.", "internal/", "time.Sleep"];
     let own = stack.iter().find(|frame| !BELOW.iter().any(|prefix| frame.function.starts_with(prefix)));
     own.or(stack.first())

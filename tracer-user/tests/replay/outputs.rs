@@ -609,7 +609,8 @@ fn ids() {
     );
     assert!(timeline(&scene, Some("go:17@1001")).unwrap().1.lines().all(|line| line.contains(r#""tgid":1001"#)));
     assert_eq!(timeline(&scene, Some("go:99")).unwrap_err().to_string(), "this recording has no go:99");
-    assert!(matches!(timeline(&scene, Some("tid:1000")), Err(IdError::NoThreads(_))));
+    assert!(timeline(&scene, Some("tid:1000")).is_ok(), "a process has a first thread");
+    assert!(matches!(timeline(&scene, Some("tid:3")), Err(IdError::Unknown(_))));
     let (_, process) = timeline(&scene, Some("pid:1000")).unwrap();
     assert!(process.contains(r#""id":"pid:1000""#) && process.contains(r#""id":"go:18""#));
 }

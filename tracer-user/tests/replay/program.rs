@@ -48,7 +48,7 @@ fn exit_codes() {
         ("report .", 2, ". is not a lifetrace recording"),
         ("timeline shop.rec --id go:99", 2, "this recording has no go:99"),
         ("timeline two.rec --id go:17", 2, "go:17@1000, go:17@1001"),
-        ("timeline two.rec --id tid:3", 2, "does not follow threads"),
+        ("timeline two.rec --id tid:3", 2, "has no tid:3"),
         ("flame shop.rec --by oncpu", 2, "holds no CPU samples"),
         ("flame shop.rec --by nothing", 2, "possible values"),
         ("flame shop.rec --by inuse_space", 2, "holds no heap profiles: record with --pprof auto --heap-every 30s"),

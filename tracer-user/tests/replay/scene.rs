@@ -6,7 +6,7 @@ use tracer_common::process::Cgroup;
 use tracer_user::{
     clock::{ClockTie, KtimeNs, WallTime},
     decode::encode,
-    event::{Event, ProcessExit, ProcessFork, Program, Runner, Top, Transition, What},
+    event::{CodeOf, Event, ProcessExit, ProcessFork, Program, Runner, Top, Transition, What},
     id::{Address, BinaryId, Goid, SiteId, StackId, Tgid, Tid},
     recording::{
         contract::{
@@ -160,8 +160,20 @@ impl Scene {
         let creation = pcs(&[NEWPROC, GO_WORKER, IN_MAIN, GOEXIT]);
         let blocking = pcs(&[RECV, IN_WORKER, GOEXIT]);
         self.start(1_000, tgid, &["./shop", "--workers", "2"])
-            .event(1_201, 0, tgid, Some(0), What::Stack { id: StackId(8), pcs: creation, truncated: false, top: Top::Return })
-            .event(1_202, 0, tgid, Some(0), What::Stack { id: StackId(9), pcs: blocking, truncated: false, top: Top::Return })
+            .event(
+                1_201,
+                0,
+                tgid,
+                Some(0),
+                What::Stack { id: StackId(8), pcs: creation, truncated: false, top: Top::Return, of: CodeOf::Binary },
+            )
+            .event(
+                1_202,
+                0,
+                tgid,
+                Some(0),
+                What::Stack { id: StackId(9), pcs: blocking, truncated: false, top: Top::Return, of: CodeOf::Binary },
+            )
             .birth(1_300, tgid, 1, 0, (GO_MAIN, MAIN))
             .birth(1_400, tgid, 2, 1, (GO_SWEEP, SWEEP))
             .park(1_500, tgid, 2, 3)
@@ -190,14 +202,26 @@ impl Scene {
                 0,
                 tgid,
                 Some(0),
-                What::Stack { id: StackId(8), pcs: pcs(&[NEWPROC, GO_WORKER, IN_MAIN]), truncated: false, top: Top::Return },
+                What::Stack {
+                    id: StackId(8),
+                    pcs: pcs(&[NEWPROC, GO_WORKER, IN_MAIN]),
+                    truncated: false,
+                    top: Top::Return,
+                    of: CodeOf::Binary,
+                },
             )
             .event(
                 1_202,
                 0,
                 tgid,
                 Some(0),
-                What::Stack { id: StackId(9), pcs: pcs(&[RECV, IN_WORKER]), truncated: false, top: Top::Return },
+                What::Stack {
+                    id: StackId(9),
+                    pcs: pcs(&[RECV, IN_WORKER]),
+                    truncated: false,
+                    top: Top::Return,
+                    of: CodeOf::Binary,
+                },
             )
             .birth(1_300, tgid, 1, 0, (GO_MAIN, MAIN))
             .step(1_310, 0, tgid, 1, Run)
@@ -259,6 +283,7 @@ impl Scene {
             pcs: pcs.iter().map(|pc| Address(BIAS + pc)).collect(),
             truncated: false,
             top,
+            of: CodeOf::Binary,
         };
         let sample = |runner, stack: u64, in_kernel| What::OnCpuSample {
             runner,
@@ -327,6 +352,7 @@ impl Scene {
             command: ["./shop", "--workers", "2"].map(str::to_owned).to_vec(),
             target: None,
             hit_cost_ns: Some(800),
+            threads: Threads::Off,
         }
     }
 

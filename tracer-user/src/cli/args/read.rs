@@ -101,6 +101,9 @@ pub struct FlameArgs {
     /// What the widths are
     #[arg(long, value_enum)]
     pub by: FlameBy,
+    /// Whose: of threads, `blocked` is the time off CPU [default: goroutines, if there are any]
+    #[arg(long, value_enum)]
+    pub of: Option<FlameSubject>,
     /// Draw the growth of a profile's values: from the first profile of REC to its newest, or from REC's newest to that of REC2
     #[arg(long, value_name = "REC2", num_args = 0..=1)]
     pub diff: Option<Option<PathBuf>>,
@@ -111,6 +114,13 @@ pub struct FlameArgs {
     pub format: FlameFormat,
     #[command(flatten)]
     pub output: OutputArg,
+}
+
+/// Whose flamegraph is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FlameSubject {
+    Goroutines,
+    Threads,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use crate::{
     pprof::base::{Base, BaseError},
-    recording::contract::{ProfileKind, Tier},
+    recording::contract::{ProfileKind, Threads, Tier},
 };
 
 #[derive(Clone, Debug, Args)]
@@ -47,6 +47,9 @@ pub struct DetailArgs {
     /// How much to follow: 1 births and deaths; 2 parks and wakes too; 3 scheduling and system calls as well
     #[arg(long, value_enum, default_value_t = TierArg::T2, value_name = "TIER")]
     pub tier: TierArg,
+    /// Whose threads to follow on and off their CPUs: those of all programs, of all but Go's, of none [default: auto, at T3 on]
+    #[arg(long, value_enum, value_name = "WHOSE")]
+    pub threads: Option<ThreadsArg>,
     /// Sample what the CPUs do N times a second; 0 for not at all [default: 0, at T3 99]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub cpu_hz: Option<u32>,
@@ -80,7 +83,25 @@ pub struct BesideArgs {
     pub with_pid: Vec<u32>,
 }
 
+/// Whose threads are followed in detail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ThreadsArg {
+    Auto,
+    On,
+    Off,
+}
+
 impl DetailArgs {
+    /// Whose threads are followed in detail.
+    pub fn threads(&self) -> Threads {
+        match self.threads {
+            Some(ThreadsArg::Off) => Threads::Off,
+            Some(ThreadsArg::On) => Threads::On,
+            None if Tier::from(self.tier) >= Tier::T3 => Threads::On,
+            Some(ThreadsArg::Auto) | None => Threads::Auto,
+        }
+    }
+
     /// How often a second CPUs are sampled.
     pub fn cpu_hz(&self) -> u32 {
         let default = if Tier::from(self.tier) >= Tier::T3 { DEFAULT_CPU_HZ } else { 0 };

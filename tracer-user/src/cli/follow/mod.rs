@@ -29,7 +29,7 @@ use crate::{
         session::{Session, Target},
         shared,
     },
-    recording::contract::{Binary, Counters, Note, Site, Tier},
+    recording::contract::{Binary, Counters, Note, Site, Threads, Tier},
     target::load::Accounts,
     usdt::Table,
 };
@@ -164,6 +164,15 @@ impl Follower {
 
     pub fn capture(&self) -> &Capture {
         &self.capture
+    }
+
+    /// Follows threads on and off their CPUs. That it cannot be had is noted, and nothing else lost.
+    pub fn follow_threads(&mut self, threads: Threads) {
+        if let Err(error) = self.session.follow_threads(threads) {
+            let text = format!("threads are not followed in detail: {:#}", anyhow::Error::from(error));
+            tracing::warn!("{text}");
+            self.capture.send(Message::Note(Note::Warning { at: ktime_now(), text }));
+        }
     }
 
     /// Samples what the CPUs do, so often a second; 0 for not at all. That it cannot be had is noted, and nothing else lost.

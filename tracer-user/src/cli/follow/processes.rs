@@ -15,7 +15,8 @@ use crate::{
     golang,
     id::{BinaryId, ProcessKey, Tgid},
     kernel::gate::FileKey,
-    recording::contract::{Joined, Note},
+    native::Maps,
+    recording::contract::{Joined, Note, ThreadsMet},
     snapshot::process::Process,
     target::procfs::{self, NS_PER_TICK, Stat},
 };
@@ -80,6 +81,7 @@ impl Follower {
             load_bias: process.bias,
             dump_follows: true,
         }));
+        self.meet_threads(tgid);
         self.dumper.dump(Job { key: stat.key, process, binary: id, tier, check: false });
         Ok(())
     }
@@ -113,7 +115,23 @@ impl Follower {
             load_bias: 0,
             dump_follows: false,
         }));
+        self.meet_threads(tgid);
         Ok(())
+    }
+
+    /// Keeps what a process has mapped while it is there: it may have ended when its addresses are to be named.
+    pub fn look_at_maps(&mut self, tgid: Tgid) {
+        let (at, maps) = (ktime_now(), Maps::of(tgid));
+        if !maps.is_empty() {
+            self.capture.send(Message::Maps { tgid, at, maps });
+        }
+    }
+
+    /// Writes down which threads a process has that has been followed for less than that.
+    pub fn meet_threads(&mut self, tgid: Tgid) {
+        let at = ktime_now();
+        let threads = procfs::threads(tgid);
+        self.capture.send(Message::ThreadsMet(ThreadsMet { at, tgid, threads }));
     }
 
     /// Joins one of several processes, if it was not tried before. One that runs no Go program is passed over.

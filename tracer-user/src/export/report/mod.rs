@@ -115,7 +115,7 @@ pub fn report(replayed: &Replayed, tally: &Tally) -> Report {
         snapshots: session::snapshots(replayed),
         price: session::price(replayed),
         coverage: processes::coverage(replayed),
-        processes: processes::processes(replayed, &by_process),
+        processes: processes::processes(replayed, &by_process, &tally.threads),
         cgroups: processes::cgroups(replayed),
         signals: session::signals(replayed),
         sites,

@@ -15,7 +15,10 @@ use crate::{
     timeline::process::zombie,
 };
 
-use super::Totals;
+use super::{
+    super::threads::{ThreadTally, ThreadsOut},
+    Totals,
+};
 
 /// Programs that are listed of one process.
 const MAX_PROGRAMS: usize = 64;
@@ -47,6 +50,8 @@ pub struct ProcessOut {
     /// From its exit until it was reaped, or until the recording ended; `null`: it lives, or reaping is not told of.
     pub zombie_ns: Option<u64>,
     pub container_id: Option<String>,
+    /// `null`: nothing was heard of them.
+    pub threads: Option<ThreadsOut>,
     /// Why it ran without probes.
     pub unprobed: Option<String>,
     #[serde(flatten)]
@@ -114,9 +119,14 @@ pub(super) fn coverage(replayed: &Replayed) -> Vec<CoverageOut> {
     out.collect()
 }
 
-pub(super) fn processes(replayed: &Replayed, totals: &BTreeMap<ProcessId, Totals>) -> Vec<ProcessOut> {
+pub(super) fn processes(replayed: &Replayed, totals: &BTreeMap<ProcessId, Totals>, threads: &ThreadTally) -> Vec<ProcessOut> {
     let all = replayed.engine.processes();
-    all.processes().map(|(id, process)| process_out(replayed, process, totals.get(&id).copied())).collect()
+    all.processes()
+        .map(|(id, process)| {
+            let threads = threads.out(replayed, id);
+            ProcessOut { threads, ..process_out(replayed, process, totals.get(&id).copied()) }
+        })
+        .collect()
 }
 
 fn process_out(replayed: &Replayed, process: &Process, totals: Option<Totals>) -> ProcessOut {
@@ -154,6 +164,7 @@ fn process_out(replayed: &Replayed, process: &Process, totals: Option<Totals>) -
             .filter(|_| process.life.reaped.is_none_or(|reaped| !reaped.by_look))
             .map(|(from, to)| to.unwrap_or(replayed.ended_at).since(from)),
         container_id: container.id,
+        threads: None,
         unprobed,
         life: LifeOut {
             cgroup: place.path().map(str::to_owned),

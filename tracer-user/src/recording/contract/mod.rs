@@ -9,12 +9,14 @@ use crate::{
 
 mod dump;
 mod memory;
+mod native;
 mod process;
 mod profile;
 mod usdt;
 
 pub use dump::{Drained, DumpBegins, DumpSource, DumpedGoroutine, DumpedStack, GoroutineDump, Joined, Likeness};
 pub use memory::{CgroupMemory, GoHeap, MemoryAt, ProcessMemory};
+pub use native::{IN_KERNEL, NativeCode, NativeEntry, ThreadMet, Threads, ThreadsMet};
 pub use process::{Adopted, CgroupLoad, CgroupNamed, Found, Gone, LoadAt, MemoryEvents, Throttling};
 pub use profile::{Profile, ProfileKind};
 pub use usdt::{UnitEvent, UnitId, UsdtFile, UsdtMeaning, UsdtSite};
@@ -37,6 +39,9 @@ pub struct Meta {
     pub target: Option<String>,
     /// Calibrated cost of one hit of an empty probe on this machine, in nanoseconds; `None` where it was not measured.
     pub hit_cost_ns: Option<u64>,
+    /// Whose threads are followed in detail.
+    #[serde(default)]
+    pub threads: Threads,
 }
 
 /// How much detail the probes give (docs: "Tiers").
