@@ -278,7 +278,7 @@ fn meta() -> Meta {
         command: vec![],
         target: Some("--pid 4711".into()),
         hit_cost_ns: Some(800),
-        threads: Threads::Off,
+        threads: tracer_user::recording::contract::Threads::Off,
     }
 }
 

@@ -352,7 +352,7 @@ impl Scene {
             command: ["./shop", "--workers", "2"].map(str::to_owned).to_vec(),
             target: None,
             hit_cost_ns: Some(800),
-            threads: Threads::Off,
+            threads: tracer_user::recording::contract::Threads::Off,
         }
     }
 
