@@ -24,6 +24,7 @@ use crate::{
     emit,
     maps::{CLASSIC, FOLLOWED, KERNEL, LIVE_THREADS, THREAD_GROUPS, count},
     mem::read_kernel,
+    sched,
 };
 
 /// `CLONE_THREAD` and `CLONE_PARENT` of `include/uapi/linux/sched.h`.
@@ -207,12 +208,16 @@ pub fn signal(ctx: &TracePointContext) -> Option<()> {
 pub fn switch(ctx: &TracePointContext) -> Option<()> {
     let layout = CLASSIC.get(0)?;
     let pid_tgid = bpf_get_current_pid_tgid();
-    if pid_tgid != 0 && FOLLOWED.get_ptr(&tgid_of(pid_tgid)).is_some() {
+    let kernel = KERNEL.get(0)?;
+    if pid_tgid != 0 && sched::in_detail(tgid_of(pid_tgid), kernel) {
         off(ctx, layout, pid_tgid);
     }
     let next: u32 = field(ctx, layout.switch_next_pid)?;
     // SAFETY: the value is copied.
-    let tgid = unsafe { THREAD_GROUPS.get(&next) }.copied().filter(|tgid| *tgid != 0)?;
+    let tgid = unsafe { THREAD_GROUPS.get(&next) }.copied()?;
+    if !sched::in_detail(tgid, kernel) {
+        return None;
+    }
     let header = emit::header(Kind::ThreadOn, 0, 0, (tgid as u64) << 32 | next as u64);
     emit::send(Kind::ThreadOn, header.seq, ThreadOn { header });
     None
@@ -251,7 +256,10 @@ pub fn waking(ctx: &TracePointContext) -> Option<()> {
     let layout = CLASSIC.get(0)?;
     let woken_tid: u32 = field(ctx, layout.waking_pid)?;
     // SAFETY: the value is copied.
-    let woken_tgid = unsafe { THREAD_GROUPS.get(&woken_tid) }.copied().filter(|tgid| *tgid != 0)?;
+    let woken_tgid = unsafe { THREAD_GROUPS.get(&woken_tid) }.copied()?;
+    if !sched::in_detail(woken_tgid, KERNEL.get(0)?) {
+        return None;
+    }
     let pid_tgid = bpf_get_current_pid_tgid();
     let header = emit::header(Kind::ThreadWake, 0, 0, pid_tgid);
     // The idle task wakes nobody.

@@ -73,7 +73,7 @@ pub fn exit(task: *const u8, kernel: &KernelLayout) {
 
 /// Whether the threads of a process are followed in detail.
 #[inline(always)]
-fn in_detail(tgid: u32, kernel: &KernelLayout) -> bool {
+pub fn in_detail(tgid: u32, kernel: &KernelLayout) -> bool {
     let Some(followed) = FOLLOWED.get_ptr(&tgid) else {
         return false;
     };

@@ -233,7 +233,7 @@ fn exec_from_a_thread() {
     scene.event(5, 101, What::ThreadOn).event(8, 100, What::ThreadExit { exit_code: 0, name: ThreadName([0; COMM_MAX]) });
     let program = Program { old_tid: Some(Tid(101)), ..Program::default() };
     scene.event(10, 100, What::ProcessExec(Box::new(program))).event(20, 100, off(1, READ, [0; 2]));
-    let exit = ProcessExit { start_boottime_ns: 0, wait_status: 0, parent: None, autoreaped: false };
+    let exit = ProcessExit { start_boottime_ns: 0, wait_status: Some(0), parent: None, autoreaped: false };
     scene.event(30, 100, What::ProcessExit(exit));
     assert_eq!(scene.states(101).last(), Some(&(Running, 5, 10)));
     assert_eq!(scene.end_of(101), [(ThreadEnd::Exec, 10, Some(100))]);
