@@ -21,6 +21,8 @@ mod maps;
 #[cfg(target_arch = "bpf")]
 mod mem;
 #[cfg(target_arch = "bpf")]
+mod own_stack;
+#[cfg(target_arch = "bpf")]
 mod process;
 #[cfg(target_arch = "bpf")]
 mod sample;
@@ -46,11 +48,12 @@ mod programs {
     };
     use tracer_common::thread::{WAIT_EPOLL, WAIT_FUTEX};
 
-    use crate::{classic, gc, goroutine, process, sample, sched, signal, transition, usdt};
+    use crate::{classic, gc, goroutine, own_stack, process, sample, sched, signal, transition, usdt};
 
     /// After `runtime.newproc1` has returned the new g (in newproc's and newcoro's closures).
     #[uprobe]
     fn go_newproc1(ctx: ProbeContext) -> u32 {
+        own_stack::keep(&ctx);
         goroutine::birth(&ctx);
         0
     }
@@ -58,6 +61,7 @@ mod programs {
     /// In `runtime.gopark`, on the stack of the goroutine that parks.
     #[uprobe]
     fn go_gopark(ctx: ProbeContext) -> u32 {
+        own_stack::keep(&ctx);
         goroutine::park(&ctx);
         0
     }
@@ -65,6 +69,7 @@ mod programs {
     /// In a copy of `runtime.gopark` that profile-guided inlining made, where it calls `mcall`.
     #[uprobe]
     fn go_gopark_inlined(ctx: ProbeContext) -> u32 {
+        own_stack::keep(&ctx);
         goroutine::inlined_park(&ctx);
         0
     }
@@ -72,6 +77,7 @@ mod programs {
     /// In `runtime.park_m`, where the unlock function has said no.
     #[uprobe]
     fn go_park_m(ctx: ProbeContext) -> u32 {
+        own_stack::keep(&ctx);
         goroutine::park_abort(&ctx);
         0
     }
@@ -79,6 +85,7 @@ mod programs {
     /// Wherever the runtime makes a waiting goroutine runnable (`ready`, `injectglist`, `findRunnable`, …).
     #[uprobe]
     fn go_ready(ctx: ProbeContext) -> u32 {
+        own_stack::keep(&ctx);
         goroutine::wake(&ctx);
         0
     }
@@ -86,6 +93,7 @@ mod programs {
     /// Where a goroutine becomes dead (`gdestroy`, before Go 1.22 `goexit0`).
     #[uprobe]
     fn go_gdestroy(ctx: ProbeContext) -> u32 {
+        own_stack::keep(&ctx);
         goroutine::exit(&ctx);
         0
     }
@@ -94,6 +102,7 @@ mod programs {
     /// (`exitsyscall0`).
     #[uprobe]
     fn go_execute(ctx: ProbeContext) -> u32 {
+        own_stack::keep(&ctx);
         transition::without_stack(&ctx);
         0
     }
@@ -101,6 +110,7 @@ mod programs {
     /// Where a goroutine enters a system call (`reentersyscall`, `entersyscallblock`).
     #[uprobe]
     fn go_entersyscall(ctx: ProbeContext) -> u32 {
+        own_stack::keep(&ctx);
         transition::on_own_stack(&ctx);
         0
     }
@@ -109,6 +119,7 @@ mod programs {
     /// coroutine (`coroswitch_m`).
     #[uprobe]
     fn go_gosched(ctx: ProbeContext) -> u32 {
+        own_stack::keep(&ctx);
         transition::on_system_stack(&ctx);
         0
     }
@@ -116,6 +127,7 @@ mod programs {
     /// In `runtime.stopTheWorldWithSema`, whose first argument is the reason.
     #[uprobe]
     fn go_stop_world(ctx: ProbeContext) -> u32 {
+        own_stack::keep(&ctx);
         gc::stop_the_world(&ctx);
         0
     }
@@ -123,6 +135,7 @@ mod programs {
     /// In `runtime.startTheWorldWithSema`.
     #[uprobe]
     fn go_start_world(ctx: ProbeContext) -> u32 {
+        own_stack::keep(&ctx);
         gc::start_the_world(&ctx);
         0
     }
@@ -130,6 +143,7 @@ mod programs {
     /// In `runtime.gcBgMarkStartWorkers`: once a cycle.
     #[uprobe]
     fn go_gc_cycle(ctx: ProbeContext) -> u32 {
+        own_stack::keep(&ctx);
         gc::cycle_start(&ctx);
         0
     }
@@ -137,6 +151,7 @@ mod programs {
     /// At a USDT probe of whatever program or library: its cookie says how its arguments are fetched.
     #[uprobe]
     fn usdt(ctx: ProbeContext) -> u32 {
+        own_stack::keep(&ctx);
         usdt::hit(&ctx);
         0
     }

@@ -221,6 +221,7 @@ fn fd_of(map: &Map) -> Option<BorrowedFd<'_>> {
         | Map::LruHashMap(data)
         | Map::PerCpuArray(data)
         | Map::PerfEventArray(data)
+        | Map::ProgramArray(data)
         | Map::RingBuf(data) => Some(data.fd().as_fd()),
         _ => None,
     }
