@@ -60,7 +60,7 @@ pub fn choose(choice: &Choice<'_>, there_are: &[String]) -> Vec<Program> {
         }
         Choice::Refused => (name == REFUSED).then(String::new),
     };
-    let seconds = if matches!(choice, Choice::Slice) { 150 } else { 600 };
+    let seconds = if matches!(choice, Choice::Slice) { 240 } else { 600 };
     let program = |name: &String| Some(Program { name: name.clone(), filter: filter(name)?, seconds });
     there_are.iter().filter_map(program).collect()
 }

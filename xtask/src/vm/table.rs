@@ -69,7 +69,7 @@ fn render(all: &Outcomes) -> String {
             return Some("no such hook".to_owned());
         }
         Some(match (&found["refused"], &found["instructions"]) {
-            (Value::String(why), _) => format!("refused: {}", why.replace('|', "/")),
+            (Value::String(_), _) => "refused".to_owned(),
             (_, Value::Number(count)) => count.to_string(),
             _ => "loaded".to_owned(),
         })
@@ -116,7 +116,7 @@ impl Page<'_> {
     /// Every failure and every skip, by kernel.
     fn exceptions(&self, text: &mut String) {
         for (name, outcome) in &self.kernels {
-            let mut lines = Vec::new();
+            let mut lines = refusals(outcome);
             for (program, tried) in &outcome.programs {
                 if !tried.ended {
                     lines.push(format!("- `{program}`: did not come to its end"));
@@ -132,6 +132,14 @@ impl Page<'_> {
             }
         }
     }
+}
+
+/// What the verifier says against programs, once each.
+fn refusals(outcome: &Outcome) -> Vec<String> {
+    let mut by_reason: BTreeMap<&str, usize> = BTreeMap::new();
+    let programs = outcome.doctor["programs"].as_array().into_iter().flatten();
+    programs.filter_map(|program| program["refused"].as_str()).for_each(|reason| *by_reason.entry(reason).or_default() += 1);
+    by_reason.into_iter().map(|(reason, count)| format!("- {count} BPF programs refused: `{reason}`")).collect()
 }
 
 /// `6.1.0-56-cloud-amd64`, and that it is the host's.
