@@ -103,10 +103,12 @@ impl UsdtObject {
         if programs.len() > MAX_SEGMENTS {
             return Err(UsdtError::Malformed("more program headers than a kernel loads"));
         }
+        let end = data.len().unwrap_or(0);
+        // What lies beyond the file is nowhere.
         let segment = |program: &elf::ProgramHeader64<LittleEndian>| Segment {
             address: program.p_vaddr(LE),
             offset: program.p_offset(LE),
-            file_size: program.p_filesz(LE),
+            file_size: program.p_filesz(LE).min(end.saturating_sub(program.p_offset(LE))),
         };
         let loads: Vec<Segment> = programs.iter().filter(|program| program.p_type(LE) == elf::PT_LOAD).map(segment).collect();
         let dynamic = programs.iter().find_map(|program| program.dynamic(LE, data).ok().flatten()).unwrap_or_default();

@@ -82,6 +82,15 @@ fn nowhere() {
     assert_eq!(UsdtObject::read(&b"#!/bin/sh"[..]).unwrap_err(), UsdtError::NotElf);
 }
 
+/// Check that a segment that claims more than the file has lends nobody a place beyond its end.
+#[test]
+fn beyond_the_file() {
+    let mut bytes = file(&[content([0x1010, 0, 0], "a", "b", ""), content([0x9000, 0, 0], "a", "c", "")], 0);
+    bytes[96..104].copy_from_slice(&u64::MAX.to_le_bytes());
+    let object = UsdtObject::read(bytes.as_slice()).unwrap();
+    assert_eq!(object.probes.iter().map(|probe| probe.name.as_str()).collect::<Vec<_>>(), ["b"]);
+}
+
 /// Check that the file cut at any length, or with any byte set to 0xff, is read without a panic.
 #[test]
 fn damage_is_survived() {
