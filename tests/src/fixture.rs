@@ -49,6 +49,12 @@ pub fn c(name: &str) -> Result<PathBuf> {
     built(name)
 }
 
+/// The path of a file among the examples.
+#[must_use]
+pub fn example(path: &str) -> PathBuf {
+    workspace().join("examples").join(path)
+}
+
 /// The path of the example service `examples/orders`.
 pub fn orders() -> Result<PathBuf> {
     built("orders")

@@ -313,3 +313,126 @@ impl Processes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        correlate::process::ProcessId,
+        event::{ProcessExit, ProcessFork},
+    };
+
+    const TICK: u64 = 10_000_000;
+
+    /// Processes 10, and 11 that it made at 100.
+    fn family() -> Processes {
+        let mut all = Processes::default();
+        all.running(Tgid(10), KtimeNs(1)).unwrap();
+        let fork = ProcessFork {
+            child: Tgid(11),
+            child_start_boottime_ns: 2 * TICK,
+            parent_start_boottime_ns: TICK,
+            parent: Tgid(10),
+            cgroup: Cgroup::default(),
+        };
+        all.fork(Tgid(10), &fork, KtimeNs(100));
+        all
+    }
+
+    fn exit(start_boottime_ns: u64, parent: u32, autoreaped: bool) -> ProcessExit {
+        ProcessExit { start_boottime_ns, wait_status: 0, parent: Some(Tgid(parent)), autoreaped }
+    }
+
+    fn reap(tgid: u32, start_boottime_ns: u64, parent: u32, reaper_known: bool) -> ProcessReaped {
+        ProcessReaped { tgid: Tgid(tgid), start_boottime_ns, parent: Some(Tgid(parent)), reaper_known }
+    }
+
+    fn sent(to: u32, signal: u32, code: i32) -> SignalSent {
+        SignalSent { to: Tgid(to), to_tid: Tid(to), to_start_boottime_ns: 0, signal, code, result: 0, group: true }
+    }
+
+    /// Check from when to when one is a zombie: reaped by one that was seen, by the parent as told, by nobody, or never one at all.
+    #[test]
+    fn zombies() {
+        let of = |known: Option<bool>, autoreaped: bool| {
+            let mut all = family();
+            all.exit(Tgid(11), &exit(2 * TICK, 10, autoreaped), KtimeNs(200));
+            if let Some(known) = known {
+                all.reaped(Tgid(77), &reap(11, 2 * TICK, 10, known), KtimeNs(300));
+            }
+            let process = all.process(ProcessId(1));
+            (process.zombie(), process.life.reaped.and_then(|reaped| reaped.by))
+        };
+        assert_eq!(of(Some(true), false), (Some((KtimeNs(200), Some(KtimeNs(300)))), Some(Tgid(77))));
+        assert_eq!(of(Some(false), false), (Some((KtimeNs(200), Some(KtimeNs(300)))), Some(Tgid(10))));
+        assert_eq!(of(None, false), (Some((KtimeNs(200), None)), None));
+        assert_eq!(of(None, true), (None, None));
+        assert_eq!(family().process(ProcessId(1)).zombie(), None);
+    }
+
+    /// Check that a reaping that comes when the number is another's already is the first one's, and that one whose exit was lost ends by it.
+    #[test]
+    fn late_reaping() {
+        let mut all = family();
+        all.exit(Tgid(11), &exit(2 * TICK, 10, false), KtimeNs(200));
+        let again = ProcessFork {
+            child: Tgid(11),
+            child_start_boottime_ns: 2 * TICK + 1,
+            parent_start_boottime_ns: TICK,
+            parent: Tgid(10),
+            cgroup: Cgroup::default(),
+        };
+        all.fork(Tgid(10), &again, KtimeNs(250));
+        assert_eq!(all.reaped(Tgid(10), &reap(11, 2 * TICK, 10, true), KtimeNs(300)), Change::None);
+        assert_eq!(all.process(ProcessId(1)).life.reaped.map(|reaped| reaped.at), Some(KtimeNs(300)));
+        assert!(all.process(ProcessId(2)).ended.is_none());
+        let change = all.reaped(Tgid(10), &reap(11, 2 * TICK + 1, 10, true), KtimeNs(400));
+        assert!(matches!(change, Change::Ended { .. }));
+        assert_eq!(all.process(ProcessId(2)).ended, Some((KtimeNs(400), None)));
+    }
+
+    /// Check that a new parent is noticed wherever it shows, once, and as of the end of the one before.
+    #[test]
+    fn adoption() {
+        let mut all = family();
+        all.exit(Tgid(10), &exit(TICK, 1, false), KtimeNs(150));
+        all.adopted(&Adopted { at: KtimeNs(180), tgid: Tgid(11), start_ticks: 2, parent: Tgid(1) });
+        all.adopted(&Adopted { at: KtimeNs(181), tgid: Tgid(11), start_ticks: 3, parent: Tgid(5) });
+        all.exit(Tgid(11), &exit(2 * TICK, 1, false), KtimeNs(200));
+        all.reaped(Tgid(1), &reap(11, 2 * TICK, 1, true), KtimeNs(210));
+        let process = all.process(ProcessId(1));
+        assert_eq!(process.life.adoptions, [Adoption { at: KtimeNs(150), parent: Tgid(1) }]);
+        assert_eq!((process.parent, process.last_parent()), (Some(Tgid(10)), Some(Tgid(1))));
+    }
+
+    /// Check that both ends of a signal are told, that the kernel is no sender, and that only so many are kept.
+    #[test]
+    fn signals() {
+        let mut all = family();
+        all.signal_sent(Tgid(10), &sent(11, 15, 0), KtimeNs(110));
+        all.signal_sent(Tgid(10), &sent(11, 11, 1), KtimeNs(120));
+        all.signal_taken((Tgid(11), Tid(12)), 15, 0, true, KtimeNs(130));
+        let (sender, receiver) = (&all.process(ProcessId(0)).life.signals, &all.process(ProcessId(1)).life.signals);
+        assert_eq!((sender.sent, receiver.received, receiver.taken), (1, 2, 1));
+        let what: Vec<SignalWhat> = receiver.kept.iter().map(|signal| signal.what).collect();
+        let received = |from| SignalWhat::Received { from, result: 0 };
+        assert_eq!(what, [received(Some(Tgid(10))), received(None), SignalWhat::Taken { handled: true, tid: Tid(12) }]);
+        for at in 0..2 * MAX_SIGNALS as u64 {
+            all.signal_sent(Tgid(10), &sent(11, 10, 0), KtimeNs(200 + at));
+        }
+        let receiver = &all.process(ProcessId(1)).life.signals;
+        assert_eq!((receiver.kept.len(), receiver.left_out()), (MAX_SIGNALS, MAX_SIGNALS as u64 + 3));
+    }
+
+    /// Check that a stop lasts until SIGCONT, and that one which the kernel did not carry out is taken back.
+    #[test]
+    fn stops() {
+        let mut all = family();
+        all.signal_taken((Tgid(11), Tid(11)), SIGSTOP, 0, false, KtimeNs(110));
+        all.signal_sent(Tgid(10), &sent(11, SIGCONT, 0), KtimeNs(150));
+        all.signal_taken((Tgid(11), Tid(11)), SIGTTOU, 0x80, false, KtimeNs(200));
+        all.signal_taken((Tgid(11), Tid(11)), 10, 0, true, KtimeNs(201 + STOPPING_NS));
+        let stop = Stop { from: KtimeNs(110), to: Some(KtimeNs(150)), signal: SIGSTOP };
+        assert_eq!(all.process(ProcessId(1)).life.stops, [stop]);
+    }
+}
