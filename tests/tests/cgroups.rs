@@ -44,7 +44,7 @@ impl Group {
             (None, None) => return Ok(None),
         };
         let path = mount.join(within);
-        let mut above = mount.clone();
+        let mut above = mount;
         for part in Path::new(within).components() {
             if unified {
                 fs::write(above.join("cgroup.subtree_control"), format!("+{controller}"))?;

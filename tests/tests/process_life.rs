@@ -164,7 +164,7 @@ fn short_lives() -> Result<()> {
     alone(&[Need::Root], || {
         let untraced = Command::new(fixture::c("storm")?).arg("10").output()?;
         let untraced: Storm = truth::read(String::from_utf8(untraced.stdout)?.trim())?;
-        let mut traced = Run::of(fixture::c("storm")?).args(["10"]).start()?;
+        let traced = Run::of(fixture::c("storm")?).args(["10"]).start()?;
         let status = format!("/proc/{}/status", traced.running.pid());
         let mut peak = 0;
         let line = wait_for("the storm to be over", 4 * PATIENCE, || {

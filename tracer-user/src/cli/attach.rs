@@ -4,7 +4,8 @@
 
 use std::{
     fs::File,
-    path::PathBuf,
+    io::Read,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -153,11 +154,8 @@ impl Target {
             Self::Cgroup(_) => return Ok(None),
         };
         let go = File::open(&path).and_then(|file| golang::looks_like_go(&file)).unwrap_or(false);
-        // What is no Go program is followed as a process.
-        if !go && matches!(self, Self::Process(_)) && path.exists() {
-            return Ok(None);
-        }
-        if !go && usdt::of_exe(&path, table).is_ok_and(|listing| listing.means_something()) {
+        // What is no Go program is followed by its processes and threads, and by its USDT probes.
+        if !go && is_program(&path) {
             return Ok(None);
         }
         let analysed = File::open(&path)
@@ -203,6 +201,12 @@ impl Target {
             follower.join_if_new(tgid, self.adopt_own());
         }
     }
+}
+
+/// Whether a file is one that processes run: an ELF file.
+fn is_program(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok_and(|()| magic == *b"\x7fELF")
 }
 
 /// Looking on, until it is over.

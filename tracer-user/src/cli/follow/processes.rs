@@ -89,14 +89,14 @@ impl Follower {
     /// Follows the one process that was named, whatever it runs.
     pub fn join_process(&mut self, tgid: Tgid) -> Result<(), JoinError> {
         match self.join(tgid, ADOPT_NOBODY) {
-            Err(JoinError::NotGo { .. }) => self.join_other(procfs::stat(tgid).map_err(|source| JoinError::of(tgid, source))?),
+            Err(JoinError::NotGo { .. }) => self.join_other(tgid),
             other => other,
         }
     }
 
     /// Follows a process that runs no Go program.
-    fn join_other(&mut self, stat: Stat) -> Result<(), JoinError> {
-        let tgid = stat.key.tgid;
+    fn join_other(&mut self, tgid: Tgid) -> Result<(), JoinError> {
+        let stat = procfs::stat(tgid).map_err(|source| JoinError::of(tgid, source))?;
         self.session.follow(tgid).map_err(|source| JoinError::Unprobed { tgid, source: source.into() })?;
         if !procfs::stat(tgid).is_ok_and(|now| now.key == stat.key) {
             self.session.forget(tgid);
@@ -134,7 +134,7 @@ impl Follower {
         self.capture.send(Message::ThreadsMet(ThreadsMet { at, tgid, threads }));
     }
 
-    /// Joins one of several processes, if it was not tried before. One that runs no Go program is passed over.
+    /// Joins one of several processes, if it was not tried before.
     pub fn join_if_new(&mut self, tgid: Tgid, adopt: u8) {
         let Some(key) = procfs::stat(tgid).ok().filter(|stat| !stat.zombie).map(|stat| stat.key) else {
             return;
@@ -144,9 +144,12 @@ impl Follower {
         if self.metered.contains_key(&key) || !self.tried.insert((key, program)) {
             return;
         }
-        match self.join(tgid, adopt) {
-            Ok(()) | Err(JoinError::NotGo { .. }) => {}
-            Err(error) => self.note_unjoined(tgid, &error),
+        let joined = match self.join(tgid, adopt) {
+            Err(JoinError::NotGo { .. }) => self.join_other(tgid),
+            other => other,
+        };
+        if let Err(error) = joined {
+            self.note_unjoined(tgid, &error);
         }
     }
 

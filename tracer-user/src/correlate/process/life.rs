@@ -340,7 +340,7 @@ mod tests {
     }
 
     fn exit(start_boottime_ns: u64, parent: u32, autoreaped: bool) -> ProcessExit {
-        ProcessExit { start_boottime_ns, wait_status: 0, parent: Some(Tgid(parent)), autoreaped }
+        ProcessExit { start_boottime_ns, wait_status: Some(0), parent: Some(Tgid(parent)), autoreaped }
     }
 
     fn reap(tgid: u32, start_boottime_ns: u64, parent: u32, reaper_known: bool) -> ProcessReaped {
