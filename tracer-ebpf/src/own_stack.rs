@@ -16,9 +16,9 @@ static NOWHERE: ProgramArray = ProgramArray::with_max_entries(1, 0);
 /// To be called first by each uprobe program. Costs nothing: the verifier knows that it is never taken, and takes it out.
 #[inline(always)]
 pub fn keep(ctx: &ProbeContext) {
-    let mut never: u64 = 0;
-    // SAFETY: changes nothing; what LLVM must not know is that the register is still zero.
-    unsafe { asm!("/* {0} */", inout(reg) never) };
+    let never: u64;
+    // SAFETY: sets a register. It is an instruction, not nothing: two lines of source must not begin at one instruction, or the kernel refuses the line table.
+    unsafe { asm!("{0} = 0", out(reg) never) };
     if never != 0 {
         // SAFETY: the context is this program's own. There is no program to go to.
         unsafe { NOWHERE.tail_call(ctx, 0) };

@@ -104,7 +104,10 @@ impl KernelError {
 
 /// The line of a verifier's log that says why: the last one before its statistics.
 fn verdict(log: &str) -> Option<String> {
-    let statistics = |line: &&str| ["verification time", "stack depth", "processed "].iter().any(|start| line.starts_with(start));
+    let statistics = |line: &&str| {
+        let of_subprogram = line.starts_with("subprog ") && line.contains(" insns_self ");
+        of_subprogram || ["verification time", "stack depth", "processed "].iter().any(|start| line.starts_with(start))
+    };
     log.lines().map(str::trim).rfind(|line| !line.is_empty() && !statistics(line)).map(str::to_owned)
 }
 
@@ -116,7 +119,7 @@ mod tests {
     #[test]
     fn verdicts() {
         let log = "0: R1=ctx()\n145: (85) call bpf_probe_read_user#112\nR2 unbounded memory access\nverification time 5581 usec\n\
-                   stack depth 56\nprocessed 342 insns (limit 1000000) max_states_per_insn 2\n\n";
+                   stack depth 56\nsubprog 1 (memset) static insns_self 0 insns_total 0 stack 0\nprocessed 342 insns (limit 1000000) max_states_per_insn 2\n\n";
         assert_eq!(verdict(log).as_deref(), Some("R2 unbounded memory access"));
         assert_eq!(verdict(""), None);
     }
