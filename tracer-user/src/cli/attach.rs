@@ -77,7 +77,7 @@ async fn record(
         threads: args.detail.threads(),
         ..meta(args.detail.tier.into(), calibrated(&mut session))
     };
-    let first = target.first(args, &table)?;
+    let first = target.first(args)?;
     let writer = create(&args.output, &meta, identity)?;
     let how = How {
         tier: args.detail.tier.into(),
@@ -147,7 +147,7 @@ impl Target {
     }
 
     /// The file that is to be probed first. One that cannot be traced is refused before an older recording is overwritten.
-    fn first(&self, args: &AttachArgs, table: &Table) -> Result<Option<(File, Analysed)>, Failure> {
+    fn first(&self, args: &AttachArgs) -> Result<Option<(File, Analysed)>, Failure> {
         let path = match self {
             Self::Process(key) => PathBuf::from(format!("/proc/{}/exe", key.tgid)),
             Self::Executable(path) => path.clone(),
@@ -184,7 +184,7 @@ impl Target {
             follower.probe(&file, analysed, self.adopt_own()).map_err(Failure::environment)?;
         }
         if let Self::Process(key) = self {
-            follower.join_process(key.tgid).map_err(Failure::environment)?;
+            follower.join(key.tgid, ADOPT_NOBODY).map_err(Failure::environment)?;
         }
         self.look_again(follower);
         Ok(())

@@ -34,8 +34,6 @@ pub enum JoinError {
     Gone { tgid: Tgid },
     #[error("not allowed to look at process {tgid}: run as root")]
     Forbidden { tgid: Tgid },
-    #[error("process {tgid} runs no Go program but {what}")]
-    NotGo { tgid: Tgid, what: String },
     #[error("process {tgid} cannot be traced: {source:#}")]
     Unprobed { tgid: Tgid, source: anyhow::Error },
     #[error("the program of process {tgid} could not be probed before")]

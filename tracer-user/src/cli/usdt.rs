@@ -59,13 +59,6 @@ pub struct ProbeOut {
     pub needs: String,
 }
 
-impl Listing {
-    /// Whether the table knows any of the probes.
-    pub fn means_something(&self) -> bool {
-        self.files.iter().flat_map(|file| &file.probes).any(|probe| probe.meaning.is_some())
-    }
-}
-
 impl ProbeOut {
     /// `provider:name`.
     pub fn full_name(&self) -> String {

@@ -5,8 +5,6 @@ use std::{
     sync::Arc,
 };
 
-use tracer_common::config::ADOPT_NOBODY;
-
 use super::{Follower, Probed, analyse};
 use crate::{
     capture::Message,
@@ -41,14 +39,10 @@ impl Follower {
             return Ok(());
         }
         // Probes first, so that nothing is missed once it is followed.
-        let carry = self.probe_usdt_of_process(tgid, adopt);
+        self.probe_usdt_of_process(tgid, adopt);
         let file = File::open(format!("/proc/{tgid}/exe")).map_err(of)?;
-        if carry > 0 && !golang::looks_like_go(&file).map_err(of)? {
-            return self.join_other(stat);
-        }
         if !golang::looks_like_go(&file).map_err(of)? {
-            let what = golang::what_is_file(&file).unwrap_or_else(|_| "unreadable".to_owned());
-            return Err(JoinError::NotGo { tgid, what });
+            return self.join_other(stat);
         }
         let key = FileKey::of(&file).map_err(of)?;
         if !self.knows(key) {
@@ -86,17 +80,9 @@ impl Follower {
         Ok(())
     }
 
-    /// Follows the one process that was named, whatever it runs.
-    pub fn join_process(&mut self, tgid: Tgid) -> Result<(), JoinError> {
-        match self.join(tgid, ADOPT_NOBODY) {
-            Err(JoinError::NotGo { .. }) => self.join_other(tgid),
-            other => other,
-        }
-    }
-
     /// Follows a process that runs no Go program.
-    fn join_other(&mut self, tgid: Tgid) -> Result<(), JoinError> {
-        let stat = procfs::stat(tgid).map_err(|source| JoinError::of(tgid, source))?;
+    fn join_other(&mut self, stat: Stat) -> Result<(), JoinError> {
+        let tgid = stat.key.tgid;
         self.session.follow(tgid).map_err(|source| JoinError::Unprobed { tgid, source: source.into() })?;
         if !procfs::stat(tgid).is_ok_and(|now| now.key == stat.key) {
             self.session.forget(tgid);
@@ -144,11 +130,7 @@ impl Follower {
         if self.metered.contains_key(&key) || !self.tried.insert((key, program)) {
             return;
         }
-        let joined = match self.join(tgid, adopt) {
-            Err(JoinError::NotGo { .. }) => self.join_other(tgid),
-            other => other,
-        };
-        if let Err(error) = joined {
+        if let Err(error) = self.join(tgid, adopt) {
             self.note_unjoined(tgid, &error);
         }
     }

@@ -86,18 +86,15 @@ impl Follower {
         }
     }
 
-    /// Looks at the files that a process has mapped. How many of them carry probes.
-    pub fn probe_usdt_of_process(&mut self, tgid: Tgid, adopt: u8) -> usize {
+    /// Looks at the files that a process has mapped.
+    pub fn probe_usdt_of_process(&mut self, tgid: Tgid, adopt: u8) {
         let own = FileKey::of_process(tgid).ok();
-        let mut carry = 0;
         for mapped in mappings::of(tgid).unwrap_or_default() {
             let Ok(file) = mapped.open(tgid) else { continue };
             let key = FileKey::of(&file).ok();
             let place = Place { file, path: PathBuf::from(&mapped.path) };
             self.probe_usdt(&place, self.adopt_at(adopt, key.is_some() && key == own));
-            carry += usize::from(key.is_some_and(|key| self.has_usdt(key)));
         }
-        carry
     }
 
     /// A library is everybody's: who runs over its probes is not meant by the name of a program.
