@@ -17,7 +17,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// The ways in which probes are set: by one link of many, and one by one as on kernels before 6.6.
-const WAYS: [&[&str]; 2] = [&[], &["--knob", "usdt-one-by-one=1"]];
+const WAYS: [&[&str]; 2] = [&[], &["--knob", "one-by-one=1"]];
 
 /// Check that every start, block, wake and exit is told exactly, whatever shape the program has and however its probes are set.
 #[test]

@@ -64,10 +64,7 @@ async fn record(
     let default = Sizes::default();
     let sizes = Sizes { ring_bytes: args.knobs.get("ring-bytes").unwrap_or(default.ring_bytes), ..default };
     let (mut session, mut ring, logger) =
-        Session::load(sizes, offers(args.knobs.get("no-btf").is_some())).map_err(Failure::environment)?;
-    if args.knobs.get("usdt-one-by-one").is_some() {
-        session.set_usdt_one_by_one().map_err(Failure::environment)?;
-    }
+        Session::load(sizes, offers(|name| args.knobs.get(name).is_some())).map_err(Failure::environment)?;
     ring.inject(Faults::from_knobs(|name| args.knobs.get(name)));
     if let Target::Cgroup(cgroup) = &target {
         session.adopt_cgroup(cgroup.id, cgroup.level).map_err(Failure::environment)?;

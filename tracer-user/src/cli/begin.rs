@@ -62,7 +62,8 @@ pub fn create(output: &Path, meta: &Meta, identity: Option<&Identity>) -> Result
     Ok(writer?)
 }
 
-/// What the kernel offers to hook into; `without_btf` for a test of what serves where there is none.
-pub fn offers(without_btf: bool) -> Offers {
-    if without_btf { Offers::look_without_btf() } else { Offers::look() }
+/// What the kernel offers to hook into; two hidden knobs make less of it, to test what serves on kernels that offer less.
+pub fn offers(has_knob: impl Fn(&str) -> bool) -> Offers {
+    let offers = if has_knob("no-btf") { Offers::look_without_btf() } else { Offers::look() };
+    if has_knob("one-by-one") { offers.one_by_one() } else { offers }
 }

@@ -70,10 +70,7 @@ fn sizes(args: &RunArgs) -> Sizes {
 async fn record(args: &RunArgs, global: Global, launch: Launch, (memory, table): (MemoryWatch, Table)) -> Result<u8> {
     let output = args.output.as_path();
     let (mut session, mut ring, logger) =
-        Session::load(sizes(args), offers(args.knob("no-btf").is_some())).map_err(Failure::ours)?;
-    if args.knob("usdt-one-by-one").is_some() {
-        session.set_usdt_one_by_one().map_err(Failure::ours)?;
-    }
+        Session::load(sizes(args), offers(|name| args.knob(name).is_some())).map_err(Failure::ours)?;
     ring.inject(Faults::from_knobs(|name| args.knob(name)));
     let hit_cost_ns = calibrated(&mut session);
     let meta = Meta {

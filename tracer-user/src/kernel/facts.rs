@@ -191,6 +191,8 @@ pub struct Offers {
     tracefs: Option<PathBuf>,
     /// Functions that fact hooks name and the kernel has; empty where it knows no kprobes.
     functions: HashSet<String>,
+    /// Links of many points are to be tried (Linux 6.6 and later have them).
+    pub(super) many: bool,
 }
 
 impl Offers {
@@ -199,12 +201,22 @@ impl Offers {
         let tracefs = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"].map(PathBuf::from);
         let tracefs = tracefs.into_iter().find(|path| path.join("events").is_dir());
         let kprobes = Path::new("/sys/bus/event_source/devices/kprobe/type").exists();
-        Self { btf: Btf::from_sys_fs().ok(), tracefs, functions: if kprobes { known_functions() } else { HashSet::new() } }
+        Self {
+            btf: Btf::from_sys_fs().ok(),
+            tracefs,
+            functions: if kprobes { known_functions() } else { HashSet::new() },
+            many: true,
+        }
     }
 
     /// The same, as on a kernel that has no BTF.
     pub fn look_without_btf() -> Self {
         Self { btf: None, ..Self::look() }
+    }
+
+    /// The same, where every probe has a link of its own, as before Linux 6.6.
+    pub fn one_by_one(self) -> Self {
+        Self { many: false, ..self }
     }
 
     /// What the BPF programs must know of this kernel. Without BTF nothing is known of its structures.

@@ -113,8 +113,6 @@ pub struct Session {
     adoption: Array<MapData, Pod<Adoption>>,
     usdt_specs: Array<MapData, Pod<UsdtSpec>>,
     specs: Specs,
-    /// USDT probes are set one by one, as on kernels before 6.6.
-    usdt_one_by_one: bool,
     kernel_layout: KernelLayout,
     offers: Offers,
     told: Vec<Told>,
@@ -148,7 +146,7 @@ impl Session {
             .map_max_entries("FOLLOWED", sizes.processes)
             .load(OBJECT)?;
         // Before any map is taken out: the programs are bound to all of them.
-        let multi = MultiPrograms::load(OBJECT, &ebpf, &PROBES)?;
+        let multi = if offers.many { MultiPrograms::load(OBJECT, &ebpf, &PROBES)? } else { None };
         let logger = EbpfLogger::init(&mut ebpf).map_err(|_| KernelError::Missing("AYA_LOGS"))?;
         let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?).map_err(KernelError::map("EVENTS"))?;
         let followed = take(&mut ebpf, "FOLLOWED")?;
@@ -162,7 +160,6 @@ impl Session {
             adoption: Array::try_from(take(&mut ebpf, "ADOPTION")?).map_err(KernelError::map("ADOPTION"))?,
             usdt_specs: Array::try_from(take(&mut ebpf, "USDT_SPECS")?).map_err(KernelError::map("USDT_SPECS"))?,
             specs: Specs::default(),
-            usdt_one_by_one: multi.is_none(),
             links: FxHashMap::default(),
             clocks: Vec::new(),
             kernel_layout,
@@ -296,15 +293,6 @@ impl Session {
         Ok(Link(Held::One(link)))
     }
 
-    /// From here on USDT probes are set one by one, as on kernels before 6.6 (tests).
-    pub fn set_usdt_one_by_one(&mut self) -> Result<(), KernelError> {
-        if !self.usdt_one_by_one {
-            self.probe(usdt::PROGRAM)?.load().map_err(KernelError::program(usdt::PROGRAM, "loaded"))?;
-            self.usdt_one_by_one = true;
-        }
-        Ok(())
-    }
-
     /// Sets USDT probes of a file. On failure those already set are taken back.
     pub fn attach_usdt(&mut self, target: &UsdtTarget<'_>) -> Result<(), KernelError> {
         let mut points = Vec::with_capacity(target.probes.len());
@@ -318,7 +306,7 @@ impl Session {
         }
         let failed = |source| KernelError::AttachAll { path: target.path.into(), source };
         let links = match &self.multi {
-            Some(multi) if !self.usdt_one_by_one => {
+            Some(multi) => {
                 vec![multi.attach(usdt::PROGRAM, target.path, &points, None).map_err(failed)?]
             }
             _ => {
