@@ -17,6 +17,7 @@ fn shop() -> Scene {
 fn report_contract() {
     insta::assert_snapshot!(serde_json::to_string_pretty(&report_json(&shop())).unwrap(), @r#"
     {
+      "cgroups": [],
       "coverage": [
         {
           "from_ns": 1100000,
@@ -122,12 +123,17 @@ fn report_contract() {
       },
       "processes": [
         {
+          "adopted_at_ns": null,
+          "adopted_by": null,
           "argv": [
             "./shop",
             "--workers",
             "2"
           ],
+          "autoreaped": false,
+          "cgroup": null,
           "container_id": null,
+          "core_dumped": false,
           "exe": "/srv/shop",
           "exit_code": 3,
           "exited_at_ns": 10000000,
@@ -142,10 +148,42 @@ fn report_contract() {
             "unconfirmed": 0
           },
           "offsets": null,
+          "oom_killed": false,
           "parent": 900,
+          "pod_uid": null,
+          "programs": [
+            {
+              "argv": [
+                "./shop",
+                "--workers",
+                "2"
+              ],
+              "at_ns": 1100000,
+              "by_tid": null,
+              "exe": null
+            }
+          ],
+          "reaped_at_ns": null,
+          "reaped_by": null,
+          "reaper_seen": null,
+          "runtime": null,
           "signal": null,
+          "signals": {
+            "received": 0,
+            "sent": 0,
+            "taken": 0
+          },
           "started_at_ns": 1000000,
+          "stopped_ns": 0,
           "tgid": 1000,
+          "threads": {
+            "alive": 1,
+            "born": 1,
+            "exited": 0,
+            "gone": 0,
+            "preexisting": 0
+          },
+          "throttled_ns": null,
           "tier": "T2",
           "unprobed": null,
           "zombie_ns": null
@@ -357,6 +395,10 @@ fn report_contract() {
         ],
         "step_ns": 1953125
       },
+      "signals": {
+        "left_out": 0,
+        "preemption": 0
+      },
       "sites": [
         {
           "alive": 1,
@@ -481,8 +523,8 @@ fn report_for_people() {
     goroutines 3 born, 1 exited, 2 alive at the end; 1 of the runtime besides
 
     processes
-      TGID  PARENT  GO        TIER  BORN  ALIVE  ENDED   COMMAND
-      1000     900  go1.26.6  T2       3      2  exit 3  ./shop --workers 2
+      TGID  PARENT  GO        TIER  BORN  ALIVE   STARTED  LIVED  ENDED   COMMAND
+      1000     900  go1.26.6  T2       3      2  1.000 ms   9 ms  exit 3  ./shop --workers 2
 
     over time
          TIME  ALIVE  A  B  GC  PAUSED
@@ -518,7 +560,8 @@ fn timeline_for_people() {
     pid:1000  ./shop --workers 2
       started by pid:900
        1.000 ms         9 ms  alive
-      10.000 ms               dead     exit
+       1.100 ms               executes  ./shop --workers 2
+      10.000 ms               dead      exit 3
 
     go:1@1000  runtime.main
       created by runtime.rt0_go (runtime/asm_amd64.s:360)

@@ -80,8 +80,8 @@ fn report() {
     goroutines 3 born, 2 exited, 1 alive at the end; 0 of the runtime besides
 
     processes
-      TGID  PARENT  GO        TIER  BORN  ALIVE  ENDED   COMMAND
-      1000     900  go1.26.6  T3       3      1  exit 0  ./shop --workers 1
+      TGID  PARENT  GO        TIER  BORN  ALIVE   STARTED  LIVED  ENDED   COMMAND
+      1000     900  go1.26.6  T3       3      1  1.000 ms   9 ms  exit 0  ./shop --workers 1
 
     over time
          TIME  ALIVE  A  B  GC  PAUSED
