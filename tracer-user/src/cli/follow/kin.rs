@@ -61,8 +61,13 @@ impl Family {
                 if let Some(start_boottime_ns) = zombie.filter(|_| self.ended.len() < MAX_KIN) {
                     self.ended.insert((tgid, start_boottime_ns), KtimeNs(now.0.saturating_add(LOOK_AGAIN_NS)));
                 }
-                if let Some(siblings) = self.parents.remove(&tgid).and_then(|parent| self.children.get_mut(&parent)) {
+                if let Some(parent) = self.parents.remove(&tgid)
+                    && let Some(siblings) = self.children.get_mut(&parent)
+                {
                     siblings.retain(|sibling| *sibling != tgid);
+                    if siblings.is_empty() {
+                        self.children.remove(&parent);
+                    }
                 }
                 for child in self.children.remove(&tgid).unwrap_or_default() {
                     if self.orphans.len() < MAX_ORPHANS {
