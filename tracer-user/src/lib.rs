@@ -7,6 +7,7 @@
 //! A stage imports only what stands to its left, plus [`event`], [`id`], [`clock`], [`container`] and [`signal`]. `kernel` is the only user of aya and
 //! stands behind the feature `live`.
 
+#[cfg(feature = "live")]
 pub mod capture;
 pub mod cli;
 pub mod clock;
@@ -19,6 +20,7 @@ pub mod golang;
 pub mod id;
 #[cfg(feature = "live")]
 pub mod kernel;
+#[cfg(feature = "live")]
 pub mod native;
 pub mod order;
 pub mod pprof;

@@ -18,6 +18,46 @@ pub fn is_root() -> bool {
     output(Command::new("id").arg("-u")).is_ok_and(|uid| uid == "0")
 }
 
+/// What the tests and the kernel matrix call, and the Debian package that has it.
+const TOOLS: [(&str, &str); 11] = [
+    ("gcc", "gcc"),
+    ("strace", "strace"),
+    ("perf", "linux-perf"),
+    ("node", "nodejs"),
+    ("javac", "openjdk-17-jdk-headless"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("busybox", "busybox-static"),
+    ("cpio", "cpio"),
+    ("xz", "xz-utils"),
+    ("strip", "binutils"),
+    ("ip", "iproute2"),
+];
+
+/// Installs those that are missing, where that can be done: as root, with apt. What is missing all the same is told by whoever needs it.
+pub fn tools() {
+    let packages: Vec<&str> = TOOLS.iter().filter(|(tool, _)| which(tool).is_none()).map(|(_, package)| *package).collect();
+    if packages.is_empty() || !is_root() || which("apt-get").is_none() {
+        return;
+    }
+    println!("installing {}", packages.join(" "));
+    let apt = |args: &[&str]| {
+        run(Command::new("apt-get").args(["-qq", "-o", "Dpkg::Use-Pty=0"]).args(args).env("DEBIAN_FRONTEND", "noninteractive"))
+    };
+    // Old lists may do.
+    let _ = apt(&["update"]);
+    let install = [&["install", "--yes", "--no-install-recommends"], packages.as_slice()].concat();
+    if let Err(error) = apt(&install) {
+        println!("{error:#}");
+    }
+}
+
+/// The path of a command of the host; administrators' ones too.
+pub fn which(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let dirs = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    dirs.map(|dir| dir.join(name)).find(|path| path.is_file())
+}
+
 /// Builds lifetrace and returns the program.
 pub fn lifetrace() -> Result<PathBuf> {
     run(Command::new("cargo").args(["build", "--quiet", "--package", "tracer-user"]).current_dir(place::root()))?;

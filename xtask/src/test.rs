@@ -19,6 +19,7 @@ use crate::{
 
 pub fn test(tiers: &[String]) -> Result<()> {
     let go = go::go()?;
+    setup::tools();
     let root = setup::is_root();
     let skips = place::target().join("skips.jsonl");
     let _ = fs::remove_file(&skips);

@@ -20,14 +20,17 @@ use std::{
 use anyhow::{Result, bail};
 
 use self::{
-    initramfs::{Orders, Root, which},
+    initramfs::{Orders, Root},
     kernels::{KERNELS, Kernel},
     machine::{Machine, SLOWNESS},
     outcome::Outcome,
     scenarios::{Choice, choose},
     table::Outcomes,
 };
-use crate::{matrix, place, setup};
+use crate::{
+    matrix, place,
+    setup::{self, which},
+};
 
 /// The kernel that runs here, as a name among the others.
 const HOST: &str = "host";
@@ -62,6 +65,7 @@ impl Wish {
 
 /// `cargo xtask vm`.
 pub fn vm(wish: &Wish) -> Result<()> {
+    setup::tools();
     if let Some(missing) = missing() {
         bail!("{missing}");
     }

@@ -18,6 +18,7 @@ use serde_json::Value;
 use super::scenarios::Program;
 use crate::{
     go, place,
+    setup::which,
     shell::{output, run},
 };
 
@@ -228,11 +229,4 @@ fn libraries(programs: &BTreeSet<PathBuf>) -> Result<BTreeSet<PathBuf>> {
         found.extend(paths.map(PathBuf::from));
     }
     Ok(found)
-}
-
-/// The path of a command of the host; administrators' ones too.
-pub fn which(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let dirs = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
-    dirs.map(|dir| dir.join(name)).find(|path| path.is_file())
 }
