@@ -26,7 +26,7 @@ pub fn records(input: &[u8]) {
         if let Ok(event) = decode(record) {
             // What was understood is understood the same way once more, but for arguments that were no text.
             let again = encode(&event);
-            let has_text = matches!(event.what, What::ProcessExec(_) | What::ProcessMet(_));
+            let has_text = matches!(event.what, What::ProcessExec(_) | What::ProcessMet(_) | What::UsdtHit { text: Some(_), .. });
             assert!(has_text || decode(&again).as_ref() == Ok(&event), "{event:?}");
         }
     }
