@@ -58,7 +58,7 @@ fn not_a_go_program() -> Result<()> {
             let (finished, _) = Run::of(command).finish()?;
             // Either it runs unprobed and its status is passed through, or it is refused.
             assert!([0, 125].contains(&finished.code()), "{finished:?}");
-            finished.expect_said(&["not a go", "no go "])?;
+            finished.expect_said(&["not built by go", "script"])?;
             finished.expect_said(&[&command.display().to_string()])?;
         }
         Ok(())

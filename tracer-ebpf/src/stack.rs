@@ -37,6 +37,8 @@ pub struct Scratch {
     /// The largest offset at which a record lies whole in the copy.
     last: u64,
     words: [u64; (OFFSET_MASK as usize + 8 + 16) / 8],
+    /// The stack as far as it was walked: half of what a program may have on its own stack.
+    pcs: [u64; MAX_FRAMES],
 }
 
 /// Scratch places of a CPU. More tasks than that preempted at once inside a program: their stacks are unknown.
@@ -234,7 +236,8 @@ impl Begin {
 /// Follows the frame pointers and returns the stack's id, or 0 if nothing could be read. A stack not seen before is sent.
 #[inline(always)]
 fn walk(window: &Window, cookie: Cookie, pid_tgid: u64, begin: Begin, frame_pointer: u64) -> u64 {
-    let mut pcs = [0u64; MAX_FRAMES];
+    // SAFETY: the place is ours.
+    let pcs = unsafe { (&raw mut (*window.0).pcs).cast::<u64>() };
     let mut depth = 0usize;
     let mut flags = begin.flags;
     if begin.second != 0 {
@@ -245,11 +248,13 @@ fn walk(window: &Window, cookie: Cookie, pid_tgid: u64, begin: Begin, frame_poin
         hash = hash_add(hash, pid_tgid >> 32);
     }
     if begin.first != 0 {
-        pcs[0] = begin.first;
+        // SAFETY: of at least two words.
+        unsafe { pcs.write(begin.first) };
         hash = hash_add(hash, begin.first);
         depth = 1;
         if begin.second != 0 {
-            pcs[1] = begin.second;
+            // SAFETY: as above.
+            unsafe { pcs.add(1).write(begin.second) };
             hash = hash_add(hash, begin.second);
             depth = 2;
         }
@@ -269,8 +274,8 @@ fn walk(window: &Window, cookie: Cookie, pid_tgid: u64, begin: Begin, frame_poin
         if depth >= MAX_FRAMES {
             break;
         }
-        // SAFETY: depth < MAX_FRAMES was checked above; a bounds check by core would bring in its panic.
-        unsafe { *pcs.get_unchecked_mut(depth) = return_address };
+        // SAFETY: depth < MAX_FRAMES was checked above.
+        unsafe { pcs.add(depth).write(return_address) };
         hash = hash_add(hash, return_address);
         depth += 1;
         // Stacks grow down: a caller's frame lies above, or the chain is at its end (or broken).
@@ -286,20 +291,21 @@ fn walk(window: &Window, cookie: Cookie, pid_tgid: u64, begin: Begin, frame_poin
     let id = hash_end(hash);
     // SAFETY: the value is not read.
     if unsafe { STACKS.get(&id) }.is_none() {
-        send(cookie, pid_tgid, id, depth as u32, truncated | flags, &pcs);
+        send(cookie, pid_tgid, id, depth as u32, truncated | flags, pcs.cast());
     }
     id
 }
 
 /// Sends a new stack. One that does not fit stays unknown to the map, so that the next hit tries again.
 #[inline(always)]
-fn send(cookie: Cookie, pid_tgid: u64, id: u64, depth: u32, flags: u32, pcs: &[u64; MAX_FRAMES]) {
+fn send(cookie: Cookie, pid_tgid: u64, id: u64, depth: u32, flags: u32, pcs: *const [u64; MAX_FRAMES]) {
     let header = emit::header(Kind::Stack, cookie.binary, cookie.site, pid_tgid);
     let Some(mut entry) = emit::reserve::<Stack>(Kind::Stack) else {
         return;
     };
     let stack = entry.as_mut_ptr();
-    // SAFETY: the entry is a reserved, writable Stack; every field is written before it is submitted.
+    // SAFETY: the entry is a reserved, writable Stack; every field is written before it is submitted. Words of `pcs` beyond `depth` are
+    // of older stacks; userspace does not read them.
     unsafe {
         (*stack).header = header;
         (*stack).stack_id = id;

@@ -20,7 +20,9 @@ use aya::{
 use aya_log::EbpfLogger;
 use rustc_hash::FxHashMap;
 use tracer_common::{
-    config::{Adoption, Cookie, Followed, GoLayout, KernelLayout, MAX_BINARIES, THREADS_AUTO, THREADS_ON, pt_regs_offset},
+    config::{
+        Adoption, ClassicLayout, Cookie, Followed, GoLayout, KernelLayout, MAX_BINARIES, THREADS_AUTO, THREADS_ON, pt_regs_offset,
+    },
     usdt::{MAX_SPECS, UsdtCookie, UsdtSpec},
 };
 
@@ -113,6 +115,7 @@ pub struct Session {
     adoption: Array<MapData, Pod<Adoption>>,
     usdt_specs: Array<MapData, Pod<UsdtSpec>>,
     specs: Specs,
+    classic: Array<MapData, Pod<ClassicLayout>>,
     kernel_layout: KernelLayout,
     offers: Offers,
     told: Vec<Told>,
@@ -160,6 +163,7 @@ impl Session {
             adoption: Array::try_from(take(&mut ebpf, "ADOPTION")?).map_err(KernelError::map("ADOPTION"))?,
             usdt_specs: Array::try_from(take(&mut ebpf, "USDT_SPECS")?).map_err(KernelError::map("USDT_SPECS"))?,
             specs: Specs::default(),
+            classic: Array::try_from(take(&mut ebpf, "CLASSIC")?).map_err(KernelError::map("CLASSIC"))?,
             links: FxHashMap::default(),
             clocks: Vec::new(),
             kernel_layout,
@@ -169,8 +173,7 @@ impl Session {
             ebpf,
         };
         session.set_spawner(None)?;
-        let mut classic = Array::try_from(take(&mut session.ebpf, "CLASSIC")?).map_err(KernelError::map("CLASSIC"))?;
-        classic.set(0, Pod(classic_layout), 0).map_err(KernelError::map("CLASSIC"))?;
+        session.classic.set(0, Pod(classic_layout), 0).map_err(KernelError::map("CLASSIC"))?;
         session.told = facts::attach(&mut session.ebpf, &session.offers, Group::Lives)?;
         if session.multi.is_none() {
             for name in PROBES {

@@ -22,16 +22,11 @@ const LEFT_OUT: [(&str, &str); 9] = [
 ];
 
 /// What `cargo xtask test` runs on the kernel whose turn it is: each kind of probe once, in a few minutes.
-const SLICE: [(&str, &str); 9] = [
+const SLICE: [(&str, &str); 4] = [
     ("kernel", ""),
     ("births", "children_of_children"),
     ("parks", "ping_pong_on_one_cpu"),
     ("processes", "descendants killed_by_sigkill"),
-    ("process_life", ""),
-    ("threads", ""),
-    ("usdt", ""),
-    ("kprobes", ""),
-    ("cgroups", ""),
 ];
 
 /// All that can be told where lifetrace refuses to run.
