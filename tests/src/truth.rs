@@ -127,7 +127,8 @@ pub struct Collected {
     pub cycles: u64,
     pub read_mem_stats: u64,
     pub gomaxprocs: u64,
-    pub pause_total_ns: u64,
+    /// How long the world stood still in each cycle (`runtime.MemStats.PauseNs`).
+    pub pause_ns: Vec<u64>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
