@@ -37,6 +37,8 @@ pub struct Scratch {
     /// The largest offset at which a record lies whole in the copy.
     last: u64,
     words: [u64; (OFFSET_MASK as usize + 8 + 16) / 8],
+    /// How many of `pcs` the walk has.
+    depth: u64,
     /// The stack as far as it was walked: half of what a program may have on its own stack.
     pcs: [u64; MAX_FRAMES],
 }
@@ -58,6 +60,7 @@ impl Window {
                 unsafe {
                     (&raw mut (*scratch).base).write_volatile(u64::MAX);
                     (&raw mut (*scratch).last).write_volatile(0);
+                    (&raw mut (*scratch).depth).write_volatile(0);
                 }
                 return Some(Self(scratch));
             }
@@ -70,6 +73,28 @@ impl Window {
     fn give_back(self) {
         // SAFETY: an aligned word of a map value that we took.
         unsafe { (&raw mut (*self.0).taken).write_volatile(0) };
+    }
+
+    /// How many addresses the walk has; [`MAX_FRAMES`] at most.
+    #[inline(always)]
+    fn depth(&self) -> usize {
+        // SAFETY: the place is ours.
+        unsafe { (&raw const (*self.0).depth).read_volatile() as usize }
+    }
+
+    /// Keeps one address more; `false` where there is no room for it.
+    #[inline(always)]
+    fn keep(&self, pc: u64) -> bool {
+        let depth = self.depth();
+        if depth >= MAX_FRAMES {
+            return false;
+        }
+        // SAFETY: the place is ours, and the index was checked.
+        unsafe {
+            (&raw mut (*self.0).pcs).cast::<u64>().add(depth).write(pc);
+            (&raw mut (*self.0).depth).write_volatile(depth as u64 + 1);
+        }
+        true
     }
 
     /// The two words at `at`; `None` where no record can be.
@@ -166,7 +191,7 @@ pub fn interrupted(cookie: Cookie, pid_tgid: u64, ip: u64, stack_pointer: u64, f
 
 /// The stack of a process of which nothing is known but its registers. Its code may lie anywhere: what the word on top of the stack is
 /// worth, userspace decides.
-#[inline(never)]
+#[inline(always)]
 pub fn native(pid_tgid: u64, ip: u64, stack_pointer: u64, frame_pointer: u64) -> u64 {
     let Some(window) = Window::take() else {
         return 0;
@@ -185,7 +210,7 @@ pub struct KernelStack {
 }
 
 /// The kernel stack of the current task. `ctx` is that of a program that cannot be preempted, so the CPU's place to copy to is ours.
-#[inline(never)]
+#[inline(always)]
 pub fn kernel(ctx: *mut core::ffi::c_void, pid_tgid: u64) -> u64 {
     let Some(place) = KERNEL_STACK.get_ptr_mut(0) else {
         return 0;
@@ -200,13 +225,9 @@ pub fn kernel(ctx: *mut core::ffi::c_void, pid_tgid: u64) -> u64 {
     }
     let depth = (copied as u64 / 8) as usize;
     let mut flags = KERNEL;
-    let mut hash = hash_start(0, flags);
-    for (index, pc) in pcs.iter().enumerate() {
-        if index >= depth {
-            break;
-        }
-        hash = hash_add(hash, *pc);
-    }
+    // All words, without a look at how many were copied: the helper has set the others to zero, and a loop whose end is not known
+    // costs the verifier a state for each turn.
+    let hash = pcs.iter().fold(hash_start(0, flags), |hash, pc| hash_add(hash, *pc));
     if depth >= MAX_FRAMES {
         flags |= TRUNCATED;
     }
@@ -236,9 +257,6 @@ impl Begin {
 /// Follows the frame pointers and returns the stack's id, or 0 if nothing could be read. A stack not seen before is sent.
 #[inline(always)]
 fn walk(window: &Window, cookie: Cookie, pid_tgid: u64, begin: Begin, frame_pointer: u64) -> u64 {
-    // SAFETY: the place is ours.
-    let pcs = unsafe { (&raw mut (*window.0).pcs).cast::<u64>() };
-    let mut depth = 0usize;
     let mut flags = begin.flags;
     if begin.second != 0 {
         flags |= TOP_WORD;
@@ -247,16 +265,9 @@ fn walk(window: &Window, cookie: Cookie, pid_tgid: u64, begin: Begin, frame_poin
     if flags & NATIVE != 0 {
         hash = hash_add(hash, pid_tgid >> 32);
     }
-    if begin.first != 0 {
-        // SAFETY: of at least two words.
-        unsafe { pcs.write(begin.first) };
-        hash = hash_add(hash, begin.first);
-        depth = 1;
-        if begin.second != 0 {
-            // SAFETY: as above.
-            unsafe { pcs.add(1).write(begin.second) };
-            hash = hash_add(hash, begin.second);
-            depth = 2;
+    for pc in [begin.first, begin.second] {
+        if pc != 0 && window.keep(pc) {
+            hash = hash_add(hash, pc);
         }
     }
     let mut at = frame_pointer;
@@ -271,13 +282,10 @@ fn walk(window: &Window, cookie: Cookie, pid_tgid: u64, begin: Begin, frame_poin
             truncated = 0;
             break;
         }
-        if depth >= MAX_FRAMES {
+        if !window.keep(return_address) {
             break;
         }
-        // SAFETY: depth < MAX_FRAMES was checked above.
-        unsafe { pcs.add(depth).write(return_address) };
         hash = hash_add(hash, return_address);
-        depth += 1;
         // Stacks grow down: a caller's frame lies above, or the chain is at its end (or broken).
         if caller <= at {
             truncated = 0;
@@ -285,13 +293,16 @@ fn walk(window: &Window, cookie: Cookie, pid_tgid: u64, begin: Begin, frame_poin
         }
         at = caller;
     }
+    let depth = window.depth();
     if depth == 0 {
         return 0;
     }
     let id = hash_end(hash);
     // SAFETY: the value is not read.
     if unsafe { STACKS.get(&id) }.is_none() {
-        send(cookie, pid_tgid, id, depth as u32, truncated | flags, pcs.cast());
+        // SAFETY: the place is ours.
+        let pcs = unsafe { &raw const (*window.0).pcs };
+        send(cookie, pid_tgid, id, depth as u32, truncated | flags, pcs);
     }
     id
 }
