@@ -217,7 +217,7 @@ impl Report {
     #[track_caller]
     pub fn assert_nothing_lost(&self) {
         assert_eq!(self.lost.events, 0, "lost: {:?}", self.lost.by_kind);
-        // A kernel may switch to a task without telling anybody (docs/limits.md).
+        // A kernel may keep a task, and so switches to others, to itself (docs/limits.md).
         let repaired: Vec<_> = self.repairs.by_kind.iter().filter(|(kind, _)| !kind.starts_with("lost_thread_")).collect();
         assert!(repaired.is_empty(), "repaired although nothing was lost: {repaired:?}");
     }

@@ -49,7 +49,7 @@ fn blocked(spans: &[Span]) -> Vec<(&str, Option<&str>)> {
 fn futex_and_epoll_waits() -> Result<()> {
     alone(&[Need::Root], || {
         let _ = kernel_has_kprobes();
-        let (finished, recording) = Run::of(fixture::c("threads")?).finish()?;
+        let (finished, recording) = Run::of(fixture::c("threads")?).finish_unhidden()?;
         let truth: Truth = truth::read(finished.expect_code(0)?.last_line())?;
         for (role, reason) in [("futex", "futex"), ("epoll", "epoll_wait")] {
             let thread = truth.threads.iter().find(|thread| thread.role == role).context("a thread of that role")?;
@@ -67,7 +67,7 @@ fn futex_and_epoll_waits() -> Result<()> {
 fn interrupted_futex_wait() -> Result<()> {
     alone(&[Need::Root], || {
         let kprobes = kernel_has_kprobes();
-        let (finished, recording) = Run::of(fixture::c("threads")?).args(["restart"]).finish()?;
+        let (finished, recording) = Run::of(fixture::c("threads")?).args(["restart"]).finish_unhidden()?;
         let truth: Restarted = truth::read(finished.expect_code(0)?.last_line())?;
         assert!(truth.timed_out, "the wait went on to its end");
         let spans = recording.timeline(Some(&format!("tid:{}", truth.pid)))?;

@@ -49,7 +49,7 @@ fn family() -> Result<()> {
         let dir = TempDir::new()?;
         let until = dir.path().join("until");
         // Its core dump goes where it runs, on most machines.
-        let (finished, recording) = Run::of(fixture::c("family")?).args([&until]).current_dir(dir.path()).finish()?;
+        let (finished, recording) = Run::of(fixture::c("family")?).args([&until]).current_dir(dir.path()).finish_unhidden()?;
         fs::write(&until, "")?;
         let family: Family = truth::read(finished.expect_code(0)?.last_line())?;
         let lives = Lives::of(&recording)?;
