@@ -56,6 +56,10 @@ pub struct Program {
 
 #[derive(Clone, Debug, Deserialize)]
 pub struct Cgroup {
+    pub memory_path: Option<String>,
+    pub limit_bytes: Option<u64>,
+    pub limit_hits: Option<u64>,
+    pub oom_kills: Option<u64>,
     pub cpu_path: Option<String>,
     pub quota_ns: Option<u64>,
     pub throttled_ns: Option<u64>,

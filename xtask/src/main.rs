@@ -77,9 +77,9 @@ enum Command {
         /// Only what `cargo xtask test` runs
         #[arg(long, conflicts_with = "only")]
         slice: bool,
-        /// One test program, NAME or NAME:FILTER; docs/kernels.md stays as it is
+        /// A test program, NAME or NAME:FILTER; may be given again. docs/kernels.md stays as it is
         #[arg(long, value_name = "TEST")]
-        only: Option<String>,
+        only: Vec<String>,
         /// Fetch the kernel again: there may be a newer one
         #[arg(long)]
         fetch: bool,

@@ -45,8 +45,8 @@ pub struct Wish {
     pub all: bool,
     /// Only what [`slice`] runs.
     pub slice: bool,
-    /// One test program, `NAME` or `NAME:FILTER`; docs/kernels.md stays as it is.
-    pub only: Option<String>,
+    /// Test programs, each `NAME` or `NAME:FILTER`; docs/kernels.md stays as it is.
+    pub only: Vec<String>,
     /// Fetch the kernel again: there may be a newer one.
     pub fetch: bool,
     /// Keep the archive that the machine booted into.
@@ -55,10 +55,10 @@ pub struct Wish {
 
 impl Wish {
     fn choice(&self) -> Choice<'_> {
-        match &self.only {
-            Some(only) => Choice::Only(only),
-            None if self.slice => Choice::Slice,
-            None => Choice::Whole,
+        match (&self.only[..], self.slice) {
+            ([], true) => Choice::Slice,
+            ([], false) => Choice::Whole,
+            (only, _) => Choice::Only(only),
         }
     }
 }
@@ -86,7 +86,7 @@ pub fn vm(wish: &Wish) -> Result<()> {
             }
         };
         failures.extend(outcome.failures().into_iter().map(|failure| format!("{name}: {failure}")));
-        if wish.only.is_none() {
+        if wish.only.is_empty() {
             table::renew(Outcomes::from([(name.to_owned(), outcome)]))?;
         }
     }
@@ -106,7 +106,7 @@ pub fn slice() -> Result<Result<(), String>> {
     }
     let root = Root::build()?;
     let common = root.archive()?;
-    let wish = Wish { kernel: None, all: false, slice: true, only: None, fetch: false, keep: false };
+    let wish = Wish { kernel: None, all: false, slice: true, only: Vec::new(), fetch: false, keep: false };
     let outcome = boot(kernel, &root, &common, &wish.choice(), &wish)?;
     let _ = fs::remove_file(common);
     verdict(&outcome.failures()).map(Ok)

@@ -37,12 +37,12 @@ impl Replayed {
             let Some((path, cpu)) = of.and_then(|of| Some((of.cpu_path.as_deref()?, of.cpu?))) else { continue };
             if let Some((from, last, old)) = before
                 && last == path
-                && from <= end
+                && from < end
             {
                 let throttled_ns = cpu.throttled_ns.saturating_sub(old.throttled_ns);
                 let periods = cpu.throttled_periods.saturating_sub(old.throttled_periods);
                 if throttled_ns > 0 {
-                    found.push(Throttled { from, to: look.at, cgroup: path, throttled_ns, periods });
+                    found.push(Throttled { from, to: look.at.min(end), cgroup: path, throttled_ns, periods });
                 }
             }
             before = Some((look.at, path, cpu));

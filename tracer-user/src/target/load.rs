@@ -4,7 +4,7 @@
 //! Documentation/scheduler/sched-bwc.rst (`cpu.stat`, `cpu.cfs_quota_us`) and cgroup-v1/memory.rst (`memory.failcnt`, `memory.oom_control`).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::Read,
     path::{Component, Path, PathBuf},
@@ -29,7 +29,12 @@ const MAX_CGROUPS: usize = 64;
 pub struct Accounts {
     cpu: Option<Hierarchy>,
     memory: Option<Hierarchy>,
+    /// Who was where in the last round.
+    last: BTreeMap<Paths, Vec<Tgid>>,
 }
+
+/// Of a process in the hierarchies of CPU and memory.
+type Paths = (Option<String>, Option<String>);
 
 /// Where the cgroups of one controller are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,18 +49,27 @@ struct Hierarchy {
 impl Accounts {
     pub fn new() -> Self {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        Self { cpu: Hierarchy::of("cpu", &mounts), memory: Hierarchy::of("memory", &mounts) }
+        Self { cpu: Hierarchy::of("cpu", &mounts), memory: Hierarchy::of("memory", &mounts), last: BTreeMap::new() }
     }
 
-    /// What the cgroups of these processes had to bear by now. Those of the root have no accounts of their own.
-    pub fn read(&self, tgids: impl Iterator<Item = Tgid>) -> Vec<CgroupLoad> {
-        let mut groups: BTreeMap<(Option<String>, Option<String>), Vec<Tgid>> = BTreeMap::new();
+    /// What the cgroups of these processes had to bear by now, and once more those of processes that were among them in the round before: a
+    /// cgroup's end, as by the lack of memory, is worth a look. Those of the root have no accounts of their own.
+    pub fn read(&mut self, tgids: impl Iterator<Item = Tgid>) -> Vec<CgroupLoad> {
+        let mut groups: BTreeMap<Paths, Vec<Tgid>> = BTreeMap::new();
+        let mut there = BTreeSet::new();
         for tgid in tgids {
             let Some(lines) = text(Path::new(&format!("/proc/{tgid}/cgroup"))) else { continue };
             let path = |hierarchy: &Option<Hierarchy>| hierarchy.as_ref()?.path_in(&lines).map(str::to_owned);
             let key = (path(&self.cpu), path(&self.memory));
             if groups.len() < MAX_CGROUPS || groups.contains_key(&key) {
                 groups.entry(key).or_default().push(tgid);
+                there.insert(tgid);
+            }
+        }
+        for (paths, tgids) in std::mem::replace(&mut self.last, groups.clone()) {
+            let gone = tgids.into_iter().filter(|tgid| !there.contains(tgid)).collect::<Vec<_>>();
+            if !gone.is_empty() {
+                groups.entry(paths).or_default().extend(gone);
             }
         }
         let load = groups.into_iter().map(|((cpu_path, memory_path), tgids)| CgroupLoad {

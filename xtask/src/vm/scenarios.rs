@@ -37,8 +37,8 @@ pub enum Choice<'a> {
     /// Everything that makes sense in an emulated machine.
     Whole,
     Slice,
-    /// `NAME` or `NAME:FILTER`.
-    Only(&'a str),
+    /// Each `NAME` or `NAME:FILTER`.
+    Only(&'a [String]),
     /// What makes sense on a kernel that is too old.
     Refused,
 }
@@ -49,10 +49,10 @@ pub fn choose(choice: &Choice<'_>, there_are: &[String]) -> Vec<Program> {
     let filter = |name: &str| match choice {
         Choice::Whole => (!LEFT_OUT.iter().any(|(own, _)| *own == name)).then(String::new),
         Choice::Slice => slice(name),
-        Choice::Only(wish) => {
+        Choice::Only(wishes) => wishes.iter().find_map(|wish| {
             let (own, filter) = wish.split_once(':').unwrap_or((wish, ""));
             (own == name).then(|| filter.to_owned())
-        }
+        }),
         Choice::Refused => (name == REFUSED).then(String::new),
     };
     let seconds = if matches!(choice, Choice::Slice) { 240 } else { 600 };

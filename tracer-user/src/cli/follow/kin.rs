@@ -25,6 +25,8 @@ const MAX_ORPHANS: usize = 16_384;
 /// Between two looks at one that has ended, and how many are looked at in one round.
 const LOOK_AGAIN_NS: u64 = 1_000_000_000;
 const MAX_LOOKS: usize = 1000;
+/// A cgroup that is new is looked at so soon.
+const LOOK_SOON_NS: u64 = 5_000_000;
 /// How long after its parent's last word an orphan is asked: by then the kernel has found it another one.
 const SETTLED_NS: u64 = 5_000_000;
 
@@ -144,7 +146,11 @@ impl Follower {
                 Place::Of(cgroup) => self.names.of(cgroup),
                 Place::In { hierarchy, cgroup } => self.names.name(hierarchy, cgroup).into_iter().collect(),
             };
-            named.into_iter().for_each(|named| self.capture.send(Message::Cgroup(named)));
+            for named in named {
+                // Its accounts are counted from the first look on.
+                self.load_due = self.load_due.min(KtimeNs(ktime_now().0.saturating_add(LOOK_SOON_NS)));
+                self.capture.send(Message::Cgroup(named));
+            }
         }
     }
 
