@@ -44,9 +44,7 @@ pub fn test(tiers: &[String]) -> Result<()> {
     });
     slice.report()?;
     tests?;
-    if std::env::var_os("LIFETRACE_VM").is_some_and(|value| value == "1") {
-        stage("a kernel of the matrix", boot_a_kernel)?;
-    }
+    stage("a kernel of the matrix", boot_a_kernel)?;
     report_skips(&fs::read_to_string(&skips).unwrap_or_default());
     Ok(())
 }
@@ -61,7 +59,7 @@ fn check_offsets() -> Result<()> {
     }
 }
 
-/// Boots the kernel whose turn it is: asked for by LIFETRACE_VM=1, for an emulated machine does not come up every time.
+/// Boots the kernel whose turn it is.
 fn boot_a_kernel() -> Result<()> {
     match vm::slice()? {
         Ok(()) => Ok(()),

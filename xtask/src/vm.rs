@@ -148,7 +148,7 @@ fn boot(kernel: &'static Kernel, root: &Root, common: &Path, choice: &Choice<'_>
     let initramfs = file(kernel, "cpio");
     initramfs::with_orders(common, &Orders { programs: &programs, modules: &fetched.modules, patience: SLOWNESS }, &initramfs)?;
     let tests = programs.iter().map(|program| Duration::from_secs(program.seconds.into())).sum::<Duration>();
-    let limit = if matches!(choice, Choice::Slice) { Duration::from_secs(420) } else { Duration::from_secs(3600) };
+    let limit = if matches!(choice, Choice::Slice) { Duration::from_secs(600) } else { Duration::from_secs(3600) };
     let machine = Machine {
         image: &fetched.image,
         initramfs: &initramfs,

@@ -1,6 +1,6 @@
 //! The kernels of the matrix, and how they are fetched: Debian's own packages, out of suites that this machine need not know, unpacked and not installed.
 //!
-//! apt gets a configuration, a list of sources and a state of its own, all below the cache: the host's are neither read nor changed. What it fetches is
+//! apt gets a list of sources and a state of its own, below the cache: of the host's only the mirror is taken, and nothing changed. What it fetches is
 //! proved by the keys of `debian-archive-keyring`.
 
 use std::{
@@ -26,8 +26,9 @@ pub struct Kernel {
     pub lacks: Option<&'static str>,
 }
 
-const DEBIAN: &str = "http://deb.debian.org/debian";
-const SECURITY: &str = "http://deb.debian.org/debian-security";
+/// Debian's archives, by the last part of their addresses.
+const DEBIAN: &str = "debian";
+const SECURITY: &str = "debian-security";
 
 /// Oldest first. The newest one follows Debian: its series is not known before it is fetched.
 pub const KERNELS: [Kernel; 4] = [
@@ -109,7 +110,15 @@ impl Kernel {
     }
 }
 
-/// apt with nothing of the host's.
+/// The archive of this name, where this machine's own apt has it.
+fn address(archive: &str) -> Result<String> {
+    let sites = output(Command::new("apt-get").args(["indextargets", "--format", "$(SITE)"]))?;
+    let named = |site: &&str| site.trim_end_matches('/').rsplit('/').next() == Some(archive);
+    let site = sites.lines().find(named).with_context(|| format!("apt knows no archive …/{archive}: add it to its sources"))?;
+    Ok(site.to_owned())
+}
+
+/// apt with nothing of the host's but its mirror.
 struct Apt {
     dir: PathBuf,
 }
@@ -123,8 +132,9 @@ impl Apt {
             fs::create_dir_all(dir.join(sub))?;
         }
         fs::write(dir.join("status"), "")?;
-        let lines = suites.iter().map(|(archive, suite)| format!("deb [signed-by={KEYRING}] {archive} {suite} main\n"));
-        fs::write(dir.join("sources.list"), lines.collect::<String>())?;
+        let line =
+            |(archive, suite): &(&str, &str)| Ok(format!("deb [signed-by={KEYRING}] {} {suite} main\n", address(archive)?));
+        fs::write(dir.join("sources.list"), suites.iter().map(line).collect::<Result<String>>()?)?;
         let this = Self { dir: dir.to_owned() };
         // Otherwise a suite that is not there would be a warning.
         run(this.command("apt-get").args(["-qq", "-o", "APT::Update::Error-Mode=any", "update"]))?;

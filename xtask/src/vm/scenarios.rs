@@ -22,11 +22,16 @@ const LEFT_OUT: [(&str, &str); 9] = [
 ];
 
 /// What `cargo xtask test` runs on the kernel whose turn it is: each kind of probe once, in a few minutes.
-const SLICE: [(&str, &str); 4] = [
+const SLICE: [(&str, &str); 9] = [
     ("kernel", ""),
     ("births", "children_of_children"),
+    ("cgroups", "out_of_memory"),
+    ("kprobes", ""),
     ("parks", "ping_pong_on_one_cpu"),
+    ("process_life", "family"),
     ("processes", "descendants killed_by_sigkill"),
+    ("threads", "what_threads_did"),
+    ("usdt", "jobs_without_wakes"),
 ];
 
 /// All that can be told where lifetrace refuses to run.
