@@ -89,18 +89,15 @@ pub fn switch(ctx: &BtfTracePointContext, preempted: bool, prev: *const u8, next
     };
     // The one that leaves is still the current task.
     let pid_tgid = bpf_get_current_pid_tgid();
-    if pid_tgid != 0 && in_detail((pid_tgid >> 32) as u32, kernel) {
+    if in_detail((pid_tgid >> 32) as u32, kernel) {
         off(ctx, preempted, prev, pid_tgid, kernel);
     }
-    match read_kernel::<u32>(next, kernel.task_pid) {
-        None | Some(0) => {}
-        Some(tid) => {
-            let tgid = read_kernel::<u32>(next, kernel.task_tgid).unwrap_or(0);
-            if in_detail(tgid, kernel) {
-                let header = emit::header(Kind::ThreadOn, 0, 0, (tgid as u64) << 32 | tid as u64);
-                emit::send(Kind::ThreadOn, header.seq, ThreadOn { header });
-            }
-        }
+    // The idle task's process is 0, which nobody follows.
+    let tgid = read_kernel::<u32>(next, kernel.task_tgid).unwrap_or(0);
+    if in_detail(tgid, kernel) {
+        let tid = read_kernel::<u32>(next, kernel.task_pid).unwrap_or(0);
+        let header = emit::header(Kind::ThreadOn, 0, 0, (tgid as u64) << 32 | tid as u64);
+        emit::send(Kind::ThreadOn, header.seq, ThreadOn { header });
     }
 }
 

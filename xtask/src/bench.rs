@@ -3,6 +3,7 @@
 //! Each row runs the same program untraced, with an empty probe on the same instructions (the floor: what the trap alone
 //! costs), and traced, in turn, several rounds; medians count.
 
+mod bystander;
 mod replay;
 mod snapshot;
 
@@ -70,6 +71,7 @@ pub fn bench(json_only: bool, only: &str) -> Result<()> {
     }
     let lifetrace = setup::lifetrace()?;
     beats(&lifetrace, only, json_only)?;
+    bystander::bench(&lifetrace, only, json_only)?;
     snapshot::bench(&lifetrace, only, json_only)?;
     replay::bench(&lifetrace, only, json_only)
 }

@@ -1,6 +1,6 @@
 //! Byte offsets of the running kernel's structures, looked up by name in its BTF.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use btf_rs::{Btf, BtfType, Member, Type};
 use tracer_common::config::{ABSENT, KernelLayout, THREADS_OFF};
@@ -17,7 +17,8 @@ const MAX_DEPTH: usize = 4;
 /// The offsets that the BPF programs need.
 pub fn kernel_layout() -> Result<KernelLayout, KernelError> {
     let path = Path::new(VMLINUX_BTF);
-    let btf = Btf::from_file(path).map_err(|source| KernelError::NoBtf { path: path.into(), source })?;
+    let btf = fs::read(path).map_err(Into::into).and_then(|bytes| Btf::from_bytes(&bytes));
+    let btf = btf.map_err(|source| KernelError::NoBtf { path: path.into(), source })?;
     let maybe = |structure, field| offset_of(&btf, structure, field);
     let of = |structure, field| maybe(structure, field).ok_or(KernelError::NoField { structure, field });
     let or_absent = |offset: Option<u32>| offset.unwrap_or(ABSENT);

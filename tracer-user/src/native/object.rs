@@ -7,6 +7,8 @@ use std::{
 
 use object::{Object as _, ObjectSegment, ObjectSymbol, ReadCache, SymbolKind};
 
+use crate::target::blocks::Blocks;
+
 /// Symbols that are kept of one file. A browser engine has some hundred thousand.
 const MAX_SYMBOLS: usize = 4 << 20;
 /// Bytes of names that are kept of one file.
@@ -32,7 +34,7 @@ impl Object {
     /// `None`: it is no object file.
     pub fn read(file: File) -> Option<Self> {
         let again = file.try_clone().ok();
-        let cache = ReadCache::new(file);
+        let cache = ReadCache::new(Blocks::of(file));
         let parsed = object::File::parse(&cache).ok()?;
         let segments = parsed.segments().take(MAX_SEGMENTS).map(|segment| {
             let (offset, size) = segment.file_range();

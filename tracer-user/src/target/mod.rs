@@ -2,6 +2,7 @@
 //!
 //! Reads /proc and the cgroup file system, as the initial pid namespace shows them. Attaches nothing, and keeps nothing open.
 
+pub mod blocks;
 pub mod cgroup;
 pub mod executable;
 pub mod libraries;

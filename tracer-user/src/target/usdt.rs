@@ -10,7 +10,7 @@ use std::{
 use object::ReadCache;
 use rustc_hash::FxHashSet;
 
-use super::{libraries::Root, mappings};
+use super::{blocks::Blocks, libraries::Root, mappings};
 use crate::{
     id::Tgid,
     usdt::{UsdtError, UsdtObject},
@@ -30,7 +30,7 @@ pub struct Place {
 
 /// Reads the probes of a file; of a large one, little is read.
 pub fn read(file: &File) -> Result<UsdtObject, UsdtError> {
-    UsdtObject::read(&ReadCache::new(file))
+    UsdtObject::read(&ReadCache::new(Blocks::of(file)))
 }
 
 /// A program, the libraries that its loader will load with it, and for `java` its virtual machine.

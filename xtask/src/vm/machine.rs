@@ -27,7 +27,8 @@ const CPU: &str = "max,la57=off,-cx16";
 pub struct Machine<'a> {
     pub image: &'a Path,
     pub initramfs: &'a Path,
-    /// What the kernel and the tests say on the console.
+    /// What the kernel and the tests say on the console. Beside it, ending in `monitor`, is the socket of qemu's own console, which tells where
+    /// a machine stands that says nothing.
     pub console: PathBuf,
     /// After this it is ended, whatever it does.
     pub deadline: Duration,
@@ -39,6 +40,7 @@ impl Machine<'_> {
         let mut qemu = Command::new("timeout");
         qemu.args(["--kill-after=5", &self.deadline.as_secs().to_string(), "qemu-system-x86_64"]);
         qemu.args(["-accel", "tcg,thread=multi", "-cpu", CPU, "-smp", "2", "-m", "3072", "-no-reboot", "-nodefaults"]);
+        qemu.args(["-monitor", &format!("unix:{},server,nowait", self.console.with_extension("monitor").display())]);
         qemu.args(["-display", "none", "-serial", &format!("file:{}", self.console.display()), "-serial", "stdio"]);
         qemu.arg("-kernel").arg(self.image).arg("-initrd").arg(self.initramfs);
         qemu.args(["-append", &format!("console=ttyS0 {OPTIONS}")]);
