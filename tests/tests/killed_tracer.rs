@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use lifetrace_tests::{
     bpf::Inventory,
-    deadline::{PATIENCE, let_pass, wait_for},
+    deadline::{PATIENCE, let_pass, slowness, wait_for},
     fixture,
     lifetrace::{Run, Traced},
     memory, process,
@@ -62,7 +62,7 @@ fn no_exec_hangs_at_any_instant() -> Result<()> {
             let run = Run::of(&waiter).args([CHILDREN.to_string()]).args([&births]).args(["-n", "30"]);
             let mut traced = run.start()?;
             // From the first steps of lifetrace itself to the middle of the children.
-            let_pass(Duration::from_millis(u64::from(instant) * 60));
+            let_pass(Duration::from_millis(u64::from(instant) * 60) * slowness());
             kill_tracer(&mut traced)?;
             let (finished, _) = traced.finish().with_context(|| format!("killed at instant {instant}: something hangs"))?;
             if !finished.stdout.is_empty() {

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The targets of `fuzz/src/targets`, and the longest input of each.
-const TARGETS: [(&str, u32); 13] = [
+const TARGETS: [(&str, u32); 15] = [
     ("go_binary", 1 << 20),
     ("what_is", 64 << 10),
     ("build_info", 64 << 10),
@@ -25,6 +25,8 @@ const TARGETS: [(&str, u32); 13] = [
     ("records", 64 << 10),
     ("recording", 1 << 20),
     ("maps", 64 << 10),
+    ("native_symbols", 256 << 10),
+    ("native_maps", 64 << 10),
     ("pprof_goroutines", 256 << 10),
     ("pprof_pages", 64 << 10),
     ("pprof_packed", 256 << 10),

@@ -3,6 +3,7 @@
 
 mod binary;
 mod maps;
+mod native;
 mod planted;
 mod pprof;
 mod profile;
@@ -14,7 +15,7 @@ mod usdt;
 pub type Target = fn(&[u8]);
 
 /// Targets by name. The committed inputs of each are in `corpus/NAME`.
-pub const ALL: [(&str, Target); 14] = [
+pub const ALL: [(&str, Target); 16] = [
     ("go_binary", binary::whole),
     ("what_is", binary::what_is),
     ("build_info", binary::build_info),
@@ -22,6 +23,8 @@ pub const ALL: [(&str, Target); 14] = [
     ("records", recording::records),
     ("recording", recording::whole),
     ("maps", maps::all),
+    ("native_symbols", native::symbols),
+    ("native_maps", native::maps),
     ("pprof_goroutines", pprof::goroutines),
     ("pprof_pages", pprof::pages),
     ("pprof_packed", pprof::packed),

@@ -45,6 +45,13 @@ struct Known {
     reads: u32,
 }
 
+/// Every question that is asked of a file's symbols, at some offsets.
+#[cfg(feature = "fuzz")]
+pub fn symbols_of(file: File, offsets: &[u64]) -> Vec<String> {
+    let Some(object) = Object::read(file) else { return Vec::new() };
+    offsets.iter().filter_map(|offset| object.name(*offset).filter(|_| !object.is_behind_call(*offset))).collect()
+}
+
 impl Names {
     /// The name of an address of the kernel.
     pub fn kernel(&mut self, address: u64) -> Option<Frame> {

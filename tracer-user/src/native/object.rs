@@ -5,9 +5,9 @@ use std::{
     io::{Read, Seek, SeekFrom},
 };
 
-use object::{Object as _, ObjectSegment, ObjectSymbol, ReadCache, SymbolKind};
+use object::{Object as _, ObjectSegment, ObjectSymbol, SymbolKind};
 
-use crate::target::blocks::Blocks;
+use crate::target::blocks::Parts;
 
 /// Symbols that are kept of one file. A browser engine has some hundred thousand.
 const MAX_SYMBOLS: usize = 4 << 20;
@@ -34,8 +34,8 @@ impl Object {
     /// `None`: it is no object file.
     pub fn read(file: File) -> Option<Self> {
         let again = file.try_clone().ok();
-        let cache = ReadCache::new(Blocks::of(file));
-        let parsed = object::File::parse(&cache).ok()?;
+        let parts = Parts::of(file);
+        let parsed = object::File::parse(&parts).ok()?;
         let segments = parsed.segments().take(MAX_SEGMENTS).map(|segment| {
             let (offset, size) = segment.file_range();
             (offset, size, segment.address())
@@ -43,10 +43,10 @@ impl Object {
         let mut own = Self { segments: segments.collect(), symbols: Vec::new(), names: String::new(), file: again };
         // What the linker left is more than what the loader needs; a stripped file has that alone.
         for symbol in parsed.symbols().chain(parsed.dynamic_symbols()) {
-            let Ok(name) = symbol.name() else { continue };
-            if symbol.kind() != SymbolKind::Text || !symbol.is_definition() || name.is_empty() {
+            if symbol.kind() != SymbolKind::Text || !symbol.is_definition() {
                 continue;
             }
+            let Some(name) = symbol.name().ok().filter(|name| !name.is_empty()) else { continue };
             if own.symbols.len() >= MAX_SYMBOLS || own.names.len() + name.len() > MAX_NAMES {
                 break;
             }

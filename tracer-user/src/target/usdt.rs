@@ -7,10 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use object::ReadCache;
 use rustc_hash::FxHashSet;
 
-use super::{blocks::Blocks, libraries::Root, mappings};
+use super::{blocks::Parts, libraries::Root, mappings};
 use crate::{
     id::Tgid,
     usdt::{UsdtError, UsdtObject},
@@ -30,7 +29,7 @@ pub struct Place {
 
 /// Reads the probes of a file; of a large one, little is read.
 pub fn read(file: &File) -> Result<UsdtObject, UsdtError> {
-    UsdtObject::read(&ReadCache::new(Blocks::of(file)))
+    UsdtObject::read(&Parts::of(file))
 }
 
 /// A program, the libraries that its loader will load with it, and for `java` its virtual machine.
