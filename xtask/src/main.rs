@@ -77,7 +77,7 @@ enum Command {
         /// Only what `cargo xtask test` runs
         #[arg(long, conflicts_with = "only")]
         slice: bool,
-        /// A test program, NAME or NAME:FILTER; may be given again. docs/kernels.md stays as it is
+        /// A test program, NAME or NAME:FILTER; may be given again. Only its row of docs/kernels.md is renewed, with a filter none
         #[arg(long, value_name = "TEST")]
         only: Vec<String>,
         /// Fetch the kernel again: there may be a newer one

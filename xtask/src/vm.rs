@@ -25,7 +25,6 @@ use self::{
     machine::{Machine, SLOWNESS},
     outcome::Outcome,
     scenarios::{Choice, choose},
-    table::Outcomes,
 };
 use crate::{
     matrix, place,
@@ -43,9 +42,9 @@ pub struct Wish {
     pub kernel: Option<String>,
     /// All of them, the host's own included.
     pub all: bool,
-    /// Only what [`slice`] runs.
+    /// Only what [`slice`] runs; docs/kernels.md stays as it is.
     pub slice: bool,
-    /// Test programs, each `NAME` or `NAME:FILTER`; docs/kernels.md stays as it is.
+    /// Test programs, each `NAME` or `NAME:FILTER`; only their rows of docs/kernels.md are renewed, and with a filter none.
     pub only: Vec<String>,
     /// Fetch the kernel again: there may be a newer one.
     pub fetch: bool,
@@ -86,8 +85,9 @@ pub fn vm(wish: &Wish) -> Result<()> {
             }
         };
         failures.extend(outcome.failures().into_iter().map(|failure| format!("{name}: {failure}")));
-        if wish.only.is_empty() {
-            table::renew(Outcomes::from([(name.to_owned(), outcome)]))?;
+        // Of a program of which some tests ran, nothing can be said.
+        if !wish.slice && !wish.only.iter().any(|only| only.contains(':')) {
+            table::renew(name, outcome, !wish.only.is_empty())?;
         }
     }
     let _ = fs::remove_file(common);

@@ -19,17 +19,24 @@ const BEGINNING: &str = "# Kernels\n\
     `host` is the kernel of the machine that it ran on, without emulation. What is behind the page stands in kernels.json.\n";
 
 /// By the name of the kernel.
-pub type Outcomes = BTreeMap<String, Outcome>;
+type Outcomes = BTreeMap<String, Outcome>;
 
 fn facts() -> PathBuf {
     place::root().join("docs/kernels.json")
 }
 
-/// Puts these outcomes in the place of older ones, and writes the page.
-pub fn renew(outcomes: Outcomes) -> Result<()> {
+/// Puts the outcome of a kernel in the place of an older one, or the test programs of one that ran a `part` of them in the place of theirs,
+/// and writes the page.
+pub fn renew(name: &str, outcome: Outcome, part: bool) -> Result<()> {
     let text = fs::read_to_string(facts()).unwrap_or_else(|_| "{}".to_owned());
     let mut all: Outcomes = serde_json::from_str(&text).with_context(|| facts().display().to_string())?;
-    all.extend(outcomes);
+    match all.get_mut(name) {
+        Some(older) if part && older.release == outcome.release => {
+            older.doctor = outcome.doctor;
+            older.programs.extend(outcome.programs);
+        }
+        _ => drop(all.insert(name.to_owned(), outcome)),
+    }
     fs::write(facts(), serde_json::to_string_pretty(&all)? + "\n")?;
     let page = place::root().join("docs/kernels.md");
     fs::write(&page, render(&all))?;
