@@ -1,11 +1,11 @@
 //! `kill -9` of lifetrace: the target goes on, no probe is left, no exec hangs, and the recording opens.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use lifetrace_tests::{
     bpf::Inventory,
-    deadline::{PATIENCE, let_pass, slowness, wait_for},
+    deadline::{PATIENCE, let_pass, wait_for},
     fixture,
     lifetrace::{Run, Traced},
     memory, process,
@@ -57,12 +57,15 @@ fn no_exec_hangs_at_any_instant() -> Result<()> {
     alone(&[Need::Root], || {
         let (waiter, births) = (fixture::c("waiter")?, fixture::go("births")?);
         let before = Inventory::take()?;
+        let run = Run::of(&waiter).args([CHILDREN.to_string()]).args([&births]).args(["-n", "30"]);
+        let began = Instant::now();
+        run.clone().finish()?.0.expect_code(0)?;
+        let whole = began.elapsed();
         let mut started = 0;
         for instant in 0..INSTANTS {
-            let run = Run::of(&waiter).args([CHILDREN.to_string()]).args([&births]).args(["-n", "30"]);
-            let mut traced = run.start()?;
-            // From the first steps of lifetrace itself to the middle of the children.
-            let_pass(Duration::from_millis(u64::from(instant) * 60) * slowness());
+            let mut traced = run.clone().start()?;
+            // From the first steps of lifetrace itself to the end of the children.
+            let_pass(whole * instant / INSTANTS);
             kill_tracer(&mut traced)?;
             let (finished, _) = traced.finish().with_context(|| format!("killed at instant {instant}: something hangs"))?;
             if !finished.stdout.is_empty() {
