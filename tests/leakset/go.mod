@@ -1,0 +1,3 @@
+module lifetrace.dev/tests/leakset
+
+go 1.21
