@@ -1,7 +1,7 @@
 //! lifetrace as a library: the pipeline from the ring buffer to the exports.
 //!
 //! ```text
-//! probes → ring buffer → kernel → decode → order → correlate → timeline → export
+//! probes → ring buffer → kernel → decode → order → correlate → timeline → leak, export
 //!                           ↘ recording (written) ↗   replay enters at decode
 //! ```
 //! A stage imports only what stands to its left, plus [`event`], [`id`], [`clock`], [`container`] and [`signal`]. `kernel` is the only user of aya and
@@ -20,6 +20,7 @@ pub mod golang;
 pub mod id;
 #[cfg(feature = "live")]
 pub mod kernel;
+pub mod leak;
 #[cfg(feature = "live")]
 pub mod native;
 pub mod order;

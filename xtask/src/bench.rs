@@ -4,6 +4,7 @@
 //! costs), and traced, in turn, several rounds; medians count.
 
 mod bystander;
+pub mod leaks;
 mod replay;
 mod snapshot;
 

@@ -87,8 +87,10 @@ enum Command {
         #[arg(long)]
         keep: bool,
     },
-    /// Measure what tracing costs the target, beside an empty probe; needs root
+    /// Measure what tracing costs the target, beside an empty probe; needs root. `bench leaks`: verdicts on the labelled set, and docs/leakset.md
     Bench {
+        #[arg(value_parser = ["leaks"])]
+        what: Option<String>,
         /// Only the JSON lines
         #[arg(long)]
         json: bool,
@@ -110,6 +112,7 @@ fn main() -> Result<()> {
         Command::Faults => faults::faults(),
         Command::Fuzz { target, seconds, inputs } => fuzz::fuzz(&fuzz::Wish { target, seconds, inputs }),
         Command::Vm { kernel, all, slice, only, fetch, keep } => vm::vm(&vm::Wish { kernel, all, slice, only, fetch, keep }),
-        Command::Bench { json, only } => bench::bench(json, &only),
+        Command::Bench { what: Some(_), .. } => bench::leaks::bench(&setup::lifetrace()?),
+        Command::Bench { what: None, json, only } => bench::bench(json, &only),
     }
 }

@@ -27,6 +27,7 @@ pub mod flame;
 mod follow;
 #[cfg(feature = "live")]
 mod join;
+pub mod leaks;
 mod live;
 #[cfg(feature = "live")]
 mod marks;
@@ -146,6 +147,7 @@ fn dispatch(cli: &Cli) -> Result<u8, Failure> {
         Command::Report(args) => report::main(args, cli.global).map(|()| 0),
         Command::Timeline(args) => timeline::main(args, cli.global).map(|()| 0),
         Command::Flame(args) => flame::main(args, cli.global).map(|()| 0),
+        Command::Leaks(args) => leaks::main(args, cli.global),
         Command::Snapshot(args) => live::snapshot(args, cli.global),
         Command::Usdt(args) => live::usdt(args, cli.global),
         Command::Doctor(args) => live::doctor(args, cli.global),

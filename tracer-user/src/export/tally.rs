@@ -10,7 +10,7 @@ use crate::{
     correlate::{
         Census, LabelsId, Life, LifeEnd, ReasonId, Sink, Span, SpanState,
         gc::{Cycle, Pause},
-        goroutine::Who,
+        goroutine::{SiteKey, Who},
         process::ImageId,
         sample::Sample,
         thread::{ThreadLife, ThreadSpan, ThreadWho},
@@ -23,21 +23,6 @@ use super::{
     cpu::CpuTally, findings::LateTally, gc::GcTally, labels::LabelTally, series::tally::SeriesTally, threads::ThreadTally,
     units::UnitTally,
 };
-
-/// Where goroutines are made and what they run; both `None` where the birth was not seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SiteKey {
-    pub image: ImageId,
-    pub gopc: Option<Address>,
-    pub startpc: Option<Address>,
-}
-
-impl SiteKey {
-    pub fn of(who: &Who) -> Self {
-        let origin = who.origin.as_ref();
-        Self { image: who.image, gopc: origin.map(|origin| origin.gopc), startpc: origin.map(|origin| origin.startpc) }
-    }
-}
 
 /// Goroutines of one site.
 #[derive(Clone, Debug, Default)]

@@ -13,6 +13,7 @@ pub use record::*;
 const AFTER_HELP: &str = "\
 Exit codes:
   0    fine
+  1    there are leaks (leaks)
   2    wrong usage or bad input
   3    the environment does not allow it (privilege, kernel, target)
 With -- CMD (run):
@@ -29,6 +30,7 @@ Examples:
   lifetrace flame app.rec --by blocked -o blocked.svg
   lifetrace flame app.rec --by alive --format pprof -o alive.pb.gz
   lifetrace flame app.rec --by inuse_space --diff -o growth.svg
+  lifetrace leaks app.rec --baseline leaks.json
   lifetrace snapshot --pid 4711";
 
 /// Follows the life of every goroutine and process, from birth to exit, without touching the program.
@@ -70,6 +72,8 @@ pub enum Command {
     Timeline(TimelineArgs),
     /// Draw a flamegraph of creation, life, blocking, or of what the program's own profiles say
     Flame(FlameArgs),
+    /// Say which goroutines of a recording are there for good, how sure that is, and why
+    Leaks(LeaksArgs),
     /// Say what every goroutine of a running program does now, out of its memory: no probe, no pause
     Snapshot(SnapshotArgs),
     /// Say which USDT probes a program has, and what they mean to lifetrace

@@ -51,6 +51,21 @@ pub struct Who {
     pub depth: u32,
 }
 
+/// Where goroutines are made and what they run; both `None` where the birth was not seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SiteKey {
+    pub image: ImageId,
+    pub gopc: Option<Address>,
+    pub startpc: Option<Address>,
+}
+
+impl SiteKey {
+    pub fn of(who: &Who) -> Self {
+        let origin = who.origin.as_ref();
+        Self { image: who.image, gopc: origin.map(|origin| origin.gopc), startpc: origin.map(|origin| origin.startpc) }
+    }
+}
+
 /// A park as the event told it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Park {

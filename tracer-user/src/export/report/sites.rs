@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::super::tally::{Population, SiteKey, SiteTally, Tally, Waits};
+use super::super::tally::{Population, SiteTally, Tally, Waits};
 use crate::{
-    correlate::{process::ProcessId, replay::Replayed},
+    correlate::{goroutine::SiteKey, process::ProcessId, replay::Replayed},
     recording::contract::{Frame, Tier},
     symbolize::Symbolizer,
 };

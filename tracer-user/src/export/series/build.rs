@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use rustc_hash::FxHashMap;
 
 use super::{
-    super::{gc::has_track, owner::Owners, tally::SiteKey},
+    super::{gc::has_track, owner::Owners},
     Cell, GcCell, ProcessSeries, Row, SeriesOut, SiteSeries,
     steps::Steps,
     tally::{SeriesTally, SiteSteps},
 };
 use crate::{
     correlate::{
+        goroutine::SiteKey,
         process::{ImageId, ProcessId},
         replay::Replayed,
     },

@@ -2,16 +2,13 @@
 
 use rustc_hash::FxHashMap;
 
-use super::{
-    super::tally::SiteKey,
-    steps::{Clock, Steps},
-};
+use super::steps::{Clock, Steps};
 use crate::{
     clock::KtimeNs,
     correlate::{
         Census, Life, LifeEnd,
         gc::{Cycle, Pause},
-        goroutine::Who,
+        goroutine::{SiteKey, Who},
         process::ImageId,
     },
 };

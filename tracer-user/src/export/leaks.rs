@@ -1,0 +1,132 @@
+//! Leaks as JSON: the contract `lifetrace.leaks/1`. Fields may be added, none renamed; what is not known is `null`.
+
+use serde::Serialize;
+
+use crate::{
+    correlate::replay::Replayed,
+    leak::{
+        baseline::Baseline,
+        growth::Growth,
+        verdict::{Leak, Strength},
+    },
+    recording::contract::Frame,
+};
+
+#[derive(Serialize)]
+pub struct LeaksOut {
+    pub schema: &'static str,
+    pub summary: Summary,
+    pub leaks: Vec<LeakOut>,
+    /// The loss and coverage in a line.
+    pub trust: String,
+}
+
+/// Groups of each strength; `known` are those of the baseline, which are in the other numbers as well.
+#[derive(Clone, Copy, Default, Serialize)]
+pub struct Summary {
+    pub suspected: usize,
+    pub watched: usize,
+    pub known: usize,
+}
+
+#[derive(Serialize)]
+pub struct LeakOut {
+    pub fingerprint: String,
+    pub strength: &'static str,
+    pub kind: &'static str,
+    /// The baseline has it.
+    pub known: bool,
+    pub tgid: u32,
+    pub count: usize,
+    /// Of `count`, those that may have ended: records were lost since.
+    pub unconfirmed: usize,
+    /// Without that loss it would be stronger.
+    pub weakened_by_loss: bool,
+    pub growth_per_hour: Option<f64>,
+    pub oldest_ns: u64,
+    pub created_by: Option<Frame>,
+    pub creation: Vec<Frame>,
+    pub start_function: Option<String>,
+    /// Where that begins.
+    pub starts_at: Option<Frame>,
+    pub blocked_on: Option<BlockedOut>,
+    pub test: TestOut,
+    pub advice: Option<&'static str>,
+    pub ids: Vec<String>,
+}
+
+#[derive(Serialize)]
+pub struct BlockedOut {
+    pub reason: String,
+    /// That of most of them, and how many wait on it.
+    pub object: Option<String>,
+    pub object_waiters: Option<usize>,
+    pub objects: usize,
+    pub never_woken: usize,
+    pub by_timers: usize,
+    pub longest_ns: u64,
+    pub shortest_ns: u64,
+    pub stack: Vec<Frame>,
+}
+
+/// The test of growth, and its figures.
+#[derive(Serialize)]
+pub struct TestOut {
+    pub unbounded: bool,
+    /// Those who are older than `settled_ns`, which is twice as long as nine of ten of the ended lived.
+    pub stuck: usize,
+    pub settled_ns: u64,
+    /// Births of these, by parts of `slice_ns` since the first.
+    pub births: Vec<u64>,
+    pub slice_ns: u64,
+}
+
+/// All verdicts.
+pub fn leaks(replayed: &Replayed, leaks: &[Leak], baseline: Option<&Baseline>) -> LeaksOut {
+    let known = |leak: &Leak| baseline.is_some_and(|baseline| baseline.knows(&leak.fingerprint));
+    let mut summary = Summary::default();
+    for leak in leaks {
+        match leak.strength {
+            Strength::Suspected => summary.suspected += 1,
+            Strength::Watched => summary.watched += 1,
+        }
+        summary.known += usize::from(known(leak));
+    }
+    let leaks = leaks.iter().map(|leak| out(leak, known(leak))).collect();
+    LeaksOut { schema: "lifetrace.leaks/1", summary, leaks, trust: replayed.trust() }
+}
+
+fn out(leak: &Leak, known: bool) -> LeakOut {
+    let Growth { stuck, settled_ns, slices, slice_ns, per_hour, unbounded } = leak.growth;
+    let blocked_on = leak.blocked.as_ref().map(|blocked| BlockedOut {
+        reason: blocked.reason.clone(),
+        object: blocked.most_on.map(|(address, _)| format!("{:#x}", address.0)),
+        object_waiters: blocked.most_on.map(|(_, count)| count),
+        objects: blocked.objects,
+        never_woken: blocked.never_woken,
+        by_timers: blocked.by_timers,
+        longest_ns: blocked.longest_ns,
+        shortest_ns: blocked.shortest_ns,
+        stack: blocked.stack.clone(),
+    });
+    LeakOut {
+        fingerprint: leak.fingerprint.0.clone(),
+        strength: leak.strength.name(),
+        kind: "goroutine",
+        known,
+        tgid: leak.tgid.0,
+        count: leak.count,
+        unconfirmed: leak.unconfirmed,
+        weakened_by_loss: leak.weakened_by_loss,
+        growth_per_hour: unbounded.then_some(per_hour),
+        oldest_ns: leak.oldest_ns,
+        created_by: leak.created_by.clone(),
+        creation: leak.creation.clone(),
+        start_function: leak.start_function.clone(),
+        starts_at: leak.starts_at.clone(),
+        blocked_on,
+        test: TestOut { unbounded, stuck, settled_ns, births: slices.to_vec(), slice_ns },
+        advice: leak.advice,
+        ids: leak.goids.iter().map(|goid| format!("go:{goid}@{}", leak.tgid)).collect(),
+    }
+}

@@ -1,0 +1,110 @@
+//! Leaks as a person reads them.
+
+use std::io::{self, Write};
+
+use super::leaks::{LeakOut, LeaksOut};
+use crate::{
+    recording::contract::Frame,
+    timeline::human::{count, duration, plain},
+};
+
+/// Groups that are alive at the end and no more: shown so many, the rest is counted.
+const MAX_WATCHED: usize = 10;
+/// Frames of each stack.
+const MAX_FRAMES: usize = 6;
+
+/// Writes the verdicts; `color` allows for escape sequences.
+pub fn write(leaks: &LeaksOut, color: bool, out: &mut impl Write) -> io::Result<()> {
+    let heading = |text: &str| if color { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() };
+    let summary = leaks.summary;
+    let known = if summary.known > 0 { format!(" ({} known to the baseline)", summary.known) } else { String::new() };
+    writeln!(out, "{}", heading(&format!("{} suspected, {} watched{known}", summary.suspected, summary.watched)))?;
+    writeln!(out, "trust      {}", leaks.trust)?;
+    let (suspected, watched): (Vec<&LeakOut>, Vec<&LeakOut>) = leaks.leaks.iter().partition(|leak| leak.strength != "watched");
+    for leak in suspected {
+        writeln!(out)?;
+        one(leak, &heading(leak.strength), out)?;
+    }
+    if !watched.is_empty() {
+        writeln!(out, "\n{}", heading("watched: alive at the end, no more is known"))?;
+        for leak in watched.iter().take(MAX_WATCHED) {
+            let on = leak.blocked_on.as_ref().map_or("not known to be blocked", |blocked| &blocked.reason);
+            let loss = if leak.weakened_by_loss { "; only watched because records were lost" } else { "" };
+            writeln!(out, "  {:>8}  {}, {on}{loss}", count(leak.count as u64), place(leak.created_by.as_ref()))?;
+        }
+        if watched.len() > MAX_WATCHED {
+            writeln!(out, "  and {} more groups (--format json has all)", watched.len() - MAX_WATCHED)?;
+        }
+    }
+    Ok(())
+}
+
+fn one(leak: &LeakOut, strength: &str, out: &mut impl Write) -> io::Result<()> {
+    let known = if leak.known { ", known" } else { "" };
+    writeln!(
+        out,
+        "{strength}  {} goroutines of {}  [{}{known}]",
+        count(leak.count as u64),
+        place(leak.created_by.as_ref()),
+        leak.fingerprint
+    )?;
+    let births: Vec<String> = leak.test.births.iter().map(|births| count(*births)).collect();
+    let hourly = leak.growth_per_hour.map_or_else(String::new, |hourly| format!("{} an hour: ", count(hourly as u64)));
+    writeln!(
+        out,
+        "  growth     {hourly}{} are older than {}, {} born in each {}",
+        count(leak.test.stuck as u64),
+        duration(leak.test.settled_ns),
+        births.join(" "),
+        duration(leak.test.slice_ns)
+    )?;
+    if let Some(blocked) = &leak.blocked_on {
+        writeln!(
+            out,
+            "  blocked    {} for {} to {}; {} were never woken there, {} by timers alone",
+            plain(&blocked.reason),
+            duration(blocked.shortest_ns),
+            duration(blocked.longest_ns),
+            count(blocked.never_woken as u64),
+            count(blocked.by_timers as u64)
+        )?;
+        if let (Some(object), Some(waiters)) = (&blocked.object, blocked.object_waiters) {
+            writeln!(
+                out,
+                "  waits on   {} objects; {} of them on {object}",
+                count(blocked.objects as u64),
+                count(waiters as u64)
+            )?;
+        }
+        frames("at", &blocked.stack, out)?;
+    }
+    if leak.starts_at.is_some() {
+        writeln!(out, "  {:<10} {}", "runs", place(leak.starts_at.as_ref()))?;
+    }
+    frames("made by", &leak.creation, out)?;
+    if leak.unconfirmed > 0 {
+        writeln!(out, "  loss       {} may have ended: records were lost since they were seen", count(leak.unconfirmed as u64))?;
+    }
+    if let Some(advice) = leak.advice {
+        writeln!(out, "  advice     {advice}")?;
+    }
+    writeln!(out, "  for one    lifetrace timeline REC --id {}", leak.ids.first().map_or("", String::as_str))
+}
+
+fn frames(title: &str, frames: &[Frame], out: &mut impl Write) -> io::Result<()> {
+    for (index, frame) in frames.iter().take(MAX_FRAMES).enumerate() {
+        let title = if index == 0 { title } else { "" };
+        writeln!(out, "  {title:<10} {}", place(Some(frame)))?;
+    }
+    Ok(())
+}
+
+fn place(frame: Option<&Frame>) -> String {
+    frame.map_or_else(
+        || "(born before, or lost)".to_owned(),
+        |frame| {
+            let file = frame.file.rsplit('/').next().unwrap_or_default();
+            format!("{} ({}:{})", plain(&frame.function), plain(file), frame.line)
+        },
+    )
+}

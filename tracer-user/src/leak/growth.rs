@@ -1,0 +1,142 @@
+//! Whether a population grows without bound: a test on times alone, so that a recording gives the same answer on any machine.
+//!
+//! What lives at the end is no leak by that: servers idle, pools are full. A leak is told from these by three things. Its goroutines are
+//! older than those of the same site that have ended ever became ([`Lives::settled_ns`]). Their births go on to the end: a pool's stop when
+//! it is full. And they are spread over time: a burst is over some time.
+
+/// Fewer prove nothing.
+pub const MIN_STUCK: usize = 12;
+/// Parts of equal length into which the time since the first of them was born is cut.
+pub const SLICES: usize = 6;
+/// The time since the first birth is at least this share of what was watched; shorter is a burst.
+const MIN_SPAN: f64 = 0.25;
+/// Births in each third, and in the last slice, are at least this share of an even spread.
+const MIN_SHARE: f64 = 0.35;
+/// How often longer than most of the ended lived one must have lived to be no longer one of them.
+const OUTLIVED: u64 = 2;
+/// At the very end nobody has had the time to end: that share of the watched time does not count.
+const YOUNG_SHARE: u64 = 20;
+
+/// The goroutines of one site, as times since the watching began.
+#[derive(Clone, Copy, Debug)]
+pub struct Lives<'a> {
+    /// Births of those who are alive, sorted.
+    pub born_ns: &'a [u64],
+    /// How long they were watched.
+    pub watched_ns: u64,
+    /// The time that nine of ten of the ended did not outlive; `None`: none has ended, or hardly any.
+    pub ended_within_ns: Option<u64>,
+}
+
+/// What the test saw.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Growth {
+    /// Those who are older than `settled_ns`.
+    pub stuck: usize,
+    /// Older ones are no longer among those who are about to end.
+    pub settled_ns: u64,
+    /// Births of the stuck in each [`SLICES`]th of the time between the first birth and `settled_ns` before the end.
+    pub slices: [u64; SLICES],
+    /// How long one such part is.
+    pub slice_ns: u64,
+    pub per_hour: f64,
+    /// Whether all conditions hold.
+    pub unbounded: bool,
+}
+
+impl Lives<'_> {
+    /// How old one must be not to be one that is about to end.
+    pub fn settled_ns(&self) -> u64 {
+        self.ended_within_ns.map_or(0, |ns| ns.saturating_mul(OUTLIVED)).max(self.watched_ns / YOUNG_SHARE)
+    }
+
+    /// The test.
+    pub fn growth(&self) -> Growth {
+        let settled_ns = self.settled_ns();
+        let end = self.watched_ns.saturating_sub(settled_ns);
+        let stuck = &self.born_ns[..self.born_ns.partition_point(|born| *born <= end)];
+        let first = stuck.first().copied().unwrap_or(end);
+        let span = end - first;
+        let slice_ns = (span / SLICES as u64).max(1);
+        let mut slices = [0; SLICES];
+        for born in stuck {
+            slices[(((born - first) / slice_ns) as usize).min(SLICES - 1)] += 1;
+        }
+        let even = stuck.len() as f64 / SLICES as f64;
+        let enough = |part: &[u64]| part.iter().sum::<u64>() as f64 >= MIN_SHARE * even * part.len() as f64;
+        let spread = slices.chunks(SLICES / 3).all(enough) && enough(&slices[SLICES - 1..]);
+        let long = span as f64 >= MIN_SPAN * self.watched_ns as f64;
+        let hours = span as f64 / 3.6e12;
+        Growth {
+            stuck: stuck.len(),
+            settled_ns,
+            slices,
+            slice_ns,
+            per_hour: if hours > 0.0 { stuck.len() as f64 / hours } else { 0.0 },
+            unbounded: stuck.len() >= MIN_STUCK && long && spread,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn test(born: impl IntoIterator<Item = f64>, ended_within: Option<f64>) -> Growth {
+        let ns = |seconds: f64| (seconds * SECOND as f64) as u64;
+        let mut born_ns: Vec<u64> = born.into_iter().map(ns).collect();
+        born_ns.sort_unstable();
+        Lives { born_ns: &born_ns, watched_ns: 10 * SECOND, ended_within_ns: ended_within.map(ns) }.growth()
+    }
+
+    fn evenly(from: f64, to: f64, count: usize) -> impl Iterator<Item = f64> {
+        (0..count).map(move |index| from + (to - from) * index as f64 / count as f64)
+    }
+
+    /// Check that steady growth is found, slow and fast, late begun, with others that end, and when no one else ends.
+    #[test]
+    fn leaks() {
+        for (from, count, ended) in
+            [(0.1, 13, None), (0.1, 400, Some(0.01)), (0.1, 100_000, None), (5.0, 60, Some(0.2)), (0.5, 40, Some(1.0))]
+        {
+            let growth = test(evenly(from, 10.0, count), ended);
+            assert!(growth.unbounded, "{from} {count} {ended:?}: {growth:?}");
+        }
+        let growth = test(evenly(0.0, 10.0, 1000), None);
+        assert_eq!((growth.stuck, growth.settled_ns), (951, SECOND / 2));
+        assert!((growth.per_hour - 360_000.0).abs() < 4000.0, "{growth:?}");
+    }
+
+    /// Check that what is full, over, young or few is no growth.
+    #[test]
+    fn healthy() {
+        let plateau = evenly(0.1, 7.0, 200);
+        let started_together = evenly(0.0, 0.2, 500);
+        let burst = evenly(6.0, 6.5, 300);
+        let turnover = evenly(8.2, 10.0, 90);
+        let few = evenly(0.1, 10.0, 11);
+        let once_and_at_the_end = evenly(0.0, 0.2, 100).chain(evenly(9.0, 9.4, 3));
+        assert!(!test(plateau, None).unbounded);
+        assert!(!test(started_together, None).unbounded);
+        assert!(!test(burst, None).unbounded);
+        assert!(!test(turnover, Some(1.0)).unbounded);
+        assert!(!test(few, None).unbounded);
+        assert!(!test(once_and_at_the_end, None).unbounded);
+        assert!(!test([], None).unbounded);
+    }
+
+    /// Check that no input makes it fail.
+    #[test]
+    fn degenerate() {
+        for watched_ns in [0, 1, 5, u64::MAX] {
+            for born in [&[][..], &[0], &[0, 0, 0], &[0, u64::MAX]] {
+                for ended_within_ns in [None, Some(0), Some(u64::MAX)] {
+                    let growth = Lives { born_ns: born, watched_ns, ended_within_ns }.growth();
+                    assert!(!growth.unbounded);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Leaks: what is alive at the end of a recording and will never end, how sure that is, and what to do about it.
+//!
+//! [`tally`] keeps who lives on and where it blocks, [`growth`] tests whether there are ever more of them, [`verdict`] says what follows, [`fingerprint`] makes
+//! one leak one line over builds and hosts, [`advice`] knows the common shapes.
+
+pub mod advice;
+pub mod baseline;
+pub mod fingerprint;
+pub mod growth;
+pub mod tally;
+pub mod verdict;
