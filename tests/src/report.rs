@@ -117,6 +117,9 @@ pub struct Lost {
     /// Came too late to be put in order.
     #[serde(default)]
     pub late: u64,
+    /// Not told of by the kernel, by tracepoint, at most.
+    #[serde(default)]
+    pub left_out: BTreeMap<String, u64>,
 }
 
 /// Looks at the goroutines of processes that events were held against.

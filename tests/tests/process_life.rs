@@ -45,11 +45,22 @@ struct Orphan {
 /// which signal, a core dump, an exec from a thread, and processes whose first thread ends before their last.
 #[test]
 fn family() -> Result<()> {
+    family_told(&[])
+}
+
+/// Check the same where the kernel leaves out every first program of a tracepoint: the second one tells.
+#[test]
+fn family_told_by_seconds() -> Result<()> {
+    family_told(&["--knob", "seconds-only=1"])
+}
+
+fn family_told(options: &[&str]) -> Result<()> {
     alone(&[Need::Root], || {
         let dir = TempDir::new()?;
         let until = dir.path().join("until");
         // Its core dump goes where it runs, on most machines.
-        let (finished, recording) = Run::of(fixture::c("family")?).args([&until]).current_dir(dir.path()).finish_unhidden()?;
+        let run = options.iter().fold(Run::of(fixture::c("family")?), Run::option);
+        let (finished, recording) = run.args([&until]).current_dir(dir.path()).finish_unhidden()?;
         fs::write(&until, "")?;
         let family: Family = truth::read(finished.expect_code(0)?.last_line())?;
         let lives = Lives::of(&recording)?;

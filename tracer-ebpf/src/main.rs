@@ -35,6 +35,8 @@ mod stack;
 #[cfg(target_arch = "bpf")]
 mod transition;
 #[cfg(target_arch = "bpf")]
+mod turn;
+#[cfg(target_arch = "bpf")]
 mod usdt;
 
 #[cfg(not(target_arch = "bpf"))]
@@ -48,7 +50,7 @@ mod programs {
     };
     use tracer_common::thread::{WAIT_EPOLL, WAIT_FUTEX};
 
-    use crate::{classic, gc, goroutine, own_stack, process, sample, sched, signal, transition, usdt};
+    use crate::{classic, gc, goroutine, own_stack, process, sample, sched, signal, transition, turn::Turn, usdt};
 
     /// After `runtime.newproc1` has returned the new g (in newproc's and newcoro's closures).
     #[uprobe]
@@ -172,21 +174,42 @@ mod programs {
     /// `(struct task_struct *parent, struct task_struct *child)`
     #[btf_tracepoint(function = "sched_process_fork")]
     fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
-        process::fork(&ctx, ctx.arg(0), ctx.arg(1));
+        process::fork(&ctx, Turn::First, ctx.arg(0), ctx.arg(1));
+        0
+    }
+
+    /// The same, once more: tells what the kernel left the other out of.
+    #[btf_tracepoint(function = "sched_process_fork")]
+    fn sched_process_fork_again(ctx: BtfTracePointContext) -> i32 {
+        process::fork(&ctx, Turn::Second, ctx.arg(0), ctx.arg(1));
         0
     }
 
     /// `(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`
     #[btf_tracepoint(function = "sched_process_exec")]
     fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
-        process::exec(ctx.arg(0), ctx.arg::<i32>(1) as u32, ctx.arg(2));
+        process::exec(Turn::First, ctx.arg(0), ctx.arg::<i32>(1) as u32, ctx.arg(2));
+        0
+    }
+
+    /// The same, once more: tells what the kernel left the other out of.
+    #[btf_tracepoint(function = "sched_process_exec")]
+    fn sched_process_exec_again(ctx: BtfTracePointContext) -> i32 {
+        process::exec(Turn::Second, ctx.arg(0), ctx.arg::<i32>(1) as u32, ctx.arg(2));
         0
     }
 
     /// `(struct task_struct *p, …)`: once a thread.
     #[btf_tracepoint(function = "sched_process_exit")]
     fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
-        process::exit(ctx.arg(0));
+        process::exit(Turn::First, ctx.arg(0));
+        0
+    }
+
+    /// The same, once more: tells what the kernel left the other out of.
+    #[btf_tracepoint(function = "sched_process_exit")]
+    fn sched_process_exit_again(ctx: BtfTracePointContext) -> i32 {
+        process::exit(Turn::Second, ctx.arg(0));
         0
     }
 

@@ -44,6 +44,10 @@ pub static USDT_SPECS: Array<UsdtSpec> = Array::with_max_entries(MAX_SPECS, 0);
 #[map]
 pub static ZOMBIES: HashMap<[u64; 2], u8> = HashMap::with_max_entries(65_536, 0);
 
+/// What each thread was last told to have done, until the second program has seen that (`crate::turn`). By tid.
+#[map]
+pub static TOLD: HashMap<u32, u64> = HashMap::with_max_entries(4096, 0);
+
 /// How many signals of a process were told of in a second: which second, and the count. By tgid.
 #[map]
 pub static SIGNAL_BUDGETS: LruHashMap<u32, [u32; 2]> = LruHashMap::with_max_entries(8192, 0);

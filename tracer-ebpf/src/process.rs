@@ -26,6 +26,7 @@ use crate::{
     maps::{ADOPTION, FOLLOWED, KERNEL, ZOMBIES, count, count_and_get},
     mem::read_kernel,
     sched,
+    turn::Turn,
 };
 
 #[inline(always)]
@@ -76,7 +77,10 @@ fn pointer(base: *const u8, offset: u32) -> *const u8 {
 
 /// A child of a followed process is followed too, before its first instruction; so is the command the tracer itself starts.
 #[inline(always)]
-pub fn fork(ctx: &BtfTracePointContext, parent: *const u8, child: *const u8) {
+pub fn fork(ctx: &BtfTracePointContext, turn: Turn, parent: *const u8, child: *const u8) {
+    if turn.is_over(child) {
+        return;
+    }
     let Some(layout) = KERNEL.get_ptr_mut(0) else {
         return;
     };
@@ -86,7 +90,7 @@ pub fn fork(ctx: &BtfTracePointContext, parent: *const u8, child: *const u8) {
     let tgid = (pid_tgid >> 32) as u32;
     let tid = pid_tgid as u32;
     let spawned = kernel.spawner_tid != 0 && kernel.spawner_tid == tid;
-    if !spawned && FOLLOWED.get_ptr(&tgid).is_none() {
+    if !spawned && FOLLOWED.get_ptr(&tgid).is_none() || !turn.take(child) {
         return;
     }
     let Some(child_tgid) = read_kernel::<u32>(child, kernel.task_tgid) else {
@@ -127,17 +131,20 @@ fn table_full(ctx: &BtfTracePointContext, tgid: u32) {
 /// A new program: which attachment is its own is settled by its first hit. A process that is not followed, but whose cgroup
 /// is, is followed from here on.
 #[inline(always)]
-pub fn exec(task: *const u8, old_tid: u32, bprm: *const u8) {
+pub fn exec(turn: Turn, task: *const u8, old_tid: u32, bprm: *const u8) {
+    if turn.is_over(bprm) {
+        return;
+    }
     let tgid = current_tgid();
-    match FOLLOWED.get_ptr_mut(&tgid) {
+    let followed = FOLLOWED.get_ptr_mut(&tgid);
+    if followed.is_none() && !in_adopted_cgroup() || !turn.take(bprm) {
+        return;
+    }
+    match followed {
         // SAFETY: a map value that lives as long as the program runs.
         Some(followed) => unsafe { (*followed).binary = 0 },
-        None if in_adopted_cgroup() => {
-            if !follow(tgid) {
-                return;
-            }
-        }
-        None => return,
+        None if !follow(tgid) => return,
+        None => {}
     }
     describe(task, Kind::ProcessExec, old_tid, bprm);
 }
@@ -245,9 +252,12 @@ fn autoreaped(leader: *const u8, kernel: &KernelLayout) -> bool {
 /// Fires once a thread; the process is over when the last one is. Two threads that end at once may both see that, so the
 /// one that takes the process out of the table tells.
 #[inline(always)]
-pub fn exit(task: *const u8) {
+pub fn exit(turn: Turn, task: *const u8) {
+    if turn.is_over(task) {
+        return;
+    }
     let tgid = current_tgid();
-    if FOLLOWED.get_ptr(&tgid).is_none() {
+    if FOLLOWED.get_ptr(&tgid).is_none() || !turn.take(task) {
         return;
     }
     let Some(kernel) = KERNEL.get(0) else {

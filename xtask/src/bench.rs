@@ -116,7 +116,6 @@ fn measure(case: &Case, lifetrace: &Path, beat: &Path) -> Result<Row> {
     let baseline = median(&bare);
     let added = |values: &[f64]| (median(values) - baseline) / case.per_beat;
     let (floor_added, ours_added) = (added(&floor), added(&ours));
-    let extent = ours.iter().copied().fold(f64::MIN, f64::max) - ours.iter().copied().fold(f64::MAX, f64::min);
     Ok(Row {
         row: case.row,
         unit: case.unit,
@@ -126,7 +125,7 @@ fn measure(case: &Case, lifetrace: &Path, beat: &Path) -> Result<Row> {
         peers: std::collections::BTreeMap::new(),
         ratio: ours_added / floor_added,
         rounds: ROUNDS,
-        spread: extent / median(&ours),
+        spread: spread(&ours),
     })
 }
 
@@ -152,4 +151,10 @@ fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted[sorted.len() / 2]
+}
+
+/// (largest - smallest) / median.
+fn spread(values: &[f64]) -> f64 {
+    let (smallest, largest) = values.iter().fold((f64::MAX, f64::MIN), |(min, max), value| (min.min(*value), max.max(*value)));
+    (largest - smallest) / median(values)
 }

@@ -36,6 +36,9 @@ pub fn test(tiers: &[String]) -> Result<()> {
         );
     }
     stage("the table of offsets", check_offsets)?;
+    stage("the labelled set: list, halves, labels", || {
+        run(Command::new(&go).args(["test", "."]).current_dir(place::root().join("tests/leakset")).env("GOWORK", "off"))
+    })?;
     let slice = Matrix::slice(tiers)?;
     let tests = stage("all crates, end to end", || {
         let mut tests = cargo_test();

@@ -62,8 +62,9 @@ pub fn create(output: &Path, meta: &Meta, identity: Option<&Identity>) -> Result
     Ok(writer?)
 }
 
-/// What the kernel offers to hook into; two hidden knobs make less of it, to test what serves on kernels that offer less.
+/// What the kernel offers to hook into; hidden knobs make less of it, to test what serves on kernels that offer less.
 pub fn offers(has_knob: impl Fn(&str) -> bool) -> Offers {
     let offers = if has_knob("no-btf") { Offers::look_without_btf() } else { Offers::look() };
-    if has_knob("one-by-one") { offers.one_by_one() } else { offers }
+    let offers = if has_knob("one-by-one") { offers.one_by_one() } else { offers };
+    if has_knob("seconds-only") { offers.seconds_only() } else { offers }
 }

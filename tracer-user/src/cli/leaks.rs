@@ -1,5 +1,7 @@
 //! `lifetrace leaks`.
 
+use std::path::Path;
+
 use anyhow::Context;
 
 use super::{
@@ -12,7 +14,7 @@ use crate::{
     leak::{
         baseline::Baseline,
         tally::LeakTally,
-        verdict::{Strength, leaks},
+        verdict::{Leak, Strength, leaks},
     },
 };
 
@@ -21,11 +23,8 @@ const LEAKS: u8 = 1;
 
 pub fn main(args: &LeaksArgs, global: Global) -> Result<u8, Failure> {
     let at = args.baseline.as_deref();
-    let read = |path| Baseline::read(path).with_context(|| format!("baseline {}", args.baseline_name())).map_err(Failure::usage);
-    let baseline = match at.filter(|_| !args.update_baseline) {
-        Some(path) => Some(read(path)?),
-        None => None,
-    };
+    let read = |path: &Path| Baseline::read(path).with_context(|| format!("baseline {}", path.display())).map_err(Failure::usage);
+    let baseline = at.filter(|_| !args.update_baseline).map(read).transpose()?;
     let mut tally = LeakTally::default();
     let replayed = load(&args.recording, args.view.view(), global, &mut tally)?;
     let leaks = leaks(&replayed, &tally);
@@ -49,7 +48,7 @@ pub fn main(args: &LeaksArgs, global: Global) -> Result<u8, Failure> {
             out.write_all(b"\n")
         }
     })?;
-    let known = |leak: &&crate::leak::verdict::Leak| baseline.as_ref().is_some_and(|baseline| baseline.knows(&leak.fingerprint));
-    let new = leaks.iter().filter(|leak| fails(leak.strength)).any(|leak| !known(&leak));
-    Ok(if new && !args.update_baseline { LEAKS } else { 0 })
+    let is_new = |leak: &&Leak| !baseline.as_ref().is_some_and(|baseline| baseline.knows(&leak.fingerprint));
+    let fails = leaks.iter().filter(is_new).any(|leak| fails(leak.strength)) && !args.update_baseline;
+    Ok(if fails { LEAKS } else { 0 })
 }

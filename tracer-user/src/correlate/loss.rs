@@ -65,6 +65,12 @@ impl Replayed {
         }
     }
 
+    /// By tracepoint: how many events the kernel did not tell our programs of, whichever process they were about.
+    pub fn left_out(&self) -> BTreeMap<String, u64> {
+        let counted = self.counters.iter().flat_map(|counters| &counters.left_out);
+        counted.map(|left_out| (left_out.hook.clone(), left_out.runs)).collect()
+    }
+
     /// No record made later than this is lost. Where some were lost nobody knows when, that is the end.
     pub fn lost_until(&self) -> KtimeNs {
         if self.losses().undated > 0 {
@@ -97,12 +103,17 @@ impl Replayed {
                 format!("{events} {noun} lost ({})", kinds.join(", "))
             }
         };
+        let left_out: Vec<String> = self.left_out().iter().map(|(hook, runs)| format!("{hook} {runs}")).collect();
+        let left_out = match left_out.is_empty() {
+            true => String::new(),
+            false => format!("; at most so many more, of any process, that the kernel did not tell of: {}", left_out.join(", ")),
+        };
         let whole = match self.completeness {
             Completeness::Complete => String::new(),
             Completeness::NotEnded => "; the recording was not ended in order".to_owned(),
             Completeness::Truncated { at } => format!("; the recording is cut at byte {at}"),
         };
-        format!("{lost}; coverage {}{whole}", self.coverage_summary())
+        format!("{lost}{left_out}; coverage {}{whole}", self.coverage_summary())
     }
 
     /// The tiers at which images were followed, in short.

@@ -161,6 +161,22 @@ pub const FACTS: &[Fact] = &[
     },
 ];
 
+/// Programs that tell what the kernel left the first one of their tracepoint out of (tracer-ebpf/src/turn.rs).
+const SECONDS: [(&str, &str); 3] = [
+    ("sched_process_fork", "sched_process_fork_again"),
+    ("sched_process_exec", "sched_process_exec_again"),
+    ("sched_process_exit", "sched_process_exit_again"),
+];
+
+/// The second program of a first one's tracepoint.
+pub(super) fn second(first: &str) -> Option<&'static str> {
+    SECONDS.iter().find(|(known, _)| *known == first).map(|(_, second)| *second)
+}
+
+pub(super) fn is_second(program: &str) -> bool {
+    SECONDS.iter().any(|(_, second)| *second == program)
+}
+
 /// What tells of a wait without a kprobe. A wait that goes on after a signal (`restart_syscall`) has lost them.
 const SYSCALL_ARGUMENTS: &str = "the system call and its arguments, when the thread leaves its CPU";
 
@@ -193,6 +209,8 @@ pub struct Offers {
     functions: HashSet<String>,
     /// Links of many points are to be tried (Linux 6.6 and later have them).
     pub(super) many: bool,
+    /// Of two programs on a tracepoint only the second is attached.
+    seconds_only: bool,
 }
 
 impl Offers {
@@ -206,6 +224,7 @@ impl Offers {
             tracefs,
             functions: if kprobes { known_functions() } else { HashSet::new() },
             many: true,
+            seconds_only: false,
         }
     }
 
@@ -217,6 +236,11 @@ impl Offers {
     /// The same, where every probe has a link of its own, as before Linux 6.6.
     pub fn one_by_one(self) -> Self {
         Self { many: false, ..self }
+    }
+
+    /// The same, as if the kernel left out every first program of a tracepoint that has two.
+    pub fn seconds_only(self) -> Self {
+        Self { seconds_only: true, ..self }
     }
 
     /// What the BPF programs must know of this kernel. Without BTF nothing is known of its structures.
@@ -324,9 +348,13 @@ fn attach_hook(ebpf: &mut Ebpf, offers: &Offers, hook: &Hook, place: &str) -> Re
     match *hook {
         Hook::Btf { program, tracepoint } => {
             let btf = offers.btf.as_ref().ok_or(KernelError::Missing("kernel BTF"))?;
-            let found: &mut BtfTracePoint = find(ebpf, program)?;
-            found.load(tracepoint, btf).map_err(KernelError::program(program, "loaded"))?;
-            found.attach().map_err(KernelError::program(program, "attached"))?;
+            let second = second(program);
+            let first = Some(program).filter(|_| !offers.seconds_only || second.is_none());
+            for program in first.into_iter().chain(second) {
+                let found: &mut BtfTracePoint = find(ebpf, program)?;
+                found.load(tracepoint, btf).map_err(KernelError::program(program, "loaded"))?;
+                found.attach().map_err(KernelError::program(program, "attached"))?;
+            }
         }
         Hook::Kprobe { program, .. } => {
             let found: &mut KProbe = find(ebpf, program)?;

@@ -11,6 +11,7 @@ pub mod facts;
 pub mod faults;
 pub mod features;
 pub mod gate;
+mod left_out;
 mod multi;
 pub mod offsets;
 pub mod programs;

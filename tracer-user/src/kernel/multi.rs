@@ -108,7 +108,7 @@ impl MultiPrograms {
             _pad: 0,
         };
         // SAFETY: every pointer in `attr` is to a local that outlives the call, with as many elements as `count` says.
-        unsafe { bpf(BPF_LINK_CREATE, &attr) }
+        unsafe { bpf_fd(BPF_LINK_CREATE, &attr) }
     }
 }
 
@@ -171,14 +171,14 @@ fn load(name: &str, instructions: &[bpf_insn], license: &CStr) -> Result<OwnedFd
         expected_attach_type: BPF_TRACE_UPROBE_MULTI,
     };
     // SAFETY: the instructions and the licence outlive the call, and their lengths are those given.
-    let error = match unsafe { bpf(BPF_PROG_LOAD, &attr) } {
+    let error = match unsafe { bpf_fd(BPF_PROG_LOAD, &attr) } {
         Ok(fd) => return Ok(fd),
         Err(error) => error,
     };
     let mut log = vec![0u8; LOG_BYTES];
     (attr.log_level, attr.log_size, attr.log_buf) = (1, LOG_BYTES as u32, log.as_mut_ptr() as u64);
     // SAFETY: as above, and the log is as long as it says.
-    let _ = unsafe { bpf(BPF_PROG_LOAD, &attr) };
+    let _ = unsafe { bpf_fd(BPF_PROG_LOAD, &attr) };
     let log = CStr::from_bytes_until_nul(&log).map_or_else(|_| String::new(), |log| log.to_string_lossy().into_owned());
     Err(Refusal { error, log })
 }
@@ -187,14 +187,21 @@ fn load(name: &str, instructions: &[bpf_insn], license: &CStr) -> Result<OwnedFd
 ///
 /// # Safety
 /// `attr` must be what `command` reads, and every pointer in it valid for as much as it says.
-pub(super) unsafe fn bpf<T>(command: c_int, attr: &T) -> io::Result<OwnedFd> {
-    // SAFETY: the caller vouches for `attr`; its size is its own.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<T>()) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
+pub(super) unsafe fn bpf_fd<T>(command: c_int, attr: &T) -> io::Result<OwnedFd> {
+    // SAFETY: the caller vouches for `attr`.
+    let fd = unsafe { bpf(command, attr) }?;
     // SAFETY: the kernel has just made it for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The bpf(2) system call.
+///
+/// # Safety
+/// As of [`bpf_fd`].
+pub(super) unsafe fn bpf<T>(command: c_int, attr: &T) -> io::Result<RawFd> {
+    // SAFETY: the caller vouches for `attr`; its size is its own.
+    let answer = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<T>()) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer as RawFd) }
 }
 
 /// The object, its programs bound to the maps that aya has made of it.

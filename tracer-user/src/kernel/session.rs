@@ -29,6 +29,7 @@ use tracer_common::{
 use super::{
     KernelError, counters,
     facts::{self, Group, Offers, Told},
+    left_out,
     multi::{MultiPrograms, Point},
     ring::Ring,
     usdt::{self, Specs, UsdtTarget},
@@ -351,7 +352,8 @@ impl Session {
 
     /// Every counter of the BPF side, now.
     pub fn counters(&self, ring: &Ring) -> Result<Counters, KernelError> {
-        counters::read(&self.counters, ring.delivered(), ktime_now())
+        let counters = counters::read(&self.counters, ring.delivered(), ktime_now())?;
+        Ok(Counters { left_out: left_out::runs(&self.ebpf), ..counters })
     }
 
     /// How far the records of each CPU are numbered, now.

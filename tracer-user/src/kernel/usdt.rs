@@ -132,7 +132,7 @@ pub fn attach_one(program: BorrowedFd<'_>, path: &Path, point: Point) -> io::Res
         cookie: point.cookie,
     };
     // SAFETY: the structure is what the command reads, and it has no pointers. The link keeps the event.
-    unsafe { multi::bpf(multi::BPF_LINK_CREATE, &link) }
+    unsafe { multi::bpf_fd(multi::BPF_LINK_CREATE, &link) }
 }
 
 #[cfg(test)]

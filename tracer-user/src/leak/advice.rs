@@ -1,6 +1,11 @@
 //! One line of plain advice for the shapes of leaks that are known.
 
 use crate::recording::contract::Frame;
+const WAIT_GROUP: &str =
+    "a WaitGroup is never done: Done is missing on some path (defer wg.Done()), or Add counts more than are started";
+const CONDITION: &str = "a condition is never signalled: Broadcast when the owner goes away";
+const LOCK: &str =
+    "a lock is not given back: Unlock is missing on some path (defer mu.Unlock()), or two locks are taken in two orders";
 
 /// What a group of goroutines is known by.
 pub struct Shape<'a> {
@@ -33,11 +38,11 @@ impl Shape<'_> {
         } else if starts("context.") || blocks_in("context.") {
             "a context is never cancelled: call the cancel function on every path (defer cancel())"
         } else if blocks_in("sync.(*WaitGroup).Wait") {
-            "a WaitGroup is never done: Done is missing on some path (defer wg.Done()), or Add counts more than are started"
+            WAIT_GROUP
         } else if blocks_in("sync.(*Cond).Wait") {
-            "a condition is never signalled: Broadcast when the owner goes away"
+            CONDITION
         } else if blocks_in("sync.(*Mutex).Lock") || blocks_in("sync.(*RWMutex)") || blocks_in("sync.(*Once)") {
-            "a lock is not given back: Unlock is missing on some path (defer mu.Unlock()), or two locks are taken in two orders"
+            LOCK
         } else if self.by_timers {
             "it wakes by a timer and waits again, for ever: stop the ticker, and end the loop by a context or a done channel"
         } else {
@@ -53,13 +58,9 @@ impl Shape<'_> {
                 }
                 "select" => "no case of the select comes true any more: add one for the context that ends its owner",
                 "IO wait" => "the peer is gone or silent: set a deadline on the connection, and close it when its owner ends",
-                "sync.Cond.Wait" => "a condition is never signalled: Broadcast when the owner goes away",
-                "sync.WaitGroup.Wait" => {
-                    "a WaitGroup is never done: Done is missing on some path (defer wg.Done()), or Add counts more than are started"
-                }
-                "sync.Mutex.Lock" | "sync.RWMutex.Lock" | "sync.RWMutex.RLock" => {
-                    "a lock is not given back: Unlock is missing on some path (defer mu.Unlock()), or two locks are taken in two orders"
-                }
+                "sync.Cond.Wait" => CONDITION,
+                "sync.WaitGroup.Wait" => WAIT_GROUP,
+                "sync.Mutex.Lock" | "sync.RWMutex.Lock" | "sync.RWMutex.RLock" => LOCK,
                 "sleep" => "it sleeps in a loop that nothing ends: stop it by a context",
                 _ => return None,
             }

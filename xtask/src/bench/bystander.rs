@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::median;
+use super::{median, spread};
 use crate::{place, shell};
 
 const ROW: &str = "switch of a bystander";
@@ -99,7 +99,6 @@ pub fn bench(lifetrace: &Path, only: &str, json_only: bool) -> Result<()> {
         ours.push(beside("on")?);
     }
     let baseline = median(&alone);
-    let extent = ours.iter().copied().fold(f64::MIN, f64::max) - ours.iter().copied().fold(f64::MAX, f64::min);
     let row = Row {
         row: ROW,
         unit: "ns/switch",
@@ -107,7 +106,7 @@ pub fn bench(lifetrace: &Path, only: &str, json_only: bool) -> Result<()> {
         baseline,
         floor: median(&floor) - baseline,
         rounds: ROUNDS,
-        spread: extent / median(&ours),
+        spread: spread(&ours),
     };
     if !json_only {
         println!("{:<28} {:>9} {:>12} {:>12} {:>12} {:>8}", "row", "unit", "baseline", "floor", "ours", "spread");

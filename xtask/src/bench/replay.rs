@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::median;
+use super::{median, spread};
 use crate::{place, shell};
 
 const ROW: &str = "replay of 500,000 goroutines, 5 million events";
@@ -57,7 +57,6 @@ pub fn bench(lifetrace: &Path, only: &str, json_only: bool) -> Result<()> {
     std::fs::remove_file(&recording)?;
     let typical = |value: fn(&Round) -> f64| median(&rounds.iter().map(value).collect::<Vec<_>>());
     let seconds: Vec<f64> = rounds.iter().map(|round| round.seconds).collect();
-    let extent = seconds.iter().copied().fold(f64::MIN, f64::max) - seconds.iter().copied().fold(f64::MAX, f64::min);
     let row = Row {
         row: ROW,
         unit: "s",
@@ -68,7 +67,7 @@ pub fn bench(lifetrace: &Path, only: &str, json_only: bool) -> Result<()> {
         aim_mib: AIM_MIB,
         bytes_an_event: typical(|round| round.bytes_an_event),
         rounds: ROUNDS,
-        spread: extent / median(&seconds),
+        spread: spread(&seconds),
     };
     if !json_only {
         println!(

@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 
-use super::median;
+use super::{median, spread};
 use crate::{place, setup};
 
 /// How long the target is watched with nobody asking for anything.
@@ -148,7 +148,6 @@ impl Case {
             }
         }
         let peers: BTreeMap<_, _> = peers.into_iter().map(|(peer, values)| (peer, median(&values))).collect();
-        let extent = ours.iter().copied().fold(f64::MIN, f64::max) - ours.iter().copied().fold(f64::MAX, f64::min);
         let typical = |values: &[f64]| (!values.is_empty()).then(|| median(values));
         Ok(Row {
             row: self.row.to_owned(),
@@ -160,7 +159,7 @@ impl Case {
             ratio: median(&ours) / peers["debug=2"],
             peers,
             rounds: self.rounds,
-            spread: extent / median(&ours),
+            spread: spread(&ours),
         })
     }
 }

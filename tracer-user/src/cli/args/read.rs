@@ -48,13 +48,6 @@ pub struct LeaksArgs {
     pub output: OutputArg,
 }
 
-impl LeaksArgs {
-    /// For messages.
-    pub fn baseline_name(&self) -> String {
-        self.baseline.as_ref().map_or_else(String::new, |path| path.display().to_string())
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LeaksFormat {
     Text,

@@ -119,7 +119,7 @@ impl RunArgs {
 /// What tests provoke.
 #[derive(Clone, Debug, Args)]
 pub struct Knobs {
-    /// Provoke what is rare (tests). `ring-bytes=N`; of `run` also `max-processes=N`, `bad-layout=1`, `probe-each-mount=1`; of both `one-by-one=1`, `no-btf=1`. Records:
+    /// Provoke what is rare (tests). `ring-bytes=N`; of `run` also `max-processes=N`, `bad-layout=1`, `probe-each-mount=1`; of both `one-by-one=1`, `no-btf=1`, `seconds-only=1`. Records:
     /// `drop-permille=N` with `drop-seed`; `drop-kind=K` with `drop-from-ms`, `drop-for-ms`. The reader: `freeze-ms=N` with `freeze-from-ms`
     #[arg(long, hide = true, value_name = "NAME=VALUE", value_parser = parse_knob)]
     pub knob: Vec<(String, u32)>,

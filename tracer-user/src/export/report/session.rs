@@ -45,6 +45,8 @@ pub struct LostOut {
     pub undated: u64,
     /// Events that came too late to be put into order.
     pub late: u64,
+    /// By tracepoint: events, of any process, of which the kernel did not tell. At most so many; they are not among `events`.
+    pub left_out: BTreeMap<String, u64>,
 }
 
 #[derive(Serialize)]

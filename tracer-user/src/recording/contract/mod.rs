@@ -206,6 +206,16 @@ pub struct Counters {
     /// Signals with which Go runtimes interrupted their own threads.
     #[serde(default)]
     pub preemption_signals: u64,
+    /// Runs of our programs that the kernel left out; zeros are not listed.
+    #[serde(default)]
+    pub left_out: Vec<LeftOut>,
+}
+
+/// A tracepoint's program was not run: at most so often for what is followed, for it was about any process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    pub hook: String,
+    pub runs: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
