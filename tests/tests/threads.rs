@@ -1,10 +1,15 @@
 //! Threads: who made them, what kept them off their CPUs, who woke them, and what other tools say about that.
 
-use std::{collections::BTreeMap, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    process::Command,
+};
 
 use anyhow::{Context, Result, ensure};
 use lifetrace_tests::{
     deadline, fixture,
+    life::Lives,
     lifetrace::Run,
     process::{Running, run},
     recording::{Recording, Span},
@@ -183,6 +188,59 @@ fn as_many_switches_as_perf_sees() -> Result<()> {
     })
 }
 
+/// What bpftrace(8) is to count of the processes that are called `ltsh`. It says that it is there with its last probe.
+const COUNTS: &str = r#"
+    tracepoint:sched:sched_process_fork /comm == "ltsh"/ { @forks = count(); }
+    tracepoint:sched:sched_process_exit /comm == "ltsh" && pid == tid/ { @exits = count(); }
+    tracepoint:sched:sched_switch /comm == "ltsh"/ { @switches[pid] = count(); }
+    tracepoint:sched:sched_switch /!@there/ { @there = 1; printf("there\n"); }
+"#;
+
+/// Check that forks, ends, and the switches of each process, are as many as bpftrace(8) counts in the same run.
+#[test]
+fn as_many_as_bpftrace_counts() -> Result<()> {
+    alone(&[Need::Root, Need::Command("bpftrace")], || {
+        let dir = TempDir::new()?;
+        let shell = dir.path().join("ltsh");
+        fs::copy("/bin/sh", &shell)?;
+        let mut bpftrace = Command::new("bpftrace");
+        bpftrace.args(["-B", "line", "-e", COUNTS]);
+        let bpftrace = Running::start(bpftrace, None)?;
+        let said = || Ok(bpftrace.stdout().contains("there").then_some(()));
+        if deadline::wait_for("bpftrace to count", deadline::PATIENCE, said).is_err() {
+            println!("peer: bpftrace cannot count tracepoints on this kernel");
+            return Ok(());
+        }
+        let script = "i=0; while [ $i -lt 40 ]; do (exit 3) | (read line); i=$((i+1)); done";
+        let (finished, recording) = Run::of(&shell).args(["-c", script]).finish()?;
+        finished.expect_code(0)?;
+        bpftrace.signal(Signal::SIGINT)?;
+        let counted = bpftrace.finish()?.stdout;
+        let count = |name: &str| {
+            let line = counted.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+            line.and_then(|count| count.parse::<usize>().ok()).unwrap_or(0)
+        };
+        let lives = Lives::of(&recording)?;
+        let root = lives
+            .processes
+            .iter()
+            .find(|life| life.parent.is_none_or(|parent| lives.processes.iter().all(|life| life.tgid != parent)));
+        let root = root.context("the shell was not seen")?.tgid;
+        let ended = lives.processes.iter().filter(|life| life.exited_at_ns.is_some()).count();
+        assert_eq!((lives.processes.len() - 1, ended), (count("@forks"), count("@exits")), "{counted}");
+        let spans = recording.timeline(None)?;
+        for child in lives.processes.iter().filter(|life| life.tgid != root) {
+            let of_child = |span: &&Span| span.id == format!("tid:{}", child.tgid);
+            let ours = spans.iter().filter(of_child).filter(|span| is_blocked(span) || is_preempted(span)).count();
+            let theirs = count(&format!("@switches[{}]", child.tgid));
+            // On its way out it is of no interest to us.
+            ensure!(ours <= theirs && theirs <= ours + 3, "{}: {ours} switches of ours, {theirs} of bpftrace's", child.tgid);
+        }
+        println!("peer: bpftrace saw the same forks, ends and switches");
+        Ok(())
+    })
+}
+
 /// Check that programs in other languages are followed: their threads, their children, and who woke whom.
 #[test]
 fn other_languages() -> Result<()> {
@@ -190,16 +248,14 @@ fn other_languages() -> Result<()> {
         let (finished, recording) = Run::of("bash").args(["-c", "for i in 1 2 3; do sleep 0.05; done"]).finish()?;
         finished.expect_code(0)?;
         let spans = recording.timeline(None)?;
-        let slept: Vec<&Span> = spans
-            .iter()
-            .filter(is_blocked)
-            .filter(|span| span.reason.as_deref() == Some("clock_nanosleep") && time(span) >= 49_000_000)
-            .collect();
+        // A child may be taken off its CPU on the way into its sleep: how much of that is left is not said.
+        let slept = spans.iter().filter(is_blocked).filter(|span| span.reason.as_deref() == Some("clock_nanosleep"));
+        let slept: BTreeSet<&String> = slept.map(|span| &span.id).collect();
         assert_eq!(slept.len(), 3, "three children that sleep");
         let waited = spans.iter().filter(is_blocked).filter(|span| span.reason.as_deref() == Some("wait4"));
         let woken: Vec<String> = waited.filter_map(|span| span.woken_by.clone()).collect();
-        for sleep in slept {
-            assert!(woken.contains(&sleep.id), "bash is woken by the end of {}: {woken:?}", sleep.id);
+        for child in slept {
+            assert!(woken.contains(child), "bash is woken by the end of {child}: {woken:?}");
         }
         Ok(())
     })

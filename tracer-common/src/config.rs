@@ -149,8 +149,8 @@ pub struct KernelLayout {
     pub cfs_rq_rq: u32,
     /// How far behind a CPU's `runqueues` its preemption count lies, wrapping.
     pub preempt_count_from_rq: u32,
-    /// 1 if where the preemption count lies is known; else the three above mean nothing.
-    pub preempt_count_known: u32,
+    /// Bits of the preemption count, of which one is set where an interrupt is served. 0: not known, and the three above mean nothing.
+    pub in_interrupt: u32,
     /// Whose threads are followed on and off their CPUs: one of `THREADS_…`.
     pub threads: u32,
     /// The thread whose next forked child is followed: the tracer's, while it starts the command. 0 for none.

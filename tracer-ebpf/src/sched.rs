@@ -170,9 +170,6 @@ pub fn waking(task: *const u8) {
     emit::send(Kind::ThreadWake, header.seq, ThreadWake { header, woken_tgid, woken_tid, waker, _pad: 0 });
 }
 
-/// Of the preemption count (`include/linux/preempt.h`): in an NMI, in an interrupt, or serving a softirq.
-const IN_INTERRUPT: u32 = 0x00ff_0100;
-
 /// Whether the current task does what happens, or an interrupt.
 #[inline(always)]
 fn waker(pid_tgid: u64, kernel: &KernelLayout) -> u32 {
@@ -180,7 +177,7 @@ fn waker(pid_tgid: u64, kernel: &KernelLayout) -> u32 {
         return WAKER_INTERRUPT; // the idle task wakes nobody
     }
     match preempt_count(kernel) {
-        Some(count) if count & IN_INTERRUPT != 0 => WAKER_INTERRUPT,
+        Some(count) if count & kernel.in_interrupt != 0 => WAKER_INTERRUPT,
         Some(_) => WAKER_TASK,
         None => WAKER_UNKNOWN,
     }
@@ -190,7 +187,7 @@ fn waker(pid_tgid: u64, kernel: &KernelLayout) -> u32 {
 /// CPU that it runs on, which is one of them.
 #[inline(always)]
 fn preempt_count(kernel: &KernelLayout) -> Option<u32> {
-    if kernel.preempt_count_known == 0 {
+    if kernel.in_interrupt == 0 {
         return None;
     }
     // SAFETY: takes no pointer.

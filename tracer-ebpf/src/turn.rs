@@ -1,7 +1,7 @@
 //! Which of two programs on one tracepoint tells of an event: the first, or the second where the kernel left the first out.
 //!
-//! A program on a tracepoint is not run while it runs already on that CPU (`__bpf_trace_run` in `kernel/trace/bpf_trace.c`). Since
-//! Linux 7.0 it can be preempted, so a task that forks, execs or ends on that CPU meanwhile would go untold. The second program is
+//! A program on a tracepoint is not run while it runs already on that CPU (`__bpf_trace_run` in `kernel/trace/bpf_trace.c`). On
+//! Linux 7.3 it can be preempted, so a task that forks, execs or ends on that CPU meanwhile would go untold. The second program is
 //! another one to the kernel: both are left out only where two tasks were preempted, one in each.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;

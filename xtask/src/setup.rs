@@ -19,10 +19,11 @@ pub fn is_root() -> bool {
 }
 
 /// What the tests and the kernel matrix call, and the Debian package that has it.
-const TOOLS: [(&str, &str); 11] = [
+const TOOLS: [(&str, &str); 12] = [
     ("gcc", "gcc"),
     ("strace", "strace"),
     ("perf", "linux-perf"),
+    ("bpftrace", "bpftrace"),
     ("node", "nodejs"),
     ("javac", "openjdk-17-jdk-headless"),
     ("qemu-system-x86_64", "qemu-system-x86"),

@@ -169,12 +169,13 @@ const SECONDS: [(&str, &str); 3] = [
 ];
 
 /// The second program of a first one's tracepoint.
-pub(super) fn second(first: &str) -> Option<&'static str> {
+fn second(first: &str) -> Option<&'static str> {
     SECONDS.iter().find(|(known, _)| *known == first).map(|(_, second)| *second)
 }
 
-pub(super) fn is_second(program: &str) -> bool {
-    SECONDS.iter().any(|(_, second)| *second == program)
+/// The first program of the tracepoint that a program is attached to.
+pub(super) fn first_of(program: &str) -> &str {
+    SECONDS.iter().find(|(_, second)| *second == program).map_or(program, |(first, _)| first)
 }
 
 /// What tells of a wait without a kprobe. A wait that goes on after a signal (`restart_syscall`) has lost them.

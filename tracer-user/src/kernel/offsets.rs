@@ -28,7 +28,7 @@ pub fn kernel_layout() -> Result<KernelLayout, KernelError> {
     let sigchld = sigchld.map(|(action, size)| action + (SIGCHLD - 1) * size);
     let queue = within(maybe("task_struct", "se"), maybe("sched_entity", "cfs_rq"));
     let (queue, run_queue) = (Some(queue).filter(|offset| *offset != ABSENT), maybe("cfs_rq", "rq"));
-    let count = preempt_count_from_rq(&btf);
+    let count = queue.and(run_queue).and_then(|_| preempt_count(&btf)).unwrap_or_default();
     let memory = maybe("css_set", "subsys").zip(enumerator(&btf, "cgroup_subsys_id", "memory_cgrp_id"));
     Ok(KernelLayout {
         task_tgid: of("task_struct", "tgid")?,
@@ -64,8 +64,8 @@ pub fn kernel_layout() -> Result<KernelLayout, KernelError> {
         task_state: maybe("task_struct", "__state").map_or_else(|| of("task_struct", "state"), Ok)?,
         task_cfs_rq: or_absent(queue),
         cfs_rq_rq: or_absent(run_queue),
-        preempt_count_from_rq: count.unwrap_or(0),
-        preempt_count_known: u32::from(queue.is_some() && run_queue.is_some() && count.is_some()),
+        preempt_count_from_rq: count.from_rq,
+        in_interrupt: count.in_interrupt,
         threads: THREADS_OFF,
         spawner_tid: 0,
         _pad: 0,
@@ -76,28 +76,59 @@ pub fn kernel_layout() -> Result<KernelLayout, KernelError> {
 pub fn unknown() -> KernelLayout {
     let absent: Vec<u8> = ABSENT.to_ne_bytes().repeat(size_of::<KernelLayout>() / size_of::<u32>());
     let layout = KernelLayout::read_from_bytes(&absent).unwrap_or_default();
-    KernelLayout { mark_victim_has_task: 0, preempt_count_known: 0, threads: 0, spawner_tid: 0, _pad: 0, ..layout }
+    KernelLayout { mark_victim_has_task: 0, in_interrupt: 0, threads: 0, spawner_tid: 0, _pad: 0, ..layout }
 }
 
 /// Where per-CPU variables are described (`include/asm-generic/vmlinux.lds.h`, as pahole names the section).
 const PER_CPU: &str = ".data..percpu";
 
-/// How far behind a CPU's `runqueues` its preemption count lies: `__preempt_count`, or from Linux 6.2 to 6.14 a field of `pcpu_hot`.
-fn preempt_count_from_rq(btf: &Btf) -> Option<u32> {
-    let variables = per_cpu_variables(btf)?;
-    let at = |name: &str| variables.iter().find(|(known, _)| known == name).map(|(_, offset)| *offset);
-    let count = at("__preempt_count").or_else(|| Some(at("pcpu_hot")? + offset_of(btf, "pcpu_hot", "preempt_count")?))?;
-    Some(count.wrapping_sub(at("runqueues")?))
+/// A CPU's preemption count. By default: not known.
+#[derive(Default)]
+struct PreemptCount {
+    /// How far it lies behind the CPU's `runqueues`, wrapping.
+    from_rq: u32,
+    /// Of its bits those that tell of an interrupt, a non-maskable one, or a softirq being served.
+    in_interrupt: u32,
 }
 
-/// Name and offset of each per-CPU variable.
-fn per_cpu_variables(btf: &Btf) -> Option<Vec<(String, u32)>> {
+/// Bits of `include/linux/preempt.h`, while the count has 32: serving a softirq, in an interrupt (4 bits), in an NMI (4 bits).
+const IN_INTERRUPT_32: u32 = 0x00ff_0100;
+/// Where the count has 64 bits (seen in 7.3): what `irq_enter_rcu` and `nmi_enter` add has moved up by 8, behind a count of
+/// `local_interrupt_disable`, and the NMI has one bit.
+const IN_INTERRUPT_64: u32 = 0x1f00_0100;
+
+/// `__preempt_count`, or from Linux 6.2 to 6.14 a field of `pcpu_hot`.
+fn preempt_count(btf: &Btf) -> Option<PreemptCount> {
+    let variables = per_cpu_variables(btf)?;
+    let find = |name: &str| variables.iter().find(|variable| variable.name == name);
+    let (offset, size) = match find("__preempt_count") {
+        Some(count) => (count.offset, count.size),
+        None => (find("pcpu_hot")?.offset + offset_of(btf, "pcpu_hot", "preempt_count")?, 4),
+    };
+    let in_interrupt = match size {
+        4 => IN_INTERRUPT_32,
+        8 => IN_INTERRUPT_64,
+        _ => return None,
+    };
+    Some(PreemptCount { from_rq: offset.wrapping_sub(find("runqueues")?.offset), in_interrupt })
+}
+
+/// A per-CPU variable.
+struct PerCpu {
+    name: String,
+    offset: u32,
+    size: usize,
+}
+
+fn per_cpu_variables(btf: &Btf) -> Option<Vec<PerCpu>> {
     let section = btf.resolve_types_by_name(PER_CPU).ok()?.into_iter().find_map(|ty| match ty {
         Type::Datasec(section) => Some(section),
         _ => None,
     })?;
     let named = |variable: &btf_rs::VarSecinfo| match btf.resolve_type_by_id(variable.get_type_id()?).ok()? {
-        Type::Var(named) => Some((btf.resolve_name(&named).ok()?, variable.offset())),
+        Type::Var(named) => {
+            Some(PerCpu { name: btf.resolve_name(&named).ok()?, offset: variable.offset(), size: variable.size() })
+        }
         _ => None,
     };
     Some(section.variables.iter().filter_map(named).collect())
