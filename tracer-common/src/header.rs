@@ -14,6 +14,8 @@ pub enum Kind {
     GoroutineExit = 5,
     /// Any other change of a goroutine's state.
     GoroutineTransition = 6,
+    /// Go's test framework is about to start a test.
+    TestRun = 7,
     /// Return addresses of one stack, sent when it is first seen.
     Stack = 16,
     /// The first accepted hit of a process since its exec: ties the process to a binary and its load bias.
@@ -54,13 +56,14 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of the discriminants.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::GoroutineBirth,
         Self::GoroutinePark,
         Self::GoroutineParkAbort,
         Self::GoroutineWake,
         Self::GoroutineExit,
         Self::GoroutineTransition,
+        Self::TestRun,
         Self::Stack,
         Self::ProcessImage,
         Self::ProcessFork,
@@ -101,6 +104,7 @@ impl Kind {
             Self::GoroutineWake => "goroutine_wake",
             Self::GoroutineExit => "goroutine_exit",
             Self::GoroutineTransition => "goroutine_transition",
+            Self::TestRun => "test_run",
             Self::Stack => "stack",
             Self::ProcessImage => "process_image",
             Self::ProcessFork => "process_fork",

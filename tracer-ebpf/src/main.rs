@@ -33,6 +33,8 @@ mod signal;
 #[cfg(target_arch = "bpf")]
 mod stack;
 #[cfg(target_arch = "bpf")]
+mod testing;
+#[cfg(target_arch = "bpf")]
 mod transition;
 #[cfg(target_arch = "bpf")]
 mod turn;
@@ -50,7 +52,7 @@ mod programs {
     };
     use tracer_common::thread::{WAIT_EPOLL, WAIT_FUTEX};
 
-    use crate::{classic, gc, goroutine, own_stack, process, sample, sched, signal, transition, turn::Turn, usdt};
+    use crate::{classic, gc, goroutine, own_stack, process, sample, sched, signal, testing, transition, turn::Turn, usdt};
 
     /// After `runtime.newproc1` has returned the new g (in newproc's and newcoro's closures).
     #[uprobe]
@@ -147,6 +149,14 @@ mod programs {
     fn go_gc_cycle(ctx: ProbeContext) -> u32 {
         own_stack::keep(&ctx);
         gc::cycle_start(&ctx);
+        0
+    }
+
+    /// In `testing.(*T).Run`.
+    #[uprobe]
+    fn go_test_run(ctx: ProbeContext) -> u32 {
+        own_stack::keep(&ctx);
+        testing::run(&ctx);
         0
     }
 

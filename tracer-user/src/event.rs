@@ -140,6 +140,13 @@ pub enum What {
     GcCycleStart {
         goid: Option<Goid>,
     },
+    /// Go's test framework is about to start a test, in the next goroutine that `goid` makes there.
+    TestRun {
+        goid: Option<Goid>,
+        /// What the test was called by who started it: without its parents' names. Lossy UTF-8; cut where `cut`.
+        name: String,
+        cut: bool,
+    },
     /// The sampling clock met the process on a CPU.
     OnCpuSample {
         runner: Runner,

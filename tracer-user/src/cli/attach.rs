@@ -81,6 +81,7 @@ async fn record(
         empty_probes: false,
         bad_layout: false,
         each_mount: false,
+        spare_toolchain: false,
         snapshot_every: args.detail.snapshot_every.0,
         adopt: target.adopt_others(),
     };

@@ -2,14 +2,14 @@
 
 use super::{
     Failure,
-    args::{AttachArgs, DoctorArgs, Global, RunArgs, SnapshotArgs, UsdtArgs},
+    args::{AttachArgs, DoctorArgs, Global, LeaksArgs, RunArgs, SnapshotArgs, UsdtArgs},
 };
 
 #[cfg(feature = "live")]
 mod with_kernel {
     use std::io;
 
-    use super::{super::*, AttachArgs, DoctorArgs, Failure, Global, RunArgs, SnapshotArgs, UsdtArgs};
+    use super::{super::*, AttachArgs, DoctorArgs, Failure, Global, LeaksArgs, RunArgs, SnapshotArgs, UsdtArgs};
 
     /// `lifetrace run`: CMD's status, or a failure of ours.
     pub fn run(args: &RunArgs, global: Global) -> Result<u8, Failure> {
@@ -19,6 +19,11 @@ mod with_kernel {
     /// `lifetrace attach`.
     pub fn attach(args: &AttachArgs, global: Global) -> Result<u8, Failure> {
         attach::attach(args, global).map_err(|error| coded(error, ENVIRONMENT))
+    }
+
+    /// `lifetrace leaks` of what is not recorded yet.
+    pub fn leaks(args: &LeaksArgs, global: Global) -> Result<u8, Failure> {
+        leaks::command::judge(args, global).map_err(|error| coded(error, OURS))
     }
 
     /// `lifetrace doctor`.
@@ -53,7 +58,7 @@ mod with_kernel {
 mod with_kernel {
     use anyhow::anyhow;
 
-    use super::{AttachArgs, DoctorArgs, Failure, Global, RunArgs, SnapshotArgs, UsdtArgs};
+    use super::{AttachArgs, DoctorArgs, Failure, Global, LeaksArgs, RunArgs, SnapshotArgs, UsdtArgs};
 
     pub fn run(_args: &RunArgs, _global: Global) -> Result<u8, Failure> {
         Err(absent("run"))
@@ -61,6 +66,10 @@ mod with_kernel {
 
     pub fn attach(_args: &AttachArgs, _global: Global) -> Result<u8, Failure> {
         Err(absent("attach"))
+    }
+
+    pub fn leaks(_args: &LeaksArgs, _global: Global) -> Result<u8, Failure> {
+        Err(absent("leaks -- CMD"))
     }
 
     pub fn doctor(_args: &DoctorArgs, _global: Global) -> Result<u8, Failure> {
@@ -86,4 +95,4 @@ mod with_kernel {
     }
 }
 
-pub use with_kernel::{attach, doctor, exec_gate, run, snapshot, usdt};
+pub use with_kernel::{attach, doctor, exec_gate, leaks, run, snapshot, usdt};

@@ -162,7 +162,7 @@ fn names_command(args: &[OsString]) -> bool {
         if word == "--color" {
             words.next();
         } else if !word.as_encoded_bytes().starts_with(b"-") {
-            return word == "run";
+            return word == "run" || word == "leaks" && words.any(|word| word == "--");
         }
     }
     false
@@ -270,6 +270,10 @@ mod tests {
             ("--color never run --bogus -- true", 125),
             ("flame x --by nothing", 2),
             ("snapshot", 2),
+            ("leaks", 2),
+            ("leaks REC --record x", 2),
+            ("leaks --bogus -- true", 125),
+            ("leaks --baseline /nonexistent/leaks.json -- true", 125),
         ] {
             assert_eq!(exit(line), code, "{line}");
         }

@@ -1,6 +1,7 @@
 //! `lifetrace run`: start a command under trace from its first instruction, its children included.
 
 use std::{
+    ffi::OsString,
     fs::{self, File},
     path::Path,
 };
@@ -10,7 +11,7 @@ use tracer_common::config::ADOPT_NOBODY;
 
 use super::{
     Failure, NOT_EXECUTABLE, NOT_FOUND, OURS,
-    args::{Global, RunArgs},
+    args::{Global, LaunchArgs, RunArgs},
     asker::Asker,
     begin::{calibrated, create, may_trace, meta, offers},
     follow::{Analysed, Follower, How, analyse},
@@ -36,7 +37,24 @@ use crate::{
 
 /// Runs the command to its end and returns its exit status, or ours.
 pub fn run(args: &RunArgs, global: Global) -> Result<u8> {
-    let name = args.command.first().context("no command")?.clone();
+    let recorded = recorded(&args.how, &args.command, &args.output, false)?;
+    let command = recorded.whole(&args.output)?;
+    if !global.quiet && recorded.outcome.is_ok() {
+        eprintln!("lifetrace: {}; read it with `lifetrace report {}`", recorded.written, args.output.display());
+    }
+    Ok(command)
+}
+
+/// A recording of a command that has ended.
+pub struct Recorded {
+    ended: Ended,
+    written: Written,
+    outcome: Result<(), CaptureError>,
+}
+
+/// Runs a command to its end, and records it; if so asked, without probes in the Go toolchain itself.
+pub fn recorded(args: &LaunchArgs, command: &[OsString], output: &Path, spare_toolchain: bool) -> Result<Recorded> {
+    let name = command.first().context("no command")?.clone();
     let program = resolve(&name, std::env::var_os("PATH").as_deref()).map_err(command_error)?;
     let identity = Identity::choose(args.user.as_deref(), args.as_root).map_err(command_error)?;
     let memory = MemoryWatch::new(&args.beside.with_pid)?;
@@ -45,8 +63,9 @@ pub fn run(args: &RunArgs, global: Global) -> Result<u8> {
     // Before any thread exists, so that every thread inherits it.
     let inherited = Inherited::set_aside()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let launch = Launch { program, name, args: args.command[1..].to_vec(), identity, inherited };
-    runtime.block_on(record(args, global, launch, (memory, table)))
+    let launch = Launch { program, name, args: command[1..].to_vec(), identity, inherited };
+    let command = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    runtime.block_on(record(args, launch, (command, output), spare_toolchain, (memory, table)))
 }
 
 fn command_error(error: CommandError) -> Failure {
@@ -58,7 +77,7 @@ fn command_error(error: CommandError) -> Failure {
     Failure { code, error: error.into() }
 }
 
-fn sizes(args: &RunArgs) -> Sizes {
+fn sizes(args: &LaunchArgs) -> Sizes {
     let default = Sizes::default();
     Sizes {
         ring_bytes: args.knob("ring-bytes").unwrap_or(default.ring_bytes),
@@ -67,19 +86,20 @@ fn sizes(args: &RunArgs) -> Sizes {
 }
 
 /// Everything from the first probe to the last block.
-async fn record(args: &RunArgs, global: Global, launch: Launch, (memory, table): (MemoryWatch, Table)) -> Result<u8> {
-    let output = args.output.as_path();
+async fn record(
+    args: &LaunchArgs,
+    launch: Launch,
+    (command, output): (Vec<String>, &Path),
+    spare_toolchain: bool,
+    (memory, table): (MemoryWatch, Table),
+) -> Result<Recorded> {
     let (mut session, mut ring, logger) =
         Session::load(sizes(args), offers(|name| args.knob(name).is_some())).map_err(Failure::ours)?;
     ring.inject(Faults::from_knobs(|name| args.knob(name)));
     let hit_cost_ns = calibrated(&mut session);
-    let meta = Meta {
-        command: args.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
-        threads: args.detail.threads(),
-        ..meta(args.detail.tier.into(), hit_cost_ns)
-    };
+    let meta = Meta { command, threads: args.detail.threads(), ..meta(args.detail.tier.into(), hit_cost_ns) };
     // Everything that can be refused is refused before an older recording of that name is overwritten.
-    let own = Own::look_at(&launch.program, args.detail.tier.into())?;
+    let own = Own::look_at(&launch.program, args.detail.tier.into(), spare_toolchain)?;
     let writer = create(output, &meta, launch.identity.as_ref())?;
     let gate = match Gate::start(session.followed_fd()) {
         Ok(gate) => Some(gate),
@@ -93,6 +113,7 @@ async fn record(args: &RunArgs, global: Global, launch: Launch, (memory, table):
         empty_probes: args.empty_probes,
         bad_layout: args.knob("bad-layout").is_some(),
         each_mount: args.knob("probe-each-mount").is_some(),
+        spare_toolchain,
         snapshot_every: args.detail.snapshot_every.0,
         adopt: ADOPT_NOBODY,
     };
@@ -104,15 +125,15 @@ async fn record(args: &RunArgs, global: Global, launch: Launch, (memory, table):
     let mut recorder = Recorder::new(follower, ring, memory);
     let ended = recorder.follow_command(launch, gate, logger).await;
     let reason = if recorder.failed() { "write_error" } else { "exited" };
-    let (written, recorded) = recorder.finish(&Over { reason, command: ended.as_ref().ok() });
-    conclude(global, output, &ended?, &written, recorded)
+    let (written, outcome) = recorder.finish(&Over { reason, command: ended.as_ref().ok() });
+    Ok(Recorded { ended: ended?, written, outcome })
 }
 
 /// The command's own file, before it starts.
 struct Own(Option<(File, Analysed)>);
 
 impl Own {
-    fn look_at(program: &Path, tier: Tier) -> Result<Self> {
+    fn look_at(program: &Path, tier: Tier, spare_toolchain: bool) -> Result<Self> {
         let file = match File::open(program) {
             Ok(file) => file,
             // Whoever may execute it need not be able to read it.
@@ -127,6 +148,9 @@ impl Own {
             return Ok(Self(None));
         }
         let analysed = analyse(&file, tier).map_err(|error| cannot_be_traced(program, error))?;
+        if spare_toolchain && analysed.is_toolchain() {
+            return Ok(Self(None));
+        }
         Ok(Self(Some((file, analysed))))
     }
 
@@ -151,24 +175,17 @@ fn cannot_be_traced(program: &Path, error: anyhow::Error) -> Failure {
     Failure::ours(error.context(format!("{} cannot be traced", program.display())))
 }
 
-/// What is said at the end, and with which exit code.
-fn conclude(global: Global, output: &Path, ended: &Ended, written: &Written, recorded: Result<(), CaptureError>) -> Result<u8> {
-    let command = relay::exit_code(ended.status);
-    let ours = |error: anyhow::Error| -> Result<u8> {
+impl Recorded {
+    /// The command's exit code. A recording that is not whole is a failure of ours, where the command itself succeeded.
+    pub fn whole(&self, output: &Path) -> Result<u8> {
+        let command = relay::exit_code(self.ended.status);
+        let Err(error) = &self.outcome else { return Ok(command) };
+        let path = output.display();
+        let error = anyhow::anyhow!("recording stopped early; {path} holds what was written before: {error:#}");
         if command == 0 {
             return Err(Failure::ours(error).into());
         }
         tracing::error!("{error:#}");
         Ok(command)
-    };
-    if let Err(error) = recorded {
-        let path = output.display();
-        return ours(
-            anyhow::Error::from(error).context(format!("recording stopped early; {path} holds what was written before")),
-        );
     }
-    if !global.quiet {
-        eprintln!("lifetrace: {written}; read it with `lifetrace report {}`", output.display());
-    }
-    Ok(command)
 }

@@ -41,7 +41,7 @@ use goroutine::{First, Goroutine, Origin, Park, Parting, Repair, Step, Who};
 pub use labels::LabelSets;
 use population::Population;
 use process::{Change, ImageId, Processes, life::CgroupMove};
-pub use sink::{Census, CensusSite, LabelsId, Life, LifeEnd, ReasonId, Sink, Span, SpanState};
+pub use sink::{Census, CensusSite, LabelsId, Life, LifeEnd, ReasonId, Sink, Span, SpanState, TestName};
 use thread::ThreadsAlive;
 pub use wake::WokenBy;
 
@@ -296,9 +296,13 @@ impl Engine {
 
     fn goroutine_event(&mut self, event: &Event, sink: &mut impl Sink) {
         let Some(image) = self.image_of(event, sink) else { return };
-        match event.what {
+        match &event.what {
             What::StopTheWorld { .. } | What::StartTheWorld { .. } | What::GcCycleStart { .. } => {
                 return self.gc_event(image, event, sink);
+            }
+            What::TestRun { goid, name, cut } => {
+                let name = TestName { name: name.clone(), cut: *cut };
+                return sink.test_run(image, *goid, event.at, &name);
             }
             What::OnCpuSample { .. } => return self.sample_event(image, event, sink),
             What::ProcessImage { .. } => self.threads_out_of_sight(event.tgid, event.at, sink),

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     clock::KtimeNs,
-    id::{Address, StackId, Tid},
+    id::{Address, Goid, StackId, Tid},
     recording::contract::DumpSource,
 };
 
@@ -120,6 +120,13 @@ pub struct CensusSite {
     pub stacks_unknown: u64,
 }
 
+/// What a test was called by who started it: without its parents' names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TestName {
+    pub name: String,
+    pub cut: bool,
+}
+
 /// Who listens. Spans of one goroutine come in order of time, and all before its life.
 pub trait Sink {
     /// The recording's zero; before anything else.
@@ -137,6 +144,9 @@ pub trait Sink {
     /// Spans of one thread come in order of time, and all before its life.
     fn thread_span(&mut self, _who: &ThreadWho, _span: &ThreadSpan) {}
     fn thread_life(&mut self, _who: &ThreadWho, _life: &ThreadLife) {}
+    /// A goroutine (`None`: it is not known which) is about to start a test, which the next one runs that it makes in `testing.(*T).Run`.
+    /// In order of time, and before the lives of both.
+    fn test_run(&mut self, _image: ImageId, _by: Option<Goid>, _at: KtimeNs, _name: &TestName) {}
     /// A CPU was sampled.
     fn sample(&mut self, _image: ImageId, _sample: &Sample) {}
     /// A stretch of the life of another runtime's unit of work. In order of time, and all before its life.

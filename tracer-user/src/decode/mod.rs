@@ -9,6 +9,7 @@ use tracer_common::{
     process::ProcessImage,
     sample::{GOID_KNOWN, IN_KERNEL, OnCpuSample},
     stack::{EXACT, KERNEL, MAX_FRAMES, NATIVE, Stack, TOP_WORD, TRUNCATED},
+    testing::{NAME_MAX, TestRun},
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -108,9 +109,19 @@ fn what(kind: Kind, bytes: &[u8]) -> Result<What, DecodeError> {
         }
         Kind::StartTheWorld => What::StartTheWorld { goid: nonzero(read::<StartTheWorld>(bytes)?.goid).map(Goid) },
         Kind::GcCycleStart => What::GcCycleStart { goid: nonzero(read::<GcCycleStart>(bytes)?.goid).map(Goid) },
+        Kind::TestRun => test_run(&read(bytes)?),
         Kind::OnCpuSample => sample(&read(bytes)?),
         Kind::UsdtHit => return usdt::decode(&read(bytes)?),
     })
+}
+
+fn test_run(record: &TestRun) -> What {
+    let name = record.name.get(..record.name_copied as usize).unwrap_or(&record.name);
+    What::TestRun {
+        goid: nonzero(record.goid).map(Goid),
+        name: String::from_utf8_lossy(name).into_owned(),
+        cut: record.name_copied < record.name_len,
+    }
 }
 
 fn sample(record: &OnCpuSample) -> What {
@@ -245,6 +256,14 @@ pub fn encode(event: &Event) -> Vec<u8> {
         What::GcCycleStart { goid } => {
             bytes(&GcCycleStart { header: header(Kind::GcCycleStart), goid: goid.map_or(0, |goid| goid.0) })
         }
+        What::TestRun { goid, name, cut } => {
+            let (header, goid) = (header(Kind::TestRun), goid.map_or(0, |goid| goid.0));
+            let copied = name.len().min(NAME_MAX);
+            let mut record = TestRun { header, goid, name_len: copied as u32, name_copied: copied as u32, name: [0; NAME_MAX] };
+            record.name_len += u32::from(*cut);
+            record.name[..copied].copy_from_slice(&name.as_bytes()[..copied]);
+            bytes(&record)
+        }
         What::OnCpuSample { runner, stack, in_kernel, period_ns } => {
             let (goid, known) = match runner {
                 Runner::Goroutine(goid) => (goid.0, GOID_KNOWN),
@@ -316,6 +335,8 @@ mod tests {
             What::StopTheWorld { goid: Some(goid), reason: 7 },
             What::StartTheWorld { goid: None },
             What::GcCycleStart { goid: Some(goid) },
+            What::TestRun { goid: Some(goid), name: "TestShop/empty cart".to_owned(), cut: false },
+            What::TestRun { goid: None, name: String::new(), cut: true },
             What::OnCpuSample { runner: Runner::Goroutine(goid), stack, in_kernel: false, period_ns: 10_101_010 },
             What::OnCpuSample { runner: Runner::Nobody, stack: None, in_kernel: true, period_ns: 1 },
             What::OnCpuSample { runner: Runner::Unknown, stack, in_kernel: true, period_ns: 1 },

@@ -7,7 +7,7 @@ use crate::{
     leak::{
         baseline::Baseline,
         growth::Growth,
-        verdict::{Leak, Strength},
+        verdict::{Because, Leak, Strength},
     },
     recording::contract::Frame,
 };
@@ -33,6 +33,8 @@ pub struct Summary {
 pub struct LeakOut {
     pub fingerprint: String,
     pub strength: &'static str,
+    /// `growth` or `test`; `null`: watched.
+    pub because: Option<&'static str>,
     pub kind: &'static str,
     /// The baseline has it.
     pub known: bool,
@@ -51,6 +53,8 @@ pub struct LeakOut {
     pub starts_at: Option<Frame>,
     pub blocked_on: Option<BlockedOut>,
     pub test: TestOut,
+    /// Under which of Go's tests they were born, as far as under any.
+    pub born_under: Vec<BornUnderOut>,
     pub advice: Option<&'static str>,
     pub ids: Vec<String>,
 }
@@ -67,6 +71,16 @@ pub struct BlockedOut {
     pub longest_ns: u64,
     pub shortest_ns: u64,
     pub stack: Vec<Frame>,
+}
+
+/// One of Go's tests.
+#[derive(Serialize)]
+pub struct BornUnderOut {
+    /// As `go test -v` prints it; `?` for what is not known of it.
+    pub name: String,
+    /// All of the name is known.
+    pub exact: bool,
+    pub count: usize,
 }
 
 /// The test of growth, and its figures.
@@ -112,6 +126,7 @@ fn out(leak: &Leak, known: bool) -> LeakOut {
     LeakOut {
         fingerprint: leak.fingerprint.0.clone(),
         strength: leak.strength.name(),
+        because: leak.because.map(Because::name),
         kind: "goroutine",
         known,
         tgid: leak.tgid.0,
@@ -125,6 +140,12 @@ fn out(leak: &Leak, known: bool) -> LeakOut {
         start_function: leak.start_function.clone(),
         starts_at: leak.starts_at.clone(),
         blocked_on,
+        born_under: leak
+            .tests
+            .0
+            .iter()
+            .map(|(name, test)| BornUnderOut { name: name.clone(), exact: test.exact, count: test.count })
+            .collect(),
         test: TestOut { unbounded, stuck, settled_ns, births: slices.to_vec(), slice_ns },
         advice: leak.advice,
         ids: leak.goids.iter().map(|goid| format!("go:{goid}@{}", leak.tgid)).collect(),

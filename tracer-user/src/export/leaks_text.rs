@@ -10,6 +10,8 @@ use crate::{
 
 /// Groups that are alive at the end and no more: shown so many, the rest is counted.
 const MAX_WATCHED: usize = 10;
+/// Tests of each group.
+const MAX_TESTS: usize = 8;
 /// Frames of each stack.
 const MAX_FRAMES: usize = 6;
 
@@ -48,16 +50,25 @@ fn one(leak: &LeakOut, strength: &str, out: &mut impl Write) -> io::Result<()> {
         place(leak.created_by.as_ref()),
         leak.fingerprint
     )?;
+    for test in leak.born_under.iter().take(MAX_TESTS) {
+        let exact = if test.exact { "" } else { " (not all of its name is known)" };
+        writeln!(out, "  born under {}: {}{exact}", plain(&test.name), count(test.count as u64))?;
+    }
+    if leak.born_under.len() > MAX_TESTS {
+        writeln!(out, "             and {} more tests (--format json has all)", leak.born_under.len() - MAX_TESTS)?;
+    }
     let births: Vec<String> = leak.test.births.iter().map(|births| count(*births)).collect();
     let hourly = leak.growth_per_hour.map_or_else(String::new, |hourly| format!("{} an hour: ", count(hourly as u64)));
-    writeln!(
-        out,
-        "  growth     {hourly}{} are older than {}, {} born in each {}",
-        count(leak.test.stuck as u64),
-        duration(leak.test.settled_ns),
-        births.join(" "),
-        duration(leak.test.slice_ns)
-    )?;
+    if leak.because != Some("test") {
+        writeln!(
+            out,
+            "  growth     {hourly}{} are older than {}, {} born in each {}",
+            count(leak.test.stuck as u64),
+            duration(leak.test.settled_ns),
+            births.join(" "),
+            duration(leak.test.slice_ns)
+        )?;
+    }
     if let Some(blocked) = &leak.blocked_on {
         writeln!(
             out,
@@ -69,12 +80,13 @@ fn one(leak: &LeakOut, strength: &str, out: &mut impl Write) -> io::Result<()> {
             count(blocked.by_timers as u64)
         )?;
         if let (Some(object), Some(waiters)) = (&blocked.object, blocked.object_waiters) {
-            writeln!(
-                out,
-                "  waits on   {} objects; {} of them on {object}",
-                count(blocked.objects as u64),
-                count(waiters as u64)
-            )?;
+            match blocked.objects {
+                1 => writeln!(out, "  waits on   {object}, all of them")?,
+                objects => {
+                    let (objects, waiters) = (count(objects as u64), count(waiters as u64));
+                    writeln!(out, "  waits on   {objects} objects; {waiters} of them on {object}")?;
+                }
+            }
         }
         frames("at", &blocked.stack, out)?;
     }

@@ -25,6 +25,8 @@ pub struct BuildInfo {
     pub version: String,
     /// Path of the main module, empty if there is none.
     pub module: String,
+    /// Import path of the main package, empty if it is not said (before Go 1.18).
+    pub package: String,
 }
 
 impl BuildInfo {
@@ -67,7 +69,11 @@ impl BuildInfo {
             return None;
         };
         let version = std::str::from_utf8(version).ok()?.trim();
-        (!version.is_empty() && is_plain(version)).then(|| Self { version: version.to_owned(), module: main_module(&module) })
+        (!version.is_empty() && is_plain(version)).then(|| Self {
+            version: version.to_owned(),
+            module: field(&module, "mod\t"),
+            package: field(&module, "path\t"),
+        })
     }
 }
 
@@ -86,11 +92,11 @@ pub fn go_string(elf: &Elf, address: u64, max: u64) -> Option<&[u8]> {
     elf.read(read_u64(&header, 0)?, usize::try_from(len).ok()?)
 }
 
-/// The `mod` line of the module text (`runtime/debug.BuildInfo`): tab-separated kind, path, version, sum.
-fn main_module(text: &[u8]) -> String {
+/// The path of a line of the module text (`runtime/debug.BuildInfo`): tab-separated kind, path, and for a module version and sum.
+fn field(text: &[u8], kind: &str) -> String {
     let inner = text.len().checked_sub(MODULE_MARKER).and_then(|end| text.get(MODULE_MARKER..end)).unwrap_or_default();
     let text = String::from_utf8_lossy(inner);
-    let line = text.lines().find_map(|line| line.strip_prefix("mod\t"));
+    let line = text.lines().find_map(|line| line.strip_prefix(kind));
     line.and_then(|rest| rest.split('\t').next()).filter(|path| is_plain(path)).unwrap_or_default().to_owned()
 }
 
@@ -140,7 +146,7 @@ mod tests {
             (b"short".to_vec(), ""),
             (vec![], ""),
         ] {
-            assert_eq!(main_module(&text), expected);
+            assert_eq!(field(&text), expected);
         }
     }
 

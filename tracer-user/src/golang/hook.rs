@@ -24,6 +24,8 @@ pub enum Hook {
     StartTheWorld,
     /// A cycle of the garbage collector begins.
     GcCycle,
+    /// A test is about to be started: at the site BX and CX are its name.
+    TestRun,
     /// Any other change of state.
     Transition(Transition),
 }
@@ -31,7 +33,7 @@ pub enum Hook {
 impl Hook {
     pub fn all() -> impl Iterator<Item = Self> {
         let lives = [Self::Birth, Self::Exit, Self::Park, Self::ParkAbort, Self::Wake];
-        lives.into_iter().chain(Self::GC).chain(Transition::ALL.map(Self::Transition))
+        lives.into_iter().chain(Self::GC).chain([Self::TestRun]).chain(Transition::ALL.map(Self::Transition))
     }
 
     /// What the track of the garbage collector is made of: all of these, or there is none.
@@ -48,13 +50,15 @@ impl Hook {
             Self::StopTheWorld => "stop the world",
             Self::StartTheWorld => "start the world",
             Self::GcCycle => "GC cycle",
+            Self::TestRun => "test",
         }
     }
 
-    /// The first tier that has it. Pauses and cycles are so rare that they cost nothing worth a tier.
+    /// The first tier that has it. Pauses, cycles and tests are so rare that they cost nothing worth a tier.
     pub fn tier(self) -> Tier {
         match self {
-            Self::Birth | Self::Exit | Self::StopTheWorld | Self::StartTheWorld | Self::GcCycle => Tier::T1,
+            Self::Birth | Self::Exit | Self::TestRun => Tier::T1,
+            Self::StopTheWorld | Self::StartTheWorld | Self::GcCycle => Tier::T1,
             Self::Park | Self::ParkAbort | Self::Wake => Tier::T2,
             Self::Transition(_) => Tier::T3,
         }
@@ -67,12 +71,18 @@ impl Hook {
         match self {
             Self::Birth | Self::Exit | Self::Park | Self::ParkAbort | Self::Wake => true,
             Self::StopTheWorld | Self::StartTheWorld | Self::GcCycle => true,
+            Self::TestRun => false,
             Self::Transition(transition) => matches!(transition, Run | Yield | Preempt | Syscall | SyscallExit),
         }
     }
 
-    /// Whether a tier is whole without it: what is known of goroutines does not depend on the track of the collector.
+    /// Whether a tier is whole without it: what is known of goroutines does not depend on the track of the collector, nor on tests.
     pub fn is_optional(self) -> bool {
+        self.is_of_gc() || self == Self::TestRun
+    }
+
+    /// Whether it is a part of [`Self::GC`].
+    pub fn is_of_gc(self) -> bool {
         Self::GC.contains(&self)
     }
 }
@@ -137,7 +147,7 @@ impl Plan {
 
     /// Why there will be no track of the garbage collector; `None` if there will be one.
     pub fn without_gc(&self) -> Option<&str> {
-        self.missing.iter().find(|missing| missing.hook.is_optional()).map(|missing| missing.reason.as_str())
+        self.missing.iter().find(|missing| missing.hook.is_of_gc()).map(|missing| missing.reason.as_str())
     }
 
     pub fn count(&self, hook: Hook) -> usize {

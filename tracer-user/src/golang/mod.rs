@@ -92,6 +92,7 @@ pub struct GoBinary {
     gofunc: Option<u64>,
     version: GoVersion,
     module: String,
+    package: String,
     build_id: Option<String>,
     /// `None`: nobody knows its runtime's structures.
     runtime: Option<offsets::Runtime>,
@@ -145,6 +146,7 @@ impl GoBinary {
             build_id: buildinfo::build_id(&elf),
             version: GoVersion::unknown(),
             module: info.as_ref().map(|info| info.module.clone()).unwrap_or_default(),
+            package: info.as_ref().map(|info| info.package.clone()).unwrap_or_default(),
             elf,
             header,
             text,
@@ -167,6 +169,11 @@ impl GoBinary {
 
     pub fn version(&self) -> &GoVersion {
         &self.version
+    }
+
+    /// Whether it is a part of the Go toolchain itself: the go command, a compiler, a linker.
+    pub fn is_toolchain(&self) -> bool {
+        self.package.starts_with("cmd/")
     }
 
     /// Path of the main module, "" if the binary names none.

@@ -58,7 +58,7 @@ fn is_hit(kind: Kind) -> bool {
     use Kind::*;
     match kind {
         GoroutineBirth | GoroutinePark | GoroutineParkAbort | GoroutineWake | GoroutineExit | GoroutineTransition => true,
-        StopTheWorld | StartTheWorld | GcCycleStart | UsdtHit => true,
+        StopTheWorld | StartTheWorld | GcCycleStart | TestRun | UsdtHit => true,
         Stack | ProcessImage | ProcessFork | ProcessExec | ProcessExit | ProcessMet | OnCpuSample => false,
         ProcessReaped | SignalSent | SignalTaken | OomVictim | CgroupMoved => false,
         ThreadBirth | ThreadExit | ThreadOff | ThreadOn | ThreadWake | ThreadWait => false,

@@ -46,7 +46,7 @@ use crate::{
 /// The committed object (`cargo xtask build-ebpf`).
 pub(super) static OBJECT: &[u8] = include_bytes_aligned!("../../../tracer-ebpf/prebuilt/lifetrace.bpf.o");
 
-const PROBES: [&str; 14] = [
+const PROBES: [&str; 15] = [
     "go_newproc1",
     "go_gopark",
     "go_gopark_inlined",
@@ -59,6 +59,7 @@ const PROBES: [&str; 14] = [
     "go_stop_world",
     "go_start_world",
     "go_gc_cycle",
+    "go_test_run",
     usdt::PROGRAM,
     "empty",
 ];
@@ -443,5 +444,6 @@ fn program_of(site: &HookSite) -> &'static str {
         Hook::StopTheWorld => "go_stop_world",
         Hook::StartTheWorld => "go_start_world",
         Hook::GcCycle => "go_gc_cycle",
+        Hook::TestRun => "go_test_run",
     }
 }

@@ -3,10 +3,11 @@
 use hdrhistogram::Histogram;
 use rustc_hash::FxHashMap;
 
+use super::tests::Tests;
 use crate::{
     clock::KtimeNs,
     correlate::{
-        Life, ReasonId, Sink, Span, SpanState, WokenBy,
+        Life, LifeEnd, ReasonId, Sink, Span, SpanState, TestName, WokenBy,
         goroutine::{SiteKey, Who},
         process::ImageId,
     },
@@ -23,6 +24,7 @@ const MIN_ENDED: u64 = 20;
 pub struct LeakTally {
     living: FxHashMap<(ImageId, Goid), Waiting>,
     pub(super) sites: FxHashMap<SiteKey, Site>,
+    pub(super) tests: Tests,
 }
 
 /// Where a goroutine blocks.
@@ -60,6 +62,8 @@ pub(super) struct Survivor {
     pub since: KtimeNs,
     pub last_known: KtimeNs,
     pub ended_at: KtimeNs,
+    /// It lived until its process ended.
+    pub outlived_all: bool,
     /// `None`: it is not known to be blocked.
     pub waiting: Option<Waiting>,
     pub parent_stack: Option<StackId>,
@@ -113,6 +117,7 @@ impl Sink for LeakTally {
     }
 
     fn life(&mut self, who: &Who, life: &Life) {
+        self.tests.life(who, life);
         let waiting = self.living.remove(&(who.image, who.goid));
         let site = self.sites.entry(SiteKey::of(who)).or_default();
         site.born += 1;
@@ -126,10 +131,15 @@ impl Sink for LeakTally {
             since: who.since,
             last_known: life.last_known,
             ended_at: life.ended_at,
+            outlived_all: life.end == LifeEnd::ProcessEnd,
             // A wait that ended before the life did is over.
             waiting: waiting.filter(|waiting| waiting.until >= life.ended_at),
             parent_stack: who.origin.and_then(|origin| origin.stack),
         });
+    }
+
+    fn test_run(&mut self, image: ImageId, by: Option<Goid>, at: KtimeNs, name: &TestName) {
+        self.tests.started(image, by, at, name);
     }
 }
 

@@ -8,7 +8,9 @@ use super::{
     advice::Shape,
     fingerprint::Fingerprint,
     growth::{Growth, Lives},
+    singletons,
     tally::{LeakTally, Site, Survivor, Waiting},
+    tests::{ByTest, UnderTest},
 };
 use crate::{
     correlate::{
@@ -30,8 +32,34 @@ const MAX_NAMED: usize = 5;
 pub enum Strength {
     /// Alive at the end; no more is known.
     Watched,
-    /// Blocked, and their number grows without bound ([`super::growth`]).
+    /// Blocked, and their number grows without bound ([`super::growth`]); or born under a test that they outlived.
     Suspected,
+}
+
+/// What a strength above the lowest stands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Because {
+    /// Their number grows without bound.
+    Growth,
+    /// They were born under a test, and outlived it.
+    Test,
+}
+
+impl Because {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Growth => "growth",
+            Self::Test => "test",
+        }
+    }
+}
+
+/// Which processes are judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judged {
+    /// Where any of them ran tests, those that did; otherwise all.
+    Tests,
+    All,
 }
 
 impl Strength {
@@ -47,6 +75,10 @@ impl Strength {
 #[derive(Clone, Debug)]
 pub struct Leak {
     pub strength: Strength,
+    /// `None`: watched.
+    pub because: Option<Because>,
+    /// Under which tests they were born, as far as under any.
+    pub tests: ByTest,
     pub fingerprint: Fingerprint,
     pub tgid: Tgid,
     pub created_by: Option<Frame>,
@@ -91,18 +123,26 @@ pub struct Blocked {
 #[derive(Default)]
 struct Group<'a> {
     survivors: Vec<(SiteKey, &'a Survivor)>,
+    /// Of each of these: the test under which it was born.
+    under: Vec<Option<UnderTest>>,
     ended_within_ns: Option<u64>,
 }
 
 /// By process, creation site and place of blocking, as people read them.
 type Key = (Tgid, Option<Frame>, Option<String>, Option<(Option<String>, Vec<Frame>)>);
 
-/// All groups, the strongest and largest first.
-pub fn leaks(replayed: &Replayed, tally: &LeakTally) -> Vec<Leak> {
+/// How long after its test's end a goroutine may take to end itself.
+const AFTER_TEST_NS: u64 = 1_000_000_000;
+
+/// All groups of the processes that are judged, the strongest and largest first.
+pub fn leaks(replayed: &Replayed, tally: &LeakTally, judged: Judged) -> Vec<Leak> {
     let symbols = Symbolizer::new(replayed);
     let mut groups: BTreeMap<Key, Group<'_>> = BTreeMap::new();
     let mut stacks = FxHashMap::default();
-    let mut sites: Vec<(&SiteKey, &Site)> = tally.sites.iter().filter(|(_, site)| !site.alive.is_empty()).collect();
+    let mut tests = FxHashMap::default();
+    let is_judged = |image| judged == Judged::All || tally.tests.is_empty() || tally.tests.has(image);
+    let mut sites: Vec<(&SiteKey, &Site)> =
+        tally.sites.iter().filter(|(key, site)| !site.alive.is_empty() && is_judged(key.image)).collect();
     sites.sort_unstable_by_key(|(key, _)| **key);
     for (key, site) in sites {
         let tgid = replayed.engine.processes().of_image(key.image).tgid;
@@ -111,7 +151,10 @@ pub fn leaks(replayed: &Replayed, tally: &LeakTally) -> Vec<Leak> {
             continue;
         }
         let created_by = key.gopc.map(|gopc| symbols.go_statement(key.image, gopc));
+        let tests = tests.entry(key.image).or_insert_with(|| tally.tests.of(key.image, &symbols));
         for survivor in site.alive.iter().filter(|survivor| survivor.goid != MAIN) {
+            let is_test = tests.as_mut().is_some_and(|tests| tests.is_test(survivor.goid));
+            let under = tests.as_mut().filter(|_| !is_test).and_then(|tests| tests.above(survivor.goid));
             let place = survivor.waiting.map(|waiting| {
                 let frames = stacks.entry((key.image, waiting.stack)).or_insert_with(|| {
                     let stack = waiting.stack.and_then(|id| symbols.stack(key.image, id));
@@ -122,6 +165,7 @@ pub fn leaks(replayed: &Replayed, tally: &LeakTally) -> Vec<Leak> {
             });
             let group = groups.entry((tgid, created_by.clone(), start.clone(), place)).or_default();
             group.survivors.push((*key, survivor));
+            group.under.push(under);
             group.ended_within_ns = group.ended_within_ns.max(site.ended_within_ns());
         }
     }
@@ -132,10 +176,20 @@ pub fn leaks(replayed: &Replayed, tally: &LeakTally) -> Vec<Leak> {
 
 fn verdict(replayed: &Replayed, symbols: &Symbolizer<'_>, key: Key, group: Group<'_>) -> Leak {
     let (tgid, created_by, start_function, place) = key;
-    let mut survivors = group.survivors;
-    survivors.sort_by_key(|(_, survivor)| (survivor.since, survivor.goid));
     let lost_until = replayed.lost_until();
     let certain = |survivor: &Survivor| survivor.last_known >= lost_until;
+    let mut tests = ByTest::default();
+    let (mut outlived, mut perhaps) = (false, false);
+    for ((_, survivor), under) in group.survivors.iter().zip(&group.under) {
+        let Some(under) = under else { continue };
+        tests.add(under);
+        let left_behind =
+            under.ended_at.is_some_and(|ended| survivor.outlived_all || survivor.ended_at.since(ended) >= AFTER_TEST_NS);
+        outlived |= left_behind && certain(survivor);
+        perhaps |= left_behind;
+    }
+    let mut survivors = group.survivors;
+    survivors.sort_by_key(|(_, survivor)| (survivor.since, survivor.goid));
     let watched_from = survivors.iter().map(|(site, _)| replayed.engine.processes().image(site.image).since).min();
     let ended_at = survivors.iter().map(|(_, survivor)| survivor.ended_at).max().unwrap_or(replayed.ended_at);
     let from = watched_from.unwrap_or(replayed.meta.clock.ktime_ns);
@@ -146,9 +200,16 @@ fn verdict(replayed: &Replayed, symbols: &Symbolizer<'_>, key: Key, group: Group
     };
     let growth = growth_of(false);
     let blocked = place.is_some();
-    let strength = if blocked && growth.unbounded { Strength::Suspected } else { Strength::Watched };
-    let weakened_by_loss = strength == Strength::Watched && blocked && growth_of(true).unbounded;
     let (reason, stack) = place.unwrap_or_default();
+    let excused =
+        || singletons::excuse(created_by.as_ref(), start_function.as_deref(), reason.as_deref().unwrap_or_default(), &stack);
+    let because = match blocked {
+        true if growth.unbounded => Some(Because::Growth),
+        true if outlived && !excused() => Some(Because::Test),
+        _ => None,
+    };
+    let strength = if because.is_some() { Strength::Suspected } else { Strength::Watched };
+    let weakened_by_loss = because.is_none() && blocked && (growth_of(true).unbounded || perhaps && !excused());
     let waiting: Vec<(&Waiting, u64)> = survivors
         .iter()
         .filter_map(|(_, survivor)| {
@@ -176,6 +237,8 @@ fn verdict(replayed: &Replayed, symbols: &Symbolizer<'_>, key: Key, group: Group
     });
     Leak {
         strength,
+        because,
+        tests,
         fingerprint,
         tgid,
         created_by,

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
+mod leaks;
 mod read;
 mod record;
 
+pub use leaks::*;
 pub use read::*;
 pub use record::*;
 
@@ -16,7 +18,7 @@ Exit codes:
   1    there are leaks (leaks)
   2    wrong usage or bad input
   3    the environment does not allow it (privilege, kernel, target)
-With -- CMD (run):
+With -- CMD (run, leaks):
   N    CMD's own non-zero status; 128+n if signal n ended it
   125  lifetrace itself failed, usage and environment included
   126  CMD could not be executed
@@ -31,6 +33,7 @@ Examples:
   lifetrace flame app.rec --by alive --format pprof -o alive.pb.gz
   lifetrace flame app.rec --by inuse_space --diff -o growth.svg
   lifetrace leaks app.rec --baseline leaks.json
+  sudo lifetrace leaks -- go test ./...
   lifetrace snapshot --pid 4711";
 
 /// Follows the life of every goroutine and process, from birth to exit, without touching the program.
@@ -72,7 +75,7 @@ pub enum Command {
     Timeline(TimelineArgs),
     /// Draw a flamegraph of creation, life, blocking, or of what the program's own profiles say
     Flame(FlameArgs),
-    /// Say which goroutines of a recording are there for good, how sure that is, and why
+    /// Say which goroutines of a recording, or of a command, are there for good, how sure that is, and why
     Leaks(LeaksArgs),
     /// Say what every goroutine of a running program does now, out of its memory: no probe, no pause
     Snapshot(SnapshotArgs),
@@ -164,7 +167,7 @@ pub struct UsdtTarget {
 impl Command {
     /// Whether a failure of ours must not be taken for CMD's own: it exits 125.
     pub fn runs_command(&self) -> bool {
-        matches!(self, Self::Run(_))
+        matches!(self, Self::Run(_)) || matches!(self, Self::Leaks(args) if args.recording.is_none())
     }
 }
 

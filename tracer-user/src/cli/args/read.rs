@@ -26,42 +26,6 @@ pub struct ReportArgs {
     pub output: OutputArg,
 }
 
-#[derive(Clone, Debug, Args)]
-pub struct LeaksArgs {
-    /// The recording
-    #[arg(value_name = "REC")]
-    pub recording: PathBuf,
-    #[arg(long, value_enum, default_value_t = LeaksFormat::Text)]
-    pub format: LeaksFormat,
-    /// Exit with 1 if there are leaks that are as sure as this, and that the baseline does not know
-    #[arg(long, value_enum, default_value_t = FailOn::Suspected, value_name = "STRENGTH")]
-    pub fail_on: FailOn,
-    /// Leaks that are known: they are told, and fail nothing
-    #[arg(long, value_name = "FILE")]
-    pub baseline: Option<PathBuf>,
-    /// Write the leaks that are found into the baseline
-    #[arg(long, requires = "baseline")]
-    pub update_baseline: bool,
-    #[command(flatten)]
-    pub view: ViewArg,
-    #[command(flatten)]
-    pub output: OutputArg,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LeaksFormat {
-    Text,
-    Json,
-}
-
-/// What a gate fails on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum FailOn {
-    /// Blocked, and their number grows without bound
-    Suspected,
-    Never,
-}
-
 /// What of a recording is shown.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct ViewArg {

@@ -15,6 +15,16 @@ pub struct RunArgs {
     #[arg(long, short, value_name = "REC", default_value = "lifetrace.rec")]
     pub output: PathBuf,
     #[command(flatten)]
+    pub how: LaunchArgs,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+/// How a command is started and followed.
+#[derive(Clone, Debug, Args)]
+pub struct LaunchArgs {
+    #[command(flatten)]
     pub detail: DetailArgs,
     #[command(flatten)]
     pub beside: BesideArgs,
@@ -33,9 +43,6 @@ pub struct RunArgs {
     pub empty_probes: bool,
     #[command(flatten)]
     pub knobs: Knobs,
-    /// The command and its arguments
-    #[arg(last = true, required = true, value_name = "CMD")]
-    pub command: Vec<OsString>,
 }
 
 /// Ticks a second of the sampling clock at T3: a prime-ish number, so that it does not beat with the program's own timers.
@@ -109,7 +116,7 @@ impl DetailArgs {
     }
 }
 
-impl RunArgs {
+impl LaunchArgs {
     /// The value of a test knob.
     pub fn knob(&self, name: &str) -> Option<u32> {
         self.knobs.get(name)

@@ -54,6 +54,13 @@ pub struct Analysed {
     path: PathBuf,
 }
 
+impl Analysed {
+    /// Whether it is a part of the Go toolchain itself.
+    pub fn is_toolchain(&self) -> bool {
+        self.code.is_toolchain()
+    }
+}
+
 /// Reads a Go binary and chooses the best tier, up to `asked`, whose hooks are all there.
 pub fn analyse(file: &File, asked: Tier) -> Result<Analysed> {
     let key = FileKey::of(file)?;
@@ -97,6 +104,8 @@ pub struct How {
     pub empty_probes: bool,
     /// With offsets that fit no runtime: what the BPF side says of it is tested.
     pub bad_layout: bool,
+    /// Processes of the Go toolchain itself run without probes.
+    pub spare_toolchain: bool,
     /// Which processes are followed from their first hit on in files that are met on the way: `ADOPT_…` of
     /// [`tracer_common::config`].
     pub adopt: u8,
@@ -229,7 +238,15 @@ impl Follower {
         if FileKey::of(file).is_ok_and(|key| self.knows(key)) || !golang::looks_like_go(file).unwrap_or(false) {
             return;
         }
-        if let Err(error) = analyse(file, self.how.tier).and_then(|analysed| self.probe(file, analysed, self.how.adopt)) {
+        let probed =
+            analyse(file, self.how.tier).and_then(|analysed| match self.how.spare_toolchain && analysed.is_toolchain() {
+                true => {
+                    self.known.insert(analysed.key, None);
+                    Ok(())
+                }
+                false => self.probe(file, analysed, self.how.adopt),
+            });
+        if let Err(error) = probed {
             let exe = path_of(file).display().to_string();
             tracing::warn!("{exe} (process {tgid}) runs unprobed: {error:#}");
             let reason = format!("{error:#}");

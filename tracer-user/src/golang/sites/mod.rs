@@ -79,6 +79,8 @@ const ENTRIES: [(Hook, &str, u16); 4] = [
 /// Functions whose calls must not have been folded into others: those that newproc1 was folded into have a birth, those with a copy of
 /// gopark a park of their own, and a folded copy of the others would not be seen.
 const INLINED: [&str; 5] = ["runtime.newproc1", GOPARK, ENTRIES[1].1, ENTRIES[2].1, ENTRIES[3].1];
+/// Starts a test in a goroutine of its own.
+const TEST_RUN: &str = "testing.(*T).Run";
 /// Runs for every go statement, on the system stack.
 const GO_STATEMENT: &str = "runtime.newproc.func1";
 const DEBUGGER: &str = "runtime.debugCall";
@@ -125,7 +127,15 @@ pub fn plan(program: &Program<'_>, tier: Tier) -> Plan {
     casgstatus.extend(entries("runtime.casGToPreemptScan"));
     let mut search = Search { program, functions, casgstatus, newproc1, plan: Plan::default(), decoded: 0, unknown: 0 };
     for (hook, function, arguments) in ENTRIES {
-        search.entry(hook, function, arguments);
+        let named = search.functions.iter().filter(|f| f.name == function);
+        let named = named.max_by_key(|f| f.function.end - f.function.start).cloned();
+        search.entry(hook, function, named.as_ref(), arguments);
+    }
+    // Only test binaries have it, and in these it is called through.
+    let run = |f: &Function| program.table.has_prefix(*f, TEST_RUN) && program.table.name(*f) == TEST_RUN;
+    if let Some(function) = program.table.functions().find(run) {
+        let named = Named { function, name: TEST_RUN.to_owned() };
+        search.entry(Hook::TestRun, TEST_RUN, Some(&named), 1 << RCX | 1 << RBX | 1 << R14);
     }
     search.calls_and_swaps();
     search.finish(tier)
@@ -162,7 +172,7 @@ impl Search<'_> {
         }
         let no_track = Hook::GC.iter().any(|hook| plan.missing.iter().any(|missing| missing.hook == *hook));
         let wanted = |hook: Hook| hook.tier() <= tier;
-        plan.sites.retain(|site| wanted(site.hook) && !(no_track && site.hook.is_optional()));
+        plan.sites.retain(|site| wanted(site.hook) && !(no_track && site.hook.is_of_gc()));
         plan.missing.retain(|missing| wanted(missing.hook));
         plan.sites.sort_by_key(|site| (site.address, site.hook));
         plan.sites.dedup_by_key(|site| (site.address, site.hook));
@@ -171,15 +181,14 @@ impl Search<'_> {
     }
 
     /// The first cheap instruction of a function past the stack check, with its arguments still in their registers.
-    fn entry(&mut self, hook: Hook, function: &str, arguments: u16) {
+    fn entry(&mut self, hook: Hook, function: &str, named: Option<&Named>, arguments: u16) {
         if hook == Hook::StopTheWorld && self.program.minor < 21 {
             return self.miss(hook, "Go before 1.21 does not say why it stops the world");
         }
-        let named = self.functions.iter().filter(|f| f.name == function);
-        let Some(named) = named.max_by_key(|f| f.function.end - f.function.start).cloned() else {
+        let Some(named) = named else {
             return self.miss(hook, &format!("the binary has no {function}"));
         };
-        let Some(code) = self.decode(&named) else { return self.miss(hook, &format!("{function} cannot be read")) };
+        let Some(code) = self.decode(named) else { return self.miss(hook, &format!("{function} cannot be read")) };
         let check = code.instructions.iter().take(8).position(|i| i.code().is_jcc_short_or_near());
         let first = check.map_or(0, |index| index + 1);
         // Since Go 1.21 this is `push rbp`, the first instruction of all; before, a frame is made without one.
@@ -187,7 +196,7 @@ impl Search<'_> {
         for index in 0..code.instructions.len().min(MAX_DISTANCE) {
             // Between the move of the stack pointer and the new frame pointer, the caller is at neither.
             if index >= first && code.is_emulated(index) && moved == framed {
-                self.add(hook, &named, &code, index, R14, None, "");
+                self.add(hook, named, &code, index, R14, None, "");
                 return self.plan.sites.iter_mut().filter(|site| site.hook == hook).for_each(|site| site.framed = framed);
             }
             let written = code.effects.get(index).map_or(0, |effect| effect.written());

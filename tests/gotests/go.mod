@@ -1,0 +1,3 @@
+module lifetrace.dev/tests/gotests
+
+go 1.21
