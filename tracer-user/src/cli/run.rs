@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     fs::{self, File},
+    os::fd::OwnedFd,
     path::Path,
 };
 
@@ -37,7 +38,8 @@ use crate::{
 
 /// Runs the command to its end and returns its exit status, or ours.
 pub fn run(args: &RunArgs, global: Global) -> Result<u8> {
-    let recorded = recorded(&args.how, &args.command, &args.output, false)?;
+    let asked = Asked { how: &args.how, command: &args.command, output: &args.output, spare_toolchain: false, stdout: None };
+    let recorded = recorded(asked)?;
     let command = recorded.whole(&args.output)?;
     if !global.quiet && recorded.outcome.is_ok() {
         eprintln!("lifetrace: {}; read it with `lifetrace report {}`", recorded.written, args.output.display());
@@ -52,8 +54,21 @@ pub struct Recorded {
     outcome: Result<(), CaptureError>,
 }
 
-/// Runs a command to its end, and records it; if so asked, without probes in the Go toolchain itself.
-pub fn recorded(args: &LaunchArgs, command: &[OsString], output: &Path, spare_toolchain: bool) -> Result<Recorded> {
+/// What to run and record.
+pub struct Asked<'a> {
+    pub how: &'a LaunchArgs,
+    pub command: &'a [OsString],
+    /// The recording.
+    pub output: &'a Path,
+    /// No probes in the Go toolchain itself.
+    pub spare_toolchain: bool,
+    /// The command's stdout, where that is not ours.
+    pub stdout: Option<OwnedFd>,
+}
+
+/// Runs a command to its end, and records it.
+pub fn recorded(asked: Asked<'_>) -> Result<Recorded> {
+    let Asked { how: args, command, output, spare_toolchain, stdout } = asked;
     let name = command.first().context("no command")?.clone();
     let program = resolve(&name, std::env::var_os("PATH").as_deref()).map_err(command_error)?;
     let identity = Identity::choose(args.user.as_deref(), args.as_root).map_err(command_error)?;
@@ -63,7 +78,7 @@ pub fn recorded(args: &LaunchArgs, command: &[OsString], output: &Path, spare_to
     // Before any thread exists, so that every thread inherits it.
     let inherited = Inherited::set_aside()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let launch = Launch { program, name, args: command[1..].to_vec(), identity, inherited };
+    let launch = Launch { program, name, args: command[1..].to_vec(), identity, inherited, stdout };
     let command = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     runtime.block_on(record(args, launch, (command, output), spare_toolchain, (memory, table)))
 }

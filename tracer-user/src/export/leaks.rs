@@ -1,5 +1,7 @@
 //! Leaks as JSON: the contract `lifetrace.leaks/1`. Fields may be added, none renamed; what is not known is `null`.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use crate::{
@@ -17,6 +19,8 @@ pub struct LeaksOut {
     pub schema: &'static str,
     pub summary: Summary,
     pub leaks: Vec<LeakOut>,
+    /// Packages that `go test` answered from its cache: their tests did not run.
+    pub not_watched: BTreeSet<String>,
     /// The loss and coverage in a line.
     pub trust: String,
 }
@@ -107,7 +111,7 @@ pub fn leaks(replayed: &Replayed, leaks: &[Leak], baseline: Option<&Baseline>) -
         summary.known += usize::from(known(leak));
     }
     let leaks = leaks.iter().map(|leak| out(leak, known(leak))).collect();
-    LeaksOut { schema: "lifetrace.leaks/1", summary, leaks, trust: replayed.trust() }
+    LeaksOut { schema: "lifetrace.leaks/1", summary, leaks, not_watched: BTreeSet::new(), trust: replayed.trust() }
 }
 
 fn out(leak: &Leak, known: bool) -> LeakOut {

@@ -22,6 +22,10 @@ pub fn write(leaks: &LeaksOut, color: bool, out: &mut impl Write) -> io::Result<
     let known = if summary.known > 0 { format!(" ({} known to the baseline)", summary.known) } else { String::new() };
     writeln!(out, "{}", heading(&format!("{} suspected, {} watched{known}", summary.suspected, summary.watched)))?;
     writeln!(out, "trust      {}", leaks.trust)?;
+    if !leaks.not_watched.is_empty() {
+        let packages: Vec<String> = leaks.not_watched.iter().map(|package| plain(package)).collect();
+        writeln!(out, "not run    {} (from go's test cache; -count=1 runs them)", packages.join(", "))?;
+    }
     let (suspected, watched): (Vec<&LeakOut>, Vec<&LeakOut>) = leaks.leaks.iter().partition(|leak| leak.strength != "watched");
     for leak in suspected {
         writeln!(out)?;

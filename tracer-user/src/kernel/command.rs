@@ -5,7 +5,10 @@ use std::{
     fs::File,
     io,
     io::Read as _,
-    os::unix::{fs::PermissionsExt, process::CommandExt},
+    os::{
+        fd::OwnedFd,
+        unix::{fs::PermissionsExt, process::CommandExt},
+    },
     path::{Path, PathBuf},
     process::{Child, Command},
     sync::mpsc,
@@ -134,6 +137,8 @@ pub struct Launch {
     pub identity: Option<Identity>,
     /// Signal state that the command is to have: what lifetrace was started with.
     pub inherited: Inherited,
+    /// Its stdout, where that is not ours.
+    pub stdout: Option<OwnedFd>,
 }
 
 /// A thread that waits to start the command, so that the BPF side can be told to follow what this very thread forks.
@@ -166,9 +171,12 @@ impl Launcher {
 }
 
 fn start(launch: Launch) -> io::Result<Child> {
-    let Launch { program, name, args, identity, inherited } = launch;
+    let Launch { program, name, args, identity, inherited, stdout } = launch;
     let mut command = Command::new(program);
     command.arg0(name).args(args);
+    if let Some(stdout) = stdout {
+        command.stdout(stdout);
+    }
     if let Some(identity) = &identity {
         command.env("HOME", &identity.home).env("USER", &identity.name).env("LOGNAME", &identity.name);
     }

@@ -2,11 +2,14 @@
 
 use anyhow::{Context, Result};
 
-use super::Gate;
+use super::{
+    Gate,
+    go_test::{self, Ear},
+};
 use crate::cli::{
     Failure,
     args::{Global, LeaksArgs},
-    run,
+    run::{self, Asked},
 };
 
 /// CMD's own status where it is not 0, else what the gate says.
@@ -19,8 +22,14 @@ pub fn judge(args: &LeaksArgs, global: Global) -> Result<u8> {
         .context("no place for a recording")
         .map_err(Failure::environment)?;
     let recording = args.record.clone().unwrap_or_else(|| folder.path().join("leaks.rec"));
-    let recorded = run::recorded(&args.how, &args.command, &recording, true)?;
+    let (ear, stdout) = match go_test::is_go_test(&args.command) {
+        true => Ear::open().map(|(ear, stdout)| (Some(ear), Some(stdout)))?,
+        false => (None, None),
+    };
+    let recorded =
+        run::recorded(Asked { how: &args.how, command: &args.command, output: &recording, spare_toolchain: true, stdout })?;
     let command = recorded.whole(&recording)?;
-    let verdict = gate.judge(&recording)?;
+    let not_watched = ear.map(Ear::cached).unwrap_or_default();
+    let verdict = gate.judge(&recording, not_watched)?;
     Ok(if command == 0 { verdict } else { command })
 }

@@ -2,8 +2,11 @@
 
 #[cfg(feature = "live")]
 pub mod command;
+#[cfg(feature = "live")]
+mod go_test;
 
 use std::{
+    collections::BTreeSet,
     ffi::OsStr,
     io::{self, Write},
     path::Path,
@@ -18,7 +21,7 @@ use super::{
 };
 use crate::{
     correlate::replay::Replayed,
-    export,
+    export::{self, leaks::LeaksOut},
     leak::{
         baseline::Baseline,
         tally::LeakTally,
@@ -31,7 +34,7 @@ const LEAKS: u8 = 1;
 
 pub fn main(args: &LeaksArgs, global: Global) -> Result<u8, Failure> {
     match &args.recording {
-        Some(recording) => Gate::open(&args.gate, global)?.judge(recording),
+        Some(recording) => Gate::open(&args.gate, global)?.judge(recording, BTreeSet::new()),
         None => live::leaks(args, global),
     }
 }
@@ -53,8 +56,8 @@ impl<'a> Gate<'a> {
         Ok(Self { args, global, baseline: at.map(read).transpose().map_err(Failure::usage)?, to_stderr: false })
     }
 
-    /// Tells of the leaks of a recording; what to exit with.
-    fn judge(&self, recording: &Path) -> Result<u8, Failure> {
+    /// Tells of the leaks of a recording, and of what is not in it; what to exit with.
+    fn judge(&self, recording: &Path, not_watched: BTreeSet<String>) -> Result<u8, Failure> {
         let mut tally = LeakTally::default();
         let replayed = load(recording, self.args.view.view(), self.global, &mut tally)?;
         let judged = match self.args.judge {
@@ -68,11 +71,12 @@ impl<'a> Gate<'a> {
                 serde_json::to_writer_pretty(&mut *out, &baseline)?;
                 out.write_all(b"\n")
             })?;
-            self.tell(&replayed, &leaks)?;
+        }
+        self.tell(&replayed, &leaks, not_watched)?;
+        let is_new = |leak: &&Leak| !self.baseline.as_ref().is_some_and(|baseline| baseline.knows(&leak.fingerprint));
+        if self.args.update_baseline {
             return Ok(0);
         }
-        self.tell(&replayed, &leaks)?;
-        let is_new = |leak: &&Leak| !self.baseline.as_ref().is_some_and(|baseline| baseline.knows(&leak.fingerprint));
         Ok(if leaks.iter().filter(is_new).any(|leak| self.fails(leak.strength)) { LEAKS } else { 0 })
     }
 
@@ -83,8 +87,8 @@ impl<'a> Gate<'a> {
         }
     }
 
-    fn tell(&self, replayed: &Replayed, leaks: &[Leak]) -> Result<(), Failure> {
-        let told = export::leaks::leaks(replayed, leaks, self.baseline.as_ref());
+    fn tell(&self, replayed: &Replayed, leaks: &[Leak], not_watched: BTreeSet<String>) -> Result<(), Failure> {
+        let told = LeaksOut { not_watched, ..export::leaks::leaks(replayed, leaks, self.baseline.as_ref()) };
         let output = self.args.output.output.as_deref();
         let write = |out: &mut dyn Write| match self.args.format {
             LeaksFormat::Text => export::leaks_text::write(&told, colored(self.global, output), &mut &mut *out),
