@@ -41,8 +41,7 @@ func (r *Reader) run(ctx context.Context, interval time.Duration) {
 	}
 }
 
-// Shutdown exports a last time and ends the reader. It should: the cancel that it calls is of the last export, and hides nothing worse
-// than that r.cancel is called nowhere.
+// Shutdown exports a last time, and should end the reader. What it cancels is the context of that export; nobody calls r.cancel.
 func (r *Reader) Shutdown(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()

@@ -34,7 +34,7 @@ type Leak struct {
 type Report struct {
 	Pid    int    `json:"pid"`
 	Leaked []Leak `json:"leaked"`
-	// Settled is false if there were more or fewer goroutines than the program said, for all the time it was waited for them.
+	// Settled is false if there were never as many as the program said, however long it was waited for.
 	Settled bool `json:"settled"`
 }
 
