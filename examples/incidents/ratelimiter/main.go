@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	messages  = 5   // that a session sends
-	perSecond = 200 // that it may send
+	messages  = 5  // that a session sends
+	perSecond = 50 // that it may send
 )
 
 // gateway serves sessions.
@@ -32,7 +32,7 @@ func (g *gateway) accept() {
 	g.sessions.Add(1)
 	go func() {
 		defer g.sessions.Done()
-		s := &session{limiter: NewLimiter(perSecond, time.Second/perSecond)}
+		s := &session{limiter: NewLimiter(messages, time.Second/perSecond)}
 		for i := 0; i < messages; i++ {
 			s.limiter.Wait()
 		}

@@ -38,8 +38,12 @@ type Report struct {
 	Settled bool `json:"settled"`
 }
 
-// patience is how long goroutines that are about to end may take.
-const patience = 5 * time.Second
+const (
+	// patience is how long goroutines that are about to end may take.
+	patience = 5 * time.Second
+	// rest lets what the reading of the list held up, tickers above all, go back to where it waits.
+	rest = 20 * time.Millisecond
+)
 
 // Tell waits until as many goroutines are left, besides the calling one, as the program says it leaks, and prints the report.
 func Tell(leaked int) {
@@ -54,6 +58,7 @@ func Tell(leaked int) {
 		time.Sleep(5 * time.Millisecond)
 	}
 	Print(report)
+	time.Sleep(rest)
 }
 
 // Print writes the program's last line.
