@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	messages  = 5  // that a session sends
-	perSecond = 50 // that it may send
+	messages  = 3  // that a session sends
+	perSecond = 10 // that it may send
 )
 
 // gateway serves sessions.

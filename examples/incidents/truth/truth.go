@@ -42,7 +42,7 @@ const (
 	// patience is how long goroutines that are about to end may take.
 	patience = 5 * time.Second
 	// rest lets what the reading of the list held up, tickers above all, go back to where it waits.
-	rest = 20 * time.Millisecond
+	rest = 10 * time.Millisecond
 )
 
 // Tell waits until as many goroutines are left, besides the calling one, as the program says it leaks, and prints the report.
