@@ -1,0 +1,3 @@
+module lifetrace.dev/examples/incidents
+
+go 1.21
