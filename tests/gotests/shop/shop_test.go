@@ -52,13 +52,19 @@ func TestParallel(t *testing.T) {
 	}
 }
 
+// Serves all tests.
+var server *httptest.Server
+
+func TestMain(m *testing.M) {
+	server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello") }))
+	os.Exit(m.Run())
+}
+
 // A connection that is kept for the next request, and the process's own loop over signals, are no leaks.
 func TestLibraries(t *testing.T) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt)
 	defer signal.Stop(signals)
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello") }))
-	t.Cleanup(func() { go server.Close() })
 	response, err := http.Get(server.URL)
 	if err != nil {
 		t.Fatal(err)
