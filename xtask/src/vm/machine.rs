@@ -29,6 +29,8 @@ const CPU: &str = "max,la57=off,-cx16";
 
 /// A machine to be started.
 pub struct Machine<'a> {
+    /// Begins each line that is printed: another machine may run beside it.
+    pub name: &'a str,
     pub image: &'a Path,
     pub initramfs: &'a Path,
     /// What the kernel and the tests say on the console. Beside it, ending in `monitor`, is the socket of qemu's own console, which tells where
@@ -56,12 +58,12 @@ impl Machine<'_> {
         let mut qemu = self.command();
         let mut running =
             qemu.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start qemu-system-x86_64 by timeout")?;
-        let outcome = listen(BufReader::new(running.stdout.take().context("qemu has no output")?));
+        let outcome = listen(self.name, BufReader::new(running.stdout.take().context("qemu has no output")?));
         let status = running.wait()?;
         let (outcome, over) = outcome?;
         if !over {
             let why = if status.code() == Some(124) { "the deadline was over" } else { "it ended early" };
-            println!("   {why} ({status}); its console: {}", self.console.display());
+            println!("{}: {why} ({status}); its console: {}", self.name, self.console.display());
             if outcome.release.is_empty() {
                 bail!("the machine never came up ({why}); its console: {}", self.console.display());
             }
@@ -71,7 +73,7 @@ impl Machine<'_> {
 }
 
 /// Reads all lines, and whether the last one was said.
-fn listen(mut lines: impl BufRead) -> Result<(Outcome, bool)> {
+fn listen(name: &str, mut lines: impl BufRead) -> Result<(Outcome, bool)> {
     let (mut outcome, mut current, mut over) = (Outcome::default(), None, false);
     let mut of_program: Vec<String> = Vec::new();
     let (mut bytes, mut began, mut test_began) = (Vec::new(), Instant::now(), Instant::now());
@@ -85,13 +87,13 @@ fn listen(mut lines: impl BufRead) -> Result<(Outcome, bool)> {
             Said::End(program, code) => {
                 let [passed, failed, skipped] = Outcome::counts(outcome.programs.get(program).into_iter());
                 let took = began.elapsed().as_secs();
-                println!("   {program}: {passed} passed, {failed} failed, {skipped} skipped ({took} s)");
+                println!("{name}: {program}: {passed} passed, {failed} failed, {skipped} skipped ({took} s)");
                 if code != 0 {
-                    of_program.iter().for_each(|line| println!("   | {line}"));
+                    of_program.iter().for_each(|line| println!("{name}: | {line}"));
                 }
             }
             Said::Test => {
-                println!("     {text} ({} s)", test_began.elapsed().as_secs());
+                println!("{name}:   {text} ({} s)", test_began.elapsed().as_secs());
                 test_began = Instant::now();
             }
             Said::Over => over = true,
