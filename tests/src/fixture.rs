@@ -44,6 +44,18 @@ pub fn go_sources() -> PathBuf {
     workspace().join("tests/fixtures/go")
 }
 
+/// The checkout.
+#[must_use]
+pub fn workspace_root() -> PathBuf {
+    workspace().to_owned()
+}
+
+/// The module of Go tests that are run under the tracer (`tests/gotests`).
+#[must_use]
+pub fn go_tests() -> PathBuf {
+    workspace().join("tests/gotests")
+}
+
 /// The path of a C fixture (`tests/fixtures/c/NAME.c`).
 pub fn c(name: &str) -> Result<PathBuf> {
     built(name)
@@ -58,6 +70,11 @@ pub fn example(path: &str) -> PathBuf {
 /// The path of the example service `examples/orders`.
 pub fn orders() -> Result<PathBuf> {
     built("orders")
+}
+
+/// The path of an example among `examples/incidents`.
+pub fn incident(name: &str) -> Result<PathBuf> {
+    built(name)
 }
 
 /// The Go command: `LIFETRACE_GO`, or that of `PATH`, or where Go installs itself.
@@ -111,7 +128,7 @@ fn build_all() -> Result<PathBuf> {
     lock.lock()?;
 
     let go = go_command().context("no go command")?;
-    for module in ["tests/fixtures/go", "examples/orders"] {
+    for module in ["tests/fixtures/go", "examples/orders", "examples/incidents"] {
         let mut command = Command::new(&go);
         command.current_dir(workspace().join(module)).env("GOTOOLCHAIN", "local").args(["build", "-buildvcs=false", "-o"]);
         succeed(command.arg(format!("{}/", fresh.display())).arg("./..."))?;

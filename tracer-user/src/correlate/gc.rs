@@ -13,7 +13,10 @@ use crate::{
     id::{Goid, Tid},
 };
 
-use super::{Engine, ReasonId, Repairs, Sink, process::ImageId};
+use super::{
+    Engine, ReasonId, Repairs, Sink,
+    process::{Image, ImageId},
+};
 
 /// What a pause is for, as far as cycles depend on it (`runtime/mgc.go`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,16 +85,20 @@ pub struct Gc {
     /// Nothing is known of the time before.
     known_since: KtimeNs,
     stopped: Option<(Pause, Purpose)>,
+    /// It ran before it was followed: the world may have been stopped then.
+    may_be_stopped: bool,
     cycle: Option<Open>,
 }
 
 impl Gc {
-    pub fn new(since: KtimeNs) -> Self {
-        Self { known_since: since, stopped: None, cycle: None }
+    /// Of an image that is known `since` then, from its beginning or not.
+    pub fn new(since: KtimeNs, from_beginning: bool) -> Self {
+        Self { known_since: since, stopped: None, may_be_stopped: !from_beginning, cycle: None }
     }
 
     /// The world is about to be stopped.
     fn stop(&mut self, pause: Pause, purpose: Purpose, repairs: &mut Repairs, tell: &mut impl FnMut(Told)) {
+        self.may_be_stopped = false;
         // There is one stop at a time: the one before is over.
         if let Some((before, purpose)) = self.stopped.take() {
             repairs.count("lost_start_the_world");
@@ -108,6 +115,7 @@ impl Gc {
     fn start(&mut self, at: KtimeNs, repairs: &mut Repairs, tell: &mut impl FnMut(Told)) {
         match self.stopped.take() {
             Some((pause, purpose)) => self.end_pause(pause, purpose, at, true, tell),
+            None if self.may_be_stopped => self.may_be_stopped = false,
             None => repairs.count("lost_stop_the_world"),
         }
     }
@@ -161,7 +169,7 @@ impl Gc {
 
 impl Engine {
     pub(super) fn gc_event(&mut self, image: ImageId, event: &Event, sink: &mut impl Sink) {
-        let since = self.processes.image(image).since;
+        let &Image { since, executed, .. } = self.processes.image(image);
         let tell = &mut |told: Told| match told {
             Told::Pause(pause) => sink.pause(image, &pause),
             Told::Cycle(cycle) => sink.cycle(image, &cycle),
@@ -169,16 +177,16 @@ impl Engine {
         match event.what {
             What::StopTheWorld { goid, reason } => {
                 let (reason, purpose) = self.stw_reason(event, reason);
-                let gc = self.collectors.entry(image).or_insert_with(|| Gc::new(since));
+                let gc = self.collectors.entry(image).or_insert_with(|| Gc::new(since, executed));
                 let pause = Pause { start: event.at, end: event.at, reason, by: goid, tid: event.tid, end_seen: false };
                 gc.stop(pause, purpose, &mut self.repairs, tell);
             }
             What::StartTheWorld { .. } => {
-                let gc = self.collectors.entry(image).or_insert_with(|| Gc::new(since));
+                let gc = self.collectors.entry(image).or_insert_with(|| Gc::new(since, executed));
                 gc.start(event.at, &mut self.repairs, tell);
             }
             What::GcCycleStart { goid } => {
-                let gc = self.collectors.entry(image).or_insert_with(|| Gc::new(since));
+                let gc = self.collectors.entry(image).or_insert_with(|| Gc::new(since, executed));
                 gc.begin_cycle(event.at, goid, true, &mut self.repairs, tell);
             }
             _ => {}
@@ -209,7 +217,7 @@ mod tests {
 
     /// A step of a scene: `S`weep termination, `M`ark termination, `O`ther stop, `G`o on (the world is started), `C`ycle.
     fn told(steps: &[(u64, char)], end: u64) -> (Vec<String>, Repairs) {
-        let (mut gc, mut repairs, mut out) = (Gc::new(KtimeNs(1)), Repairs::default(), Vec::new());
+        let (mut gc, mut repairs, mut out) = (Gc::new(KtimeNs(1), true), Repairs::default(), Vec::new());
         let tell = &mut |told: Told| {
             out.push(match told {
                 Told::Pause(p) => format!("pause {}-{}{}", p.start.0, p.end.0, if p.end_seen { "" } else { "?" }),
@@ -232,6 +240,16 @@ mod tests {
         }
         gc.close(KtimeNs(end), tell);
         (out, repairs)
+    }
+
+    /// Check that the world may have been stopped when a process was joined, once.
+    #[test]
+    fn joined_in_a_pause() {
+        let (mut gc, mut repairs) = (Gc::new(KtimeNs(1), false), Repairs::default());
+        gc.start(KtimeNs(2), &mut repairs, &mut |_| {});
+        assert!(repairs.by_kind.is_empty());
+        gc.start(KtimeNs(3), &mut repairs, &mut |_| {});
+        assert_eq!(repairs.by_kind["lost_stop_the_world"], 1);
     }
 
     /// Check cycles and pauses, whole ones and those of which an event is missing.

@@ -10,7 +10,6 @@ pub mod gc;
 pub mod labels;
 mod labels_text;
 pub mod leaks;
-pub mod leaks_text;
 mod owner;
 pub mod pprof;
 mod process_findings;

@@ -41,6 +41,12 @@ pub struct GateArgs {
     /// Write the leaks that are found into the baseline
     #[arg(long, requires = "baseline")]
     pub update_baseline: bool,
+    /// Leaks to live with for a while, each with a reason and a last day (TOML; docs/leaks.md)
+    #[arg(long, value_name = "FILE")]
+    pub ignore: Option<PathBuf>,
+    /// The checkout, for formats that name files in it [default: the working directory]
+    #[arg(long, value_name = "DIR", default_value = ".", hide_default_value = true)]
+    pub source_root: PathBuf,
     #[command(flatten)]
     pub view: ViewArg,
     #[command(flatten)]
@@ -51,6 +57,14 @@ pub struct GateArgs {
 pub enum LeaksFormat {
     Text,
     Json,
+    /// For Jenkins, GitLab: a test case a group
+    Junit,
+    /// 2.1.0, for what shows findings beside the code
+    Sarif,
+    /// A job's summary
+    Markdown,
+    /// Annotations of GitHub Actions
+    Github,
 }
 
 /// Which processes are judged. The Go toolchain itself never is.

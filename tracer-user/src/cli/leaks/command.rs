@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 
 use super::{
-    Gate,
+    Bench,
     go_test::{self, Ear},
 };
 use crate::cli::{
@@ -14,7 +14,7 @@ use crate::cli::{
 
 /// CMD's own status where it is not 0, else what the gate says.
 pub fn judge(args: &LeaksArgs, global: Global) -> Result<u8> {
-    let gate = Gate { to_stderr: true, ..Gate::open(&args.gate, global)? };
+    let bench = Bench { to_stderr: true, ..Bench::open(&args.gate, global)? };
     // Nobody asked for it: it goes when it has been read.
     let folder = tempfile::Builder::new()
         .prefix("lifetrace-")
@@ -30,6 +30,6 @@ pub fn judge(args: &LeaksArgs, global: Global) -> Result<u8> {
         run::recorded(Asked { how: &args.how, command: &args.command, output: &recording, spare_toolchain: true, stdout })?;
     let command = recorded.whole(&recording)?;
     let not_watched = ear.map(Ear::cached).unwrap_or_default();
-    let verdict = gate.judge(&recording, not_watched)?;
+    let verdict = bench.judge(&recording, not_watched)?;
     Ok(if command == 0 { verdict } else { command })
 }

@@ -8,6 +8,7 @@ mod go_test;
 use std::{
     collections::BTreeSet,
     ffi::OsStr,
+    fs,
     io::{self, Write},
     path::Path,
 };
@@ -20,12 +21,13 @@ use super::{
     colored, live, load, write_output,
 };
 use crate::{
-    correlate::replay::Replayed,
-    export::{self, leaks::LeaksOut},
+    export::leaks::{self as formats, LeaksOut, sources::Sources},
     leak::{
         baseline::Baseline,
+        gate::Gate,
+        ignore::IgnoreList,
         tally::LeakTally,
-        verdict::{Judged, Leak, Strength, leaks},
+        verdict::{Judged, Strength, leaks},
     },
 };
 
@@ -34,26 +36,34 @@ const LEAKS: u8 = 1;
 
 pub fn main(args: &LeaksArgs, global: Global) -> Result<u8, Failure> {
     match &args.recording {
-        Some(recording) => Gate::open(&args.gate, global)?.judge(recording, BTreeSet::new()),
+        Some(recording) => Bench::open(&args.gate, global)?.judge(recording, BTreeSet::new()),
         None => live::leaks(args, global),
     }
 }
 
-/// What is asked of leaks, and what is known of them.
-struct Gate<'a> {
+/// Where recordings are judged.
+struct Bench<'a> {
     args: &'a GateArgs,
     global: Global,
-    baseline: Option<Baseline>,
+    gate: Gate,
     /// Stdout is a command's own: what people read goes to stderr, as time(1) does.
     to_stderr: bool,
 }
 
-impl<'a> Gate<'a> {
-    /// Reads what is known. Before anything is run: a baseline that cannot be read is a slip of the caller's.
+impl<'a> Bench<'a> {
+    /// Reads what was decided before. Before anything is run: a file that cannot be read is a slip of the caller's.
     fn open(args: &'a GateArgs, global: Global) -> Result<Self, Failure> {
         let at = args.baseline.as_deref().filter(|_| !args.update_baseline);
-        let read = |path: &Path| Baseline::read(path).with_context(|| format!("baseline {}", path.display()));
-        Ok(Self { args, global, baseline: at.map(read).transpose().map_err(Failure::usage)?, to_stderr: false })
+        let baseline = at.map(|path| Baseline::read(path).with_context(|| format!("baseline {}", path.display())));
+        let ignore =
+            args.ignore.as_deref().map(|path| IgnoreList::read(path).with_context(|| format!("ignore file {}", path.display())));
+        let fail_from = match args.fail_on {
+            FailOn::Suspected => Some(Strength::Suspected),
+            FailOn::Never => None,
+        };
+        let baseline = baseline.transpose().map_err(Failure::usage)?;
+        let ignore = ignore.transpose().map_err(Failure::usage)?.unwrap_or_default();
+        Ok(Self { args, global, gate: Gate::new(baseline, ignore, fail_from), to_stderr: false })
     }
 
     /// Tells of the leaks of a recording, and of what is not in it; what to exit with.
@@ -66,36 +76,30 @@ impl<'a> Gate<'a> {
         };
         let leaks = leaks(&replayed, &tally, judged);
         if let Some(path) = self.args.baseline.as_deref().filter(|_| self.args.update_baseline) {
-            let baseline = Baseline::of(leaks.iter().filter(|leak| self.fails(leak.strength)));
+            let baseline = Baseline::of(leaks.iter().filter(|leak| self.gate.is_sure(leak)));
             write_output(Some(path), |out| {
                 serde_json::to_writer_pretty(&mut *out, &baseline)?;
                 out.write_all(b"\n")
             })?;
         }
-        self.tell(&replayed, &leaks, not_watched)?;
-        let is_new = |leak: &&Leak| !self.baseline.as_ref().is_some_and(|baseline| baseline.knows(&leak.fingerprint));
-        if self.args.update_baseline {
-            return Ok(0);
-        }
-        Ok(if leaks.iter().filter(is_new).any(|leak| self.fails(leak.strength)) { LEAKS } else { 0 })
+        let told = LeaksOut { not_watched, ..formats::leaks(&replayed, &leaks, &self.gate) };
+        self.tell(&told)?;
+        Ok(if told.summary.failing > 0 && !self.args.update_baseline { LEAKS } else { 0 })
     }
 
-    fn fails(&self, strength: Strength) -> bool {
-        match self.args.fail_on {
-            FailOn::Suspected => strength >= Strength::Suspected,
-            FailOn::Never => false,
-        }
-    }
-
-    fn tell(&self, replayed: &Replayed, leaks: &[Leak], not_watched: BTreeSet<String>) -> Result<(), Failure> {
-        let told = LeaksOut { not_watched, ..export::leaks::leaks(replayed, leaks, self.baseline.as_ref()) };
+    fn tell(&self, told: &LeaksOut) -> Result<(), Failure> {
         let output = self.args.output.output.as_deref();
-        let write = |out: &mut dyn Write| match self.args.format {
-            LeaksFormat::Text => export::leaks_text::write(&told, colored(self.global, output), &mut &mut *out),
+        let root = || Sources::at(&fs::canonicalize(&self.args.source_root).unwrap_or_else(|_| self.args.source_root.clone()));
+        let write = |mut out: &mut dyn Write| match self.args.format {
+            LeaksFormat::Text => formats::text::write(told, colored(self.global, output), &mut out),
             LeaksFormat::Json => {
-                serde_json::to_writer_pretty(&mut *out, &told)?;
+                serde_json::to_writer_pretty(&mut *out, told)?;
                 out.write_all(b"\n")
             }
+            LeaksFormat::Junit => formats::junit::write(told, &mut out),
+            LeaksFormat::Sarif => formats::sarif::write(told, &root(), &mut out),
+            LeaksFormat::Markdown => formats::markdown::write(told, &mut out),
+            LeaksFormat::Github => formats::github::write(told, &root(), &mut out),
         };
         if self.to_stderr && self.args.format == LeaksFormat::Text && output.is_none_or(|path| path == OsStr::new("-")) {
             return write(&mut io::stderr().lock()).context("cannot write to stderr").map_err(Failure::environment);

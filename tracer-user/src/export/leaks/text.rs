@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::leaks::{LeakOut, LeaksOut};
+use super::{LeakOut, LeaksOut, Summary};
 use crate::{
     recording::contract::Frame,
     timeline::human::{count, duration, plain},
@@ -19,12 +19,15 @@ const MAX_FRAMES: usize = 6;
 pub fn write(leaks: &LeaksOut, color: bool, out: &mut impl Write) -> io::Result<()> {
     let heading = |text: &str| if color { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() };
     let summary = leaks.summary;
-    let known = if summary.known > 0 { format!(" ({} known to the baseline)", summary.known) } else { String::new() };
-    writeln!(out, "{}", heading(&format!("{} suspected, {} watched{known}", summary.suspected, summary.watched)))?;
+    writeln!(out, "{}", heading(&sum(summary)))?;
     writeln!(out, "trust      {}", leaks.trust)?;
     if !leaks.not_watched.is_empty() {
         let packages: Vec<String> = leaks.not_watched.iter().map(|package| plain(package)).collect();
         writeln!(out, "not run    {} (from go's test cache; -count=1 runs them)", packages.join(", "))?;
+    }
+    for entry in &leaks.expired {
+        let what = entry.fingerprint.as_ref().or(entry.function.as_ref()).map_or("", String::as_str);
+        writeln!(out, "expired    {} was ignored until {}: {}", plain(what), plain(&entry.expires), plain(&entry.reason))?;
     }
     let (suspected, watched): (Vec<&LeakOut>, Vec<&LeakOut>) = leaks.leaks.iter().partition(|leak| leak.strength != "watched");
     for leak in suspected {
@@ -45,15 +48,30 @@ pub fn write(leaks: &LeaksOut, color: bool, out: &mut impl Write) -> io::Result<
     Ok(())
 }
 
-fn one(leak: &LeakOut, strength: &str, out: &mut impl Write) -> io::Result<()> {
+/// All groups in a line.
+pub(super) fn sum(summary: Summary) -> String {
+    let mut text = format!("{} suspected, {} watched", summary.suspected, summary.watched);
+    for (count, what) in [(summary.known, "known to the baseline"), (summary.ignored, "ignored")] {
+        if count > 0 {
+            text += &format!(", {count} {what}");
+        }
+    }
+    text
+}
+
+/// A group in a line.
+pub(super) fn headline(leak: &LeakOut) -> String {
+    let noun = if leak.count == 1 { "goroutine" } else { "goroutines" };
+    format!("{} {noun} of {}", count(leak.count as u64), place(leak.created_by.as_ref()))
+}
+
+/// All that is known of a group, for people.
+pub(super) fn one(leak: &LeakOut, strength: &str, out: &mut impl Write) -> io::Result<()> {
     let known = if leak.known { ", known" } else { "" };
-    writeln!(
-        out,
-        "{strength}  {} goroutines of {}  [{}{known}]",
-        count(leak.count as u64),
-        place(leak.created_by.as_ref()),
-        leak.fingerprint
-    )?;
+    writeln!(out, "{strength}  {}  [{}{known}]", headline(leak), leak.fingerprint)?;
+    if let Some(ignored) = &leak.ignored {
+        writeln!(out, "  ignored    until {}: {}", plain(&ignored.expires), plain(&ignored.reason))?;
+    }
     for test in leak.born_under.iter().take(MAX_TESTS) {
         let exact = if test.exact { "" } else { " (not all of its name is known)" };
         writeln!(out, "  born under {}: {}{exact}", plain(&test.name), count(test.count as u64))?;
@@ -86,6 +104,7 @@ fn one(leak: &LeakOut, strength: &str, out: &mut impl Write) -> io::Result<()> {
         if let (Some(object), Some(waiters)) = (&blocked.object, blocked.object_waiters) {
             match blocked.objects {
                 1 => writeln!(out, "  waits on   {object}, all of them")?,
+                objects if objects == leak.count => writeln!(out, "  waits on   {} objects, one each", count(objects as u64))?,
                 objects => {
                     let (objects, waiters) = (count(objects as u64), count(waiters as u64));
                     writeln!(out, "  waits on   {objects} objects; {waiters} of them on {object}")?;
@@ -115,7 +134,7 @@ fn frames(title: &str, frames: &[Frame], out: &mut impl Write) -> io::Result<()>
     Ok(())
 }
 
-fn place(frame: Option<&Frame>) -> String {
+pub(super) fn place(frame: Option<&Frame>) -> String {
     frame.map_or_else(
         || "(born before, or lost)".to_owned(),
         |frame| {

@@ -1,14 +1,22 @@
-//! Leaks as JSON: the contract `lifetrace.leaks/1`. Fields may be added, none renamed; what is not known is `null`.
+//! Leaks in every format. Here as JSON: the contract `lifetrace.leaks/1`. Fields may be added, none renamed; what is not known is `null`.
 
 use std::collections::BTreeSet;
 
 use serde::Serialize;
 
+pub mod github;
+pub mod junit;
+pub mod markdown;
+pub mod sarif;
+pub mod sources;
+pub mod text;
+
 use crate::{
     correlate::replay::Replayed,
     leak::{
-        baseline::Baseline,
+        gate::{Gate, Standing},
         growth::Growth,
+        ignore::Entry,
         verdict::{Because, Leak, Strength},
     },
     recording::contract::Frame,
@@ -21,16 +29,20 @@ pub struct LeaksOut {
     pub leaks: Vec<LeakOut>,
     /// Packages that `go test` answered from its cache: their tests did not run.
     pub not_watched: BTreeSet<String>,
+    /// Entries of the ignore file that count no more.
+    pub expired: Vec<Entry>,
     /// The loss and coverage in a line.
     pub trust: String,
 }
 
-/// Groups of each strength; `known` are those of the baseline, which are in the other numbers as well.
+/// Groups of each strength. Those of the others that are `known` to the baseline, `ignored`, or make the gate fail are in the first numbers as well.
 #[derive(Clone, Copy, Default, Serialize)]
 pub struct Summary {
     pub suspected: usize,
     pub watched: usize,
     pub known: usize,
+    pub ignored: usize,
+    pub failing: usize,
 }
 
 #[derive(Serialize)]
@@ -42,6 +54,10 @@ pub struct LeakOut {
     pub kind: &'static str,
     /// The baseline has it.
     pub known: bool,
+    /// Somebody decided to live with it for a while.
+    pub ignored: Option<Entry>,
+    /// The gate fails on it.
+    pub fails: bool,
     pub tgid: u32,
     pub count: usize,
     /// Of `count`, those that may have ended: records were lost since.
@@ -100,21 +116,24 @@ pub struct TestOut {
 }
 
 /// All verdicts.
-pub fn leaks(replayed: &Replayed, leaks: &[Leak], baseline: Option<&Baseline>) -> LeaksOut {
-    let known = |leak: &Leak| baseline.is_some_and(|baseline| baseline.knows(&leak.fingerprint));
+pub fn leaks(replayed: &Replayed, leaks: &[Leak], gate: &Gate) -> LeaksOut {
     let mut summary = Summary::default();
     for leak in leaks {
         match leak.strength {
             Strength::Suspected => summary.suspected += 1,
             Strength::Watched => summary.watched += 1,
         }
-        summary.known += usize::from(known(leak));
+        let standing = gate.standing(leak);
+        summary.known += usize::from(standing.known);
+        summary.ignored += usize::from(standing.ignored.is_some());
+        summary.failing += usize::from(standing.fails);
     }
-    let leaks = leaks.iter().map(|leak| out(leak, known(leak))).collect();
-    LeaksOut { schema: "lifetrace.leaks/1", summary, leaks, not_watched: BTreeSet::new(), trust: replayed.trust() }
+    let leaks = leaks.iter().map(|leak| out(leak, gate.standing(leak))).collect();
+    let expired = gate.expired().cloned().collect();
+    LeaksOut { schema: "lifetrace.leaks/1", summary, leaks, not_watched: BTreeSet::new(), expired, trust: replayed.trust() }
 }
 
-fn out(leak: &Leak, known: bool) -> LeakOut {
+fn out(leak: &Leak, standing: Standing<'_>) -> LeakOut {
     let Growth { stuck, settled_ns, slices, slice_ns, per_hour, unbounded } = leak.growth;
     let blocked_on = leak.blocked.as_ref().map(|blocked| BlockedOut {
         reason: blocked.reason.clone(),
@@ -132,7 +151,9 @@ fn out(leak: &Leak, known: bool) -> LeakOut {
         strength: leak.strength.name(),
         because: leak.because.map(Because::name),
         kind: "goroutine",
-        known,
+        known: standing.known,
+        ignored: standing.ignored.cloned(),
+        fails: standing.fails,
         tgid: leak.tgid.0,
         count: leak.count,
         unconfirmed: leak.unconfirmed,
