@@ -113,7 +113,7 @@ fn side_by_side(machines: &[&str], run: impl Fn(&str) -> Result<()> + Sync) -> R
     let cpus = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(machines.len());
     thread::scope(|scope| {
         let workers: Vec<_> = (0..cpus).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().map(|worker| worker.join().unwrap_or_else(|_| bail!("a machine's keeper failed"))).collect()
+        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|_| bail!("a machine's keeper failed")))
     })
 }
 

@@ -146,7 +146,7 @@ mod tests {
             (b"short".to_vec(), ""),
             (vec![], ""),
         ] {
-            assert_eq!(field(&text), expected);
+            assert_eq!(field(&text, "mod\t"), expected);
         }
     }
 

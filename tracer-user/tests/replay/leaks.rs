@@ -4,15 +4,20 @@ use serde_json::Value;
 use tracer_user::{
     correlate::replay::replay,
     event::{CodeOf, Top, What},
-    export::{leaks::leaks as leaks_out, leaks_text},
-    id::{Address, StackId},
-    leak::{tally::LeakTally, verdict::leaks},
+    export::leaks::{leaks as leaks_out, text},
+    id::{Address, Goid, StackId},
+    leak::{
+        gate::Gate,
+        ignore::IgnoreList,
+        tally::LeakTally,
+        verdict::{Judged, Strength, leaks},
+    },
     recording::contract::Tier,
 };
 
 use crate::{
     open,
-    scene::{BIAS, Scene},
+    scene::{BIAS, GO_TEST, Scene},
 };
 
 const TGID: u32 = 1000;
@@ -25,10 +30,11 @@ const BLOCKING: [u64; 3] = [0x5000, 0x5010, 0x5030];
 fn judged(scene: &Scene) -> (Value, String) {
     let mut tally = LeakTally::default();
     let replayed = replay(open(&scene.bytes()), &mut tally).expect("replays");
-    let said = leaks_out(&replayed, &leaks(&replayed, &tally), None);
-    let mut text = Vec::new();
-    leaks_text::write(&said, false, &mut text).expect("writes");
-    (serde_json::to_value(said).expect("serializes"), String::from_utf8(text).expect("text"))
+    let gate = Gate::new(None, IgnoreList::default(), Some(Strength::Suspected));
+    let said = leaks_out(&replayed, &leaks(&replayed, &tally, Judged::Tests), &gate);
+    let mut written = Vec::new();
+    text::write(&said, false, &mut written).expect("writes");
+    (serde_json::to_value(said).expect("serializes"), String::from_utf8(written).expect("text"))
 }
 
 /// A program that runs for a second, and the stack at which its workers wait.
@@ -53,7 +59,7 @@ fn growing() {
     let mut scene = service();
     stuck(&mut scene, 10, 1_000);
     let (said, text) = judged(&scene);
-    assert_eq!(said["summary"], serde_json::json!({"suspected": 1, "watched": 0, "known": 0}));
+    assert_eq!(said["summary"], serde_json::json!({"suspected": 1, "watched": 0, "known": 0, "ignored": 0, "failing": 1}));
     let leak = &said["leaks"][0];
     assert_eq!((&leak["count"], &leak["unconfirmed"], &leak["weakened_by_loss"]), (&99.into(), &0.into(), &false.into()));
     assert_eq!(leak["test"]["births"].as_array().expect("births").iter().filter_map(Value::as_u64).sum::<u64>(), 95);
@@ -64,7 +70,7 @@ fn growing() {
     suspected  99 goroutines of main.open (main.go:12)  [a4a75c16a8418c29]
       growth     363,808 an hour: 95 are older than 49.9 ms, 16 16 16 15 16 16 born in each 157 ms
       blocked    chan receive for 9.95 ms to 990 ms; 99 were never woken there, 0 by timers alone
-      waits on   1 objects; 99 of them on 0xc0001000
+      waits on   0xc0001000, all of them
       at         runtime.chanrecv1 (chan.go:509)
                  main.worker (main.go:33)
       runs       main.worker (main.go:30)
@@ -118,6 +124,53 @@ fn births_alone() {
         scene.birth(at_ms * 1_000, TGID, goid, 1, (GO_WORKER, WORKER));
     }
     let (said, text) = judged(&scene);
-    assert_eq!(said["summary"], serde_json::json!({"suspected": 0, "watched": 1, "known": 0}));
+    assert_eq!(said["summary"], serde_json::json!({"suspected": 0, "watched": 1, "known": 0, "ignored": 0, "failing": 0}));
     assert!(said["leaks"][0]["blocked_on"].is_null() && text.contains("not known to be blocked"), "{text}");
+}
+
+/// What becomes of a scene in which a test and its subtest run, as far as they do.
+#[derive(Clone, Copy, Debug)]
+struct Tested {
+    named: bool,
+    test_ends: bool,
+    process_ends: bool,
+}
+
+/// A goroutine is made by one that a subtest made, and waits for what never comes.
+fn tested(how: Tested) -> Value {
+    let mut scene = service();
+    let run = |by: u64, name: &str| What::TestRun { goid: Some(Goid(by)), name: name.to_owned(), cut: false };
+    scene.event(10_000, 0, TGID, Some(0), run(1, "TestOrders")).birth(10_100, TGID, 20, 1, (GO_TEST, WORKER));
+    if how.named {
+        scene.event(12_000, 0, TGID, Some(0), run(20, "too many"));
+    }
+    scene.birth(12_100, TGID, 21, 20, (GO_TEST, WORKER)).birth(13_000, TGID, 30, 21, (GO_WORKER, WORKER));
+    scene.birth(13_100, TGID, 31, 30, (GO_WORKER, WORKER)).park(13_200, TGID, 31, 2).exit(13_300, TGID, 30);
+    if how.test_ends {
+        scene.exit(14_000, TGID, 21).exit(14_100, TGID, 20);
+    }
+    if how.process_ends {
+        scene.stop(20_000, TGID, 0);
+    }
+    let (said, _) = judged(&scene);
+    let mut leaks = said["leaks"].as_array().expect("leaks").iter();
+    leaks.find(|leak| leak["created_by"]["function"] == "main.open").expect("the one that waits").clone()
+}
+
+/// Check that what outlives its test is suspected under the test's name, also where the name of a part was lost; and that one whose test
+/// has not ended, or ended less than a second before the recording, is watched.
+#[test]
+fn outlived_a_test() {
+    let whole = Tested { named: true, test_ends: true, process_ends: true };
+    let leak = tested(whole);
+    assert_eq!((&leak["strength"], &leak["because"], &leak["count"]), (&"suspected".into(), &"test".into(), &1.into()));
+    let under = |name: &str, exact: bool| serde_json::json!([{"name": name, "exact": exact, "count": 1}]);
+    assert_eq!(leak["born_under"], under("TestOrders/too_many", true));
+    let leak = tested(Tested { named: false, ..whole });
+    assert_eq!((&leak["strength"], &leak["born_under"]), (&"suspected".into(), &under("TestOrders/?", false)));
+    for watched in [Tested { test_ends: false, ..whole }, Tested { process_ends: false, ..whole }] {
+        let leak = tested(watched);
+        assert_eq!((&leak["strength"], &leak["because"]), (&"watched".into(), &Value::Null), "{watched:?}");
+        assert_eq!(leak["born_under"], under("TestOrders/too_many", true));
+    }
 }

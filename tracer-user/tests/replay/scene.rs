@@ -29,6 +29,8 @@ const NEWCORO: u64 = 0x2010;
 const GO_WORKER: u64 = 0x3010;
 const GO_MAIN: u64 = 0x3020;
 const GO_SWEEP: u64 = 0x3030;
+/// Where Go's test framework makes the goroutine of a test.
+pub const GO_TEST: u64 = 0x3040;
 const WORKER: u64 = 0x4000;
 const MAIN: u64 = 0x4100;
 const SWEEP: u64 = 0x4200;
@@ -442,6 +444,7 @@ fn code() -> Code {
             entry(GO_WORKER, CodeUse::Return, frame("main.open", main, 12)),
             entry(GO_MAIN, CodeUse::Return, frame("runtime.rt0_go", "runtime/asm_amd64.s", 360)),
             entry(GO_SWEEP, CodeUse::Return, frame("runtime.gcenable", "runtime/mgc.go", 214)),
+            entry(GO_TEST, CodeUse::Return, frame("testing.(*T).Run", "testing/testing.go", 1742)),
             entry(WORKER, CodeUse::Entry, frame("main.worker", main, 30)),
             entry(MAIN, CodeUse::Entry, frame("runtime.main", "runtime/proc.go", 147)),
             entry(SWEEP, CodeUse::Entry, frame("runtime.bgsweep", "runtime/mgcsweep.go", 277)),
