@@ -89,6 +89,7 @@ fn report_contract() {
         "by_kind": {},
         "events": 0,
         "late": 0,
+        "left_out": {},
         "undated": 0
       },
       "meta": {

@@ -104,11 +104,16 @@ impl Family {
     /// The orphans that have been adopted by now; the others are asked again, until they are gone.
     fn adopted(&mut self, now: KtimeNs, last: bool) -> Vec<Adopted> {
         let mut adopted = Vec::new();
+        let parents = &mut self.parents;
         self.orphans.retain(|orphan| {
             if !last && now.since(orphan.since) < SETTLED_NS {
                 return true;
             }
-            let Ok(stat) = procfs::stat(orphan.tgid) else { return false };
+            let Ok(stat) = procfs::stat(orphan.tgid) else {
+                // It has ended; whether a record tells of that is not known.
+                parents.remove(&orphan.tgid);
+                return false;
+            };
             if stat.parent == orphan.parent {
                 return true;
             }

@@ -24,7 +24,7 @@ impl Sources {
     /// The file of a frame as the checkout has it, with `/` between its parts; `None`: it lies elsewhere.
     pub fn locate(&self, frame: &Frame) -> Option<String> {
         let path = Path::new(&frame.file);
-        let below = path.strip_prefix(&self.root).ok().filter(|_| path.is_absolute());
+        let below = path.strip_prefix(&self.root).ok().filter(|_| self.root.is_absolute());
         let of_module = || path.strip_prefix(self.module.as_ref()?).ok();
         let found = below.or_else(of_module)?.to_str()?;
         (!found.is_empty()).then(|| found.to_owned())
