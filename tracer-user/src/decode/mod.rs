@@ -117,11 +117,12 @@ fn what(kind: Kind, bytes: &[u8]) -> Result<What, DecodeError> {
 
 fn test_run(record: &TestRun) -> What {
     let name = record.name.get(..record.name_copied as usize).unwrap_or(&record.name);
-    What::TestRun {
-        goid: nonzero(record.goid).map(Goid),
-        name: String::from_utf8_lossy(name).into_owned(),
-        cut: record.name_copied < record.name_len,
-    }
+    let mut name = String::from_utf8_lossy(name).into_owned();
+    // What stands for broken bytes is longer than these.
+    let fits = name.floor_char_boundary(NAME_MAX);
+    let cut = record.name_copied < record.name_len || fits < name.len();
+    name.truncate(fits);
+    What::TestRun { goid: nonzero(record.goid).map(Goid), name, cut }
 }
 
 fn sample(record: &OnCpuSample) -> What {
