@@ -91,7 +91,7 @@ fn fuzz_shortly() -> Result<()> {
 
 fn cargo_test() -> Command {
     let mut cargo = Command::new("cargo");
-    cargo.args(["test", "--quiet"]).current_dir(place::root());
+    cargo.args(["test", "--quiet", "--no-fail-fast"]).current_dir(place::root());
     cargo
 }
 

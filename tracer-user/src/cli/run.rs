@@ -40,11 +40,10 @@ use crate::{
 pub fn run(args: &RunArgs, global: Global) -> Result<u8> {
     let asked = Asked { how: &args.how, command: &args.command, output: &args.output, spare_toolchain: false, stdout: None };
     let recorded = recorded(asked)?;
-    let command = recorded.whole(&args.output)?;
     if !global.quiet && recorded.outcome.is_ok() {
         eprintln!("lifetrace: {}; read it with `lifetrace report {}`", recorded.written, args.output.display());
     }
-    Ok(command)
+    recorded.whole(&args.output)
 }
 
 /// A recording of a command that has ended.
@@ -192,11 +191,11 @@ fn cannot_be_traced(program: &Path, error: anyhow::Error) -> Failure {
 
 impl Recorded {
     /// The command's exit code. A recording that is not whole is a failure of ours, where the command itself succeeded.
-    pub fn whole(&self, output: &Path) -> Result<u8> {
+    pub fn whole(self, output: &Path) -> Result<u8> {
         let command = relay::exit_code(self.ended.status);
-        let Err(error) = &self.outcome else { return Ok(command) };
+        let Err(error) = self.outcome else { return Ok(command) };
         let path = output.display();
-        let error = anyhow::anyhow!("recording stopped early; {path} holds what was written before: {error:#}");
+        let error = anyhow::Error::from(error).context(format!("recording stopped early; {path} holds what was written before"));
         if command == 0 {
             return Err(Failure::ours(error).into());
         }
