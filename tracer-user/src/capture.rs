@@ -30,8 +30,9 @@ use crate::{
     native::{Maps, Names},
     recording::{
         contract::{
-            Adopted, Binary, CgroupNamed, Code, CodeEntry, CodeUse, Counters, Drained, DumpBegins, End, Found, Gone,
-            GoroutineDump, Joined, LoadAt, MemoryAt, NativeCode, NativeEntry, Note, Profile, ThreadsMet, UsdtFile,
+            Adopted, Binary, CgroupNamed, ChildrenSeen, Code, CodeEntry, CodeUse, Counters, Drained, DumpBegins, End, Found,
+            Gone, GoroutineDump, Joined, LoadAt, MemoryAt, NativeCode, NativeEntry, Note, Profile, TestsSeen, ThreadsMet,
+            UsdtFile,
         },
         records,
         writer::{WriteError, Writer},
@@ -68,6 +69,8 @@ pub enum Message {
     Load(LoadAt),
     Gone(Gone),
     ThreadsMet(ThreadsMet),
+    TestsSeen(TestsSeen),
+    ChildrenSeen(ChildrenSeen),
     /// What a process had mapped, read at that time.
     Maps {
         tgid: Tgid,
@@ -330,6 +333,8 @@ impl Scribe {
                 Ok(())
             }
             Message::ThreadsMet(met) => self.writer.threads_met(&met),
+            Message::TestsSeen(seen) => self.writer.tests_seen(&seen),
+            Message::ChildrenSeen(seen) => self.writer.children_seen(&seen),
             Message::Counters(counters) => self.writer.counters(&counters),
             Message::End(end) => self.writer.end(&end),
         }

@@ -16,7 +16,7 @@ use crate::{
     capture::{Capture, Message},
     clock::ktime_now,
     id::{BinaryId, ProcessKey, Tgid},
-    recording::contract::{Note, Tier},
+    recording::contract::{Note, TestsSeen, Tier},
     snapshot::{
         Detail,
         dump::{Of, failed, parts},
@@ -128,10 +128,21 @@ fn dump(job: &Job, sender: &SyncSender<Message>, too_late: bool) {
         send(Message::Dump(Box::new(failed(of, ktime_now(), "the probes were about to go".to_owned(), false))));
         return;
     }
-    // Below T2 nothing keeps up what they wait for.
-    let detail = if *tier >= Tier::T2 { Detail::Whole } else { Detail::WithoutStacks };
+    let detail = match tier {
+        // No event will ever tell.
+        Tier::T0 => Detail::WithChannels,
+        // Nothing keeps up what they wait for.
+        Tier::T1 => Detail::WithoutStacks,
+        Tier::T2 | Tier::T3 => Detail::Whole,
+    };
     match process.snapshot_of(detail) {
-        Ok(snapshot) => parts(&snapshot, of).for_each(|part| send(Message::Dump(Box::new(part)))),
+        Ok(snapshot) => {
+            parts(&snapshot, of).for_each(|part| send(Message::Dump(Box::new(part))));
+            let tests = if *tier == Tier::T0 { process.tests(&snapshot.found) } else { Vec::new() };
+            if !tests.is_empty() {
+                send(Message::TestsSeen(TestsSeen { at: snapshot.taken_at_ktime, tgid, tests }));
+            }
+        }
         // Its end, or that it became another program, is told by events; a look that comes too late says it for those that are lost.
         Err(ProcessError::Gone { .. } | ProcessError::NoProcess { .. }) if *check => {
             let lives = procfs::stat(tgid).is_ok_and(|stat| stat.key == *key && !stat.zombie);

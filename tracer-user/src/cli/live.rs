@@ -23,7 +23,10 @@ mod with_kernel {
 
     /// `lifetrace leaks` of what is not recorded yet.
     pub fn leaks(args: &LeaksArgs, global: Global) -> Result<u8, Failure> {
-        leaks::command::judge(args, global).map_err(|error| coded(error, OURS))
+        match args.pid {
+            Some(pid) => leaks::command::judge_process(args, pid, global).map_err(|error| coded(error, ENVIRONMENT)),
+            None => leaks::command::judge(args, global).map_err(|error| coded(error, OURS)),
+        }
     }
 
     /// `lifetrace doctor`.

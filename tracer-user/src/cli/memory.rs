@@ -7,7 +7,10 @@ use crate::{
     clock::KtimeNs,
     id::{ProcessKey, Tgid},
     recording::contract::{MemoryAt, Note, ProcessMemory},
-    target::{memory::Meter, memory::comm, procfs},
+    target::{
+        memory::{Memory, Meter, comm},
+        procfs,
+    },
 };
 
 /// How often each process is looked at.
@@ -87,6 +90,7 @@ impl MemoryWatch {
                     rss_bytes: memory.rss_bytes,
                     cgroup: memory.cgroup,
                     heap: None,
+                    descriptors: memory.descriptors,
                 })
             }));
         }
@@ -104,8 +108,8 @@ impl MemoryWatch {
                 continue;
             };
             self.seen.insert(key);
-            let (rss_bytes, cgroup) = (memory.rss_bytes, memory.cgroup);
-            processes.push(ProcessMemory { tgid: key.tgid, beside: None, rss_bytes, cgroup, heap: None });
+            let Memory { rss_bytes, cgroup, descriptors } = memory;
+            processes.push(ProcessMemory { tgid: key.tgid, beside: None, rss_bytes, cgroup, heap: None, descriptors });
         }
         let note = (left_out && !self.said).then(|| {
             self.said = true;

@@ -47,6 +47,8 @@ pub mod timeline;
 mod trial;
 #[cfg(feature = "live")]
 mod usdt;
+#[cfg(feature = "live")]
+mod watch;
 
 use args::{Cli, Color, Command, Global};
 

@@ -15,7 +15,7 @@ use nix::{
 };
 
 use super::{Failure, NOT_EXECUTABLE, NOT_FOUND, OURS, recorder::Course};
-use crate::kernel::signals::Signals;
+use crate::{id::Tgid, kernel::signals::Signals};
 
 /// How the command ended.
 pub struct Ended {
@@ -53,6 +53,11 @@ pub struct Relay {
 impl Relay {
     pub fn new(starting: Starting) -> Self {
         Self { starting, pid: None, early: Vec::new() }
+    }
+
+    /// The command's process, once it is there.
+    pub fn pid(&self) -> Option<Tgid> {
+        self.pid.map(|pid| Tgid(pid.as_raw().cast_unsigned()))
     }
 }
 

@@ -82,7 +82,8 @@ pub fn recorded(asked: Asked<'_>) -> Result<Recorded> {
     runtime.block_on(record(args, launch, (command, output), spare_toolchain, (memory, table)))
 }
 
-fn command_error(error: CommandError) -> Failure {
+/// What a shell would exit with where there is no command to start.
+pub fn command_error(error: CommandError) -> Failure {
     let code = match error {
         CommandError::NotFound(_) => NOT_FOUND,
         CommandError::NotExecutable { .. } => NOT_EXECUTABLE,
@@ -192,14 +193,19 @@ fn cannot_be_traced(program: &Path, error: anyhow::Error) -> Failure {
 impl Recorded {
     /// The command's exit code. A recording that is not whole is a failure of ours, where the command itself succeeded.
     pub fn whole(self, output: &Path) -> Result<u8> {
-        let command = relay::exit_code(self.ended.status);
-        let Err(error) = self.outcome else { return Ok(command) };
-        let path = output.display();
-        let error = anyhow::Error::from(error).context(format!("recording stopped early; {path} holds what was written before"));
-        if command == 0 {
-            return Err(Failure::ours(error).into());
-        }
-        tracing::error!("{error:#}");
-        Ok(command)
+        whole(&self.ended, self.outcome, output)
     }
+}
+
+/// The same of a recording however it was made.
+pub fn whole(ended: &Ended, outcome: Result<(), CaptureError>, output: &Path) -> Result<u8> {
+    let command = relay::exit_code(ended.status);
+    let Err(error) = outcome else { return Ok(command) };
+    let path = output.display();
+    let error = anyhow::Error::from(error).context(format!("recording stopped early; {path} holds what was written before"));
+    if command == 0 {
+        return Err(Failure::ours(error).into());
+    }
+    tracing::error!("{error:#}");
+    Ok(command)
 }

@@ -5,17 +5,19 @@
 //! two looks in a row did not find is gone, one that no event told of was born, a state that two looks contradict is replaced. Every
 //! repair is counted by kind ([`Repairs`](super::Repairs)) and marked where it shows.
 
+use std::iter::repeat;
+
 use rustc_hash::FxHashMap;
 
 use super::{
     Engine, LifeEnd, Sink, SpanState,
-    goroutine::{Goroutine, Look, Origin, Park, Seen, Who},
+    goroutine::{Goroutine, Look, LookedAt, Origin, Park, Seen, Who},
     process::{Change, ImageId, Looked},
     sink::{Census, CensusSite, LabelsId},
 };
 use crate::{
     clock::KtimeNs,
-    id::{Goid, ProcessKey},
+    id::{Address, Goid, ProcessKey},
     recording::contract::{DumpSource, DumpedGoroutine, GoroutineDump, Joined, Likeness, Tier},
 };
 
@@ -47,8 +49,22 @@ impl LooksTaken {
     }
 }
 
-/// Likenesses of a part, understood.
-struct Kinds(Vec<(Seen, Option<LabelsId>)>);
+/// A likeness, understood.
+#[derive(Clone, Copy)]
+struct Known {
+    seen: Seen,
+    labels: Option<LabelsId>,
+    looked_at: LookedAt,
+}
+
+impl Known {
+    fn waiting_on(mut self, object: Option<Address>) -> Self {
+        if let Seen::Blocked(park) = &mut self.seen {
+            park.object = object;
+        }
+        self
+    }
+}
 
 impl Engine {
     /// A process is followed that ran already.
@@ -72,11 +88,12 @@ impl Engine {
         self.begin_look(image, dump);
         // By kind: there are far fewer of them than of goroutines.
         let mut counts = vec![0; dump.kinds.len()];
-        for &DumpedGoroutine(goid, creator, kind) in &dump.goroutines {
-            let (Some(alike), Some(known)) = (dump.kinds.get(kind as usize), kinds.0.get(kind as usize)) else { continue };
+        let objects = dump.objects.iter().map(|object| Some(*object).filter(|object| object.0 != 0)).chain(repeat(None));
+        for (&DumpedGoroutine(goid, creator, kind), object) in dump.goroutines.iter().zip(objects) {
+            let (Some(alike), Some(known)) = (dump.kinds.get(kind as usize), kinds.get(kind as usize)) else { continue };
             let origin = Origin { parent: creator, gopc: alike.gopc, startpc: alike.startpc, stack: None };
             counts[kind as usize] += 1;
-            self.found(image, goid, origin, *known, dump, sink);
+            self.found(image, goid, origin, known.waiting_on(object), dump, sink);
         }
         self.count(image, dump, &counts);
         if dump.last {
@@ -113,20 +130,23 @@ impl Engine {
         Some(image)
     }
 
-    fn kinds(&mut self, dump: &GoroutineDump) -> Kinds {
+    fn kinds(&mut self, dump: &GoroutineDump) -> Vec<Known> {
         let sets: Vec<LabelsId> = dump.labels.iter().map(|set| self.labels.intern(set)).collect();
-        let kind = |alike: &Likeness| {
-            let labels = alike.labels.and_then(|index| sets.get(index as usize).copied());
-            (self.seen(alike, dump), labels)
+        let known = |alike: &Likeness| Known {
+            seen: self.seen(alike, dump),
+            labels: alike.labels.and_then(|index| sets.get(index as usize).copied()),
+            looked_at: LookedAt::new(alike.stack_bytes, alike.state.as_deref() == Some("leaked")),
         };
-        Kinds(dump.kinds.iter().map(kind).collect())
+        dump.kinds.iter().map(known).collect()
     }
 
     fn begin_look(&mut self, image: ImageId, dump: &GoroutineDump) {
         let population = self.populations.entry(image).or_default();
         if population.looking.is_none() {
             population.looks += 1;
-            let look = Look { number: population.looks, from: dump.from, to: dump.to };
+            let alone = dump.tier == Tier::T0;
+            population.looks_alone = alone;
+            let look = Look { number: population.looks, from: dump.from, to: dump.to, alone };
             let census = Census { from: dump.from, to: dump.to, source: dump.source, sites: FxHashMap::default(), torn: 0 };
             population.looking = Some((look, census));
         }
@@ -152,7 +172,7 @@ impl Engine {
         image: ImageId,
         goid: Goid,
         origin: Origin,
-        (seen, labels): (Seen, Option<LabelsId>),
+        Known { seen, labels, looked_at }: Known,
         dump: &GoroutineDump,
         sink: &mut impl Sink,
     ) {
@@ -165,11 +185,11 @@ impl Engine {
         let goroutine = match population.live.get_mut(&goid) {
             Some(known) => {
                 // One that belongs to a thread of C has no birth that could be lost.
-                if known.identify(origin) && !population.joining && origin.gopc.0 != 0 {
+                if known.identify(origin) && !population.joining && !look.alone && origin.gopc.0 != 0 {
                     known.who.origin_by_look = true;
                     self.repairs.count("origin_by_snapshot");
                 }
-                if let Some(repair) = known.look(look, seen, &mut |who, span| sink.span(who, &span)) {
+                if let Some(repair) = known.look(look, seen, looked_at, &mut |who, span| sink.span(who, &span)) {
                     self.repairs.count(repair.name());
                 }
                 known
@@ -180,7 +200,7 @@ impl Engine {
                 let born_by = Some(dump.to).filter(|_| !population.joining && origin.gopc.0 != 0);
                 let since = population.all_seen_at.map_or(began, |at| at.max(began)).min(look.from);
                 let who = Who { image, goid, born_at: None, born_by, origin: Some(origin), origin_by_look: false, since, depth };
-                let fresh = Goroutine::found(who, look, seen, dump.tier >= Tier::T3);
+                let fresh = Goroutine::found(who, look, seen, looked_at, dump.tier >= Tier::T3);
                 population.live.entry(goid).or_insert(fresh)
             }
         };
@@ -221,7 +241,9 @@ impl Engine {
             let foreign = goroutine.is_of_foreign_thread();
             if !foreign {
                 self.populations.entry(image).or_default().dead.insert(goid);
-                self.repairs.count("gone_by_snapshot");
+                if !look.alone {
+                    self.repairs.count("gone_by_snapshot");
+                }
             }
             let life = goroutine.gone(look.from, &mut |who, span| sink.span(who, &span));
             self.tell_life(life, LifeEnd::Gone, sink);
@@ -230,7 +252,8 @@ impl Engine {
 
     /// What a goroutine did, as far as events of the tier will keep that up.
     fn seen(&mut self, found: &Likeness, dump: &GoroutineDump) -> Seen {
-        if dump.tier < Tier::T2 {
+        // Births and exits alone would leave it there for ever.
+        if dump.tier == Tier::T1 {
             return Seen::Open(SpanState::Awake);
         }
         let scheduled = |state| if dump.tier >= Tier::T3 { state } else { SpanState::Awake };

@@ -16,7 +16,7 @@ use crate::{
     clock::KtimeNs,
     event::{Event, Transition, What},
     id::{Address, BinaryId, Goid, Tid},
-    recording::contract::{Adopted, Binary, Found, Gone},
+    recording::contract::{Adopted, Binary, ChildrenSeen, Found, Gone, TestsSeen},
 };
 
 pub mod cgroup;
@@ -222,6 +222,19 @@ impl Engine {
         self.processes.adopted(adopted);
     }
 
+    /// Tests were found running in the goroutines of a process.
+    pub fn tests_seen(&mut self, seen: &TestsSeen, sink: &mut impl Sink) {
+        if let Some(image) = self.processes.running(seen.tgid, seen.at) {
+            seen.tests.iter().for_each(|test| sink.test_seen(image, test.goid, test.name.as_deref()));
+        }
+    }
+
+    /// Children of a process were looked at.
+    pub fn children_seen(&mut self, seen: &ChildrenSeen) {
+        self.newest = self.newest.max(seen.at);
+        seen.children.iter().for_each(|child| self.processes.child_seen(seen.parent, child, seen.at));
+    }
+
     /// A process that had exited was found to be gone.
     pub fn process_gone(&mut self, gone: &Gone) {
         if self.processes.gone(gone) {
@@ -259,24 +272,30 @@ impl Engine {
     fn close(&mut self, image: ImageId, at: KtimeNs, end: LifeEnd, sink: &mut impl Sink) {
         self.close_gc(image, at, sink);
         self.close_units(image, at, end, sink);
-        let Some(population) = self.populations.remove(&image) else { return };
-        let mut live: Vec<Goroutine> = population.live.into_values().collect();
+        let Some(population) = self.populations.get_mut(&image) else { return };
+        let mut live: Vec<Goroutine> = std::mem::take(&mut population.live).into_values().collect();
         live.sort_unstable_by_key(|goroutine| goroutine.who.goid);
         for goroutine in live {
             let life = goroutine.cut(at, &mut |who, span| sink.span(who, &span));
             self.tell_life(life, end, sink);
         }
+        self.populations.remove(&image);
     }
 
     fn tell_life(&mut self, parting: Parting, end: LifeEnd, sink: &mut impl Sink) {
-        let Parting { who, ended_at, last_known, lost } = parting;
+        let Parting { who, ended_at, last_known, looked_at, lost } = parting;
         if let Some(repair) = lost {
             self.repairs.count(repair.name());
         }
-        if who.born_by.is_some() {
+        if who.born_by.is_some() && !self.by_looks_alone(who.image) {
             self.repairs.count("born_by_snapshot");
         }
-        sink.life(&who, &Life { ended_at, end, last_known });
+        sink.life(&who, &Life { ended_at, end, last_known, looked_at });
+    }
+
+    /// Whether no event tells of the goroutines of an image: then nothing of them is a repair.
+    fn by_looks_alone(&self, image: ImageId) -> bool {
+        self.populations.get(&image).is_some_and(|population| population.looks_alone)
     }
 
     /// The image that an event of a probe is about.

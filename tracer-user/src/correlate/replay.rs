@@ -13,8 +13,8 @@ use crate::{
     recording::{
         Block, Completeness, RecordingError,
         contract::{
-            Adopted, Binary, Code, Counters, DumpBegins, DumpSource, End, Found, Gone, GoroutineDump, Joined, LoadAt, MemoryAt,
-            Meta, NativeCode, Note, Profile, ThreadsMet, Tier, UsdtFile,
+            Adopted, Binary, ChildrenSeen, Code, Counters, DumpBegins, DumpSource, End, Found, Gone, GoroutineDump, Joined,
+            LoadAt, MemoryAt, Meta, NativeCode, Note, Profile, TestsSeen, ThreadsMet, Tier, UsdtFile,
         },
         reader::Recording,
         records,
@@ -133,7 +133,13 @@ pub fn replay_as<R: Read>(mut recording: Recording<R>, view: View, sink: &mut im
                 orderer.hold(tables.hold());
             }
             Block::ThreadsMet(met) => tables.put_off(met.at, Later::Threads(met)),
-            Block::Drained(mark) => orderer.drained(&mark, &mut |event| tables.release(event, &mut engine, sink)),
+            Block::TestsSeen(seen) => tables.put_off(seen.at, Later::Tests(seen)),
+            Block::ChildrenSeen(seen) => tables.put_off(seen.at, Later::Children(seen)),
+            Block::Drained(mark) => {
+                orderer.drained(&mark, &mut |event| tables.release(event, &mut engine, sink));
+                // Nothing older will come: what was put off until then need not wait for an event.
+                tables.catch_up(mark.at.min(tables.hold()) - 1, &mut engine, sink);
+            }
             other => tables.keep(other),
         }
     }
@@ -200,6 +206,8 @@ enum Later {
     Adopted(Adopted),
     Gone(Gone),
     Threads(ThreadsMet),
+    Tests(TestsSeen),
+    Children(ChildrenSeen),
 }
 
 impl Tables {
@@ -243,6 +251,8 @@ impl Tables {
                 Later::Adopted(adopted) => engine.process_adopted(&adopted),
                 Later::Gone(gone) => engine.process_gone(&gone),
                 Later::Threads(met) => engine.threads_met(&met),
+                Later::Tests(seen) => engine.tests_seen(&seen, sink),
+                Later::Children(seen) => engine.children_seen(&seen),
                 Later::Dump(dump) => {
                     engine.dump(&dump, sink);
                     let stacks = dump.stacks.into_iter();
@@ -295,6 +305,8 @@ impl Tables {
             | Block::Adopted(_)
             | Block::Gone(_)
             | Block::ThreadsMet(_)
+            | Block::TestsSeen(_)
+            | Block::ChildrenSeen(_)
             | Block::Dump(_)
             | Block::DumpBegins(_)
             | Block::Drained(_)

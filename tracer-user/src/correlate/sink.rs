@@ -5,7 +5,7 @@ use rustc_hash::FxHashMap;
 use super::{
     WokenBy,
     gc::{Cycle, Pause},
-    goroutine::Who,
+    goroutine::{LookedAt, Who},
     process::ImageId,
     sample::Sample,
     thread::{ThreadLife, ThreadSpan, ThreadWho},
@@ -81,6 +81,8 @@ pub struct Life {
     pub end: LifeEnd,
     /// When it was last known to live, by an event or a look at its process: records lost behind that may have told of its end.
     pub last_known: KtimeNs,
+    /// What the newest look at it told.
+    pub looked_at: LookedAt,
 }
 
 impl Life {
@@ -147,6 +149,8 @@ pub trait Sink {
     /// A goroutine (`None`: it is not known which) is about to start a test, which the next one runs that it makes in `testing.(*T).Run`.
     /// In order of time, and before the lives of both.
     fn test_run(&mut self, _image: ImageId, _by: Option<Goid>, _at: KtimeNs, _name: &TestName) {}
+    /// A look found a test running in a goroutine; its whole name, if that could be read. Before its life.
+    fn test_seen(&mut self, _image: ImageId, _goid: Goid, _name: Option<&str>) {}
     /// A CPU was sampled.
     fn sample(&mut self, _image: ImageId, _sample: &Sample) {}
     /// A stretch of the life of another runtime's unit of work. In order of time, and all before its life.

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{goroutine::LookedAt, *};
 use crate::{
     event::{Event, ProcessExit, Program, Transition},
     id::{SiteId, Tgid},
@@ -93,7 +93,10 @@ fn channel_wait() {
     let (_, blocked) = told.spans.iter().find(|(_, span)| span.state == SpanState::Blocked).unwrap();
     assert_eq!(engine.reason(blocked.reason.unwrap()), "chan receive");
     assert_eq!((blocked.object, blocked.woken_by), (Some(Address(0xc000)), Some(WokenBy::Goroutine(Goid(1)))));
-    assert_eq!(told.lives[0].1, Life { ended_at: KtimeNs(40), end: LifeEnd::Exit, last_known: KtimeNs(40) });
+    assert_eq!(
+        told.lives[0].1,
+        Life { ended_at: KtimeNs(40), end: LifeEnd::Exit, last_known: KtimeNs(40), looked_at: LookedAt::default() }
+    );
 }
 
 /// A process joined at 5, and what its memory told between 10 and 20: goroutines that wait, or do not.
@@ -132,6 +135,7 @@ fn dumped(engine: &mut Engine, told: &mut Told, goroutines: &[(u64, bool)]) {
             tier: Tier::T2,
             kinds: vec![kind(false), kind(true)],
             goroutines: goroutines.collect(),
+            objects: vec![],
             stacks: vec![],
             labels: vec![],
             torn: 0,
@@ -212,7 +216,10 @@ fn process_end() {
     let late = Event { at: KtimeNs(29), ..wake(29, 17, None) };
     let (told, engine) = run(&[birth(10, 17), park(20, 17, 2), process_exit(30), late], 90);
     assert_eq!(told.lives.len(), 1);
-    assert_eq!(told.lives[0].1, Life { ended_at: KtimeNs(30), end: LifeEnd::ProcessEnd, last_known: KtimeNs(20) });
+    assert_eq!(
+        told.lives[0].1,
+        Life { ended_at: KtimeNs(30), end: LifeEnd::ProcessEnd, last_known: KtimeNs(20), looked_at: LookedAt::default() }
+    );
     assert_eq!(engine.repairs().by_kind.get("event_after_process_exit"), Some(&1));
 }
 

@@ -46,7 +46,7 @@ pub use self::{
     hook::{Hook, HookSite, MissingHook, Plan},
     identify::{is_x86_64, looks_like_go, what_is, what_is_file},
     offsets::Offsets,
-    snapshot_layout::{Saved, SnapshotLayout},
+    snapshot_layout::{Saved, SnapshotLayout, Sudog},
     version::GoVersion,
 };
 use self::{

@@ -31,6 +31,17 @@ pub struct SnapshotLayout {
     pub startpc: u32,
     /// Where its labels are (`runtime/pprof/label.go`, `labelMap`), 0 for none.
     pub labels: u32,
+    /// The first `runtime.sudog` that it waits with, 0 for none.
+    pub waiting: u32,
+    pub sudog: Sudog,
+}
+
+/// Offsets into `runtime.sudog`: who waits, on which channel, and beside which others (`select`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sudog {
+    pub g: u32,
+    pub channel: u32,
+    pub next: u32,
 }
 
 /// Offsets of saved registers.
@@ -59,6 +70,8 @@ impl SnapshotLayout {
             gopc: offsets.g_gopc,
             startpc: offsets.g_startpc,
             labels: offsets.g_labels,
+            waiting: offsets.g_waiting,
+            sudog: Sudog { g: offsets.sudog_g, channel: offsets.sudog_c, next: offsets.sudog_waitlink },
         }
     }
 
@@ -80,6 +93,8 @@ impl SnapshotLayout {
             gopc: 80,
             startpc: 88,
             labels: 96,
+            waiting: 104,
+            sudog: Sudog { g: 0, channel: 16, next: 8 },
         }
     }
 }

@@ -7,6 +7,14 @@ const CONDITION: &str = "a condition is never signalled: Broadcast when the owne
 const LOCK: &str =
     "a lock is not given back: Unlock is missing on some path (defer mu.Unlock()), or two locks are taken in two orders";
 
+/// Of threads, processes, zombies and descriptors.
+pub const THREADS: &str = "threads are made and never end: bound the pool, and let each end, or be joined, when its work is done";
+pub const PROCESSES: &str =
+    "children are started and do not end: give them a time limit, and end those that nobody needs any more";
+pub const ZOMBIES: &str =
+    "nobody waits for them: call waitpid for every child, or run under an init that does (docker run --init, tini)";
+pub const DESCRIPTORS: &str = "descriptors are opened and not closed: close each on every path, errors included";
+
 /// What a group of goroutines is known by.
 pub struct Shape<'a> {
     pub start_function: &'a str,

@@ -6,7 +6,10 @@
 
 use std::fmt;
 
-use crate::recording::contract::Frame;
+use crate::{
+    recording::contract::{Frame, IN_KERNEL},
+    symbolize::UNKNOWN,
+};
 
 /// Frames of the blocking stack that count: what lies deeper is who called, and one leak has many callers.
 const FRAMES: usize = 6;
@@ -38,7 +41,30 @@ impl Fingerprint {
         for frame in own.take(FRAMES) {
             hash.word(&function(&frame.function));
         }
-        Self(format!("{:016x}", hash.0))
+        hash.done()
+    }
+
+    /// Of threads with names like `name` of the program `exe`, off their CPU for `reason` at `stack` (innermost first).
+    pub fn of_threads(exe: &str, name: &str, reason: Option<&str>, stack: Option<&[Frame]>) -> Self {
+        let mut hash = Fnv::new();
+        hash.word("thread");
+        hash.word(exe);
+        hash.word(name);
+        hash.word(reason.unwrap_or_default());
+        // What the kernel does below a system call is its own.
+        let own = stack.unwrap_or_default().iter().filter(|frame| frame.file != IN_KERNEL && frame.function != UNKNOWN);
+        for frame in own.take(FRAMES) {
+            // `libc.so.6+0x1234` moves with every build.
+            hash.word(frame.function.split('+').next().unwrap_or_default());
+        }
+        hash.done()
+    }
+
+    /// Of what belongs to a program and has no stack: its children of one program, its descriptors of one kind.
+    pub fn of_children(kind: &str, of: &str, what: &str) -> Self {
+        let mut hash = Fnv::new();
+        [kind, of, what].into_iter().for_each(|word| hash.word(word));
+        hash.done()
     }
 }
 
@@ -91,6 +117,10 @@ struct Fnv(u64);
 impl Fnv {
     fn new() -> Self {
         Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    fn done(&self) -> Fingerprint {
+        Fingerprint(format!("{:016x}", self.0))
     }
 
     /// A word and the end of it.

@@ -2,7 +2,10 @@
 //!
 //! What lives at the end is no leak by that: servers idle, pools are full. A leak is told from these by three things. Its goroutines are
 //! older than those of the same site that have ended ever became ([`Lives::settled_ns`]). Their births go on to the end: a pool's stop when
-//! it is full. And they are spread over time: a burst is over some time.
+//! it is full. And they are spread over time: a burst is over some time. Of a process that ran before, the population must really have risen:
+//! where as many of the old end as new are born, these take their places.
+//!
+//! Of what is only counted ([`Levels`]), the number under which the count does not fall any more takes the place of births.
 
 /// Fewer prove nothing.
 pub const MIN_STUCK: usize = 12;
@@ -26,7 +29,19 @@ pub struct Lives<'a> {
     pub watched_ns: u64,
     /// The time that nine of ten of the ended did not outlive; `None`: none has ended, or hardly any.
     pub ended_within_ns: Option<u64>,
+    /// By how many there are more of them at the end than at the beginning, those included that lived before.
+    pub risen: i64,
 }
+
+/// Something that was counted now and then.
+#[derive(Clone, Copy, Debug)]
+pub struct Levels<'a> {
+    /// When, since the watching began, and how many there were; in order of time.
+    pub counts: &'a [(u64, u64)],
+}
+
+/// Counts in each of the [`SLICES`] that it takes at least.
+const MIN_COUNTS: usize = 2;
 
 /// What the test saw.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,6 +81,7 @@ impl Lives<'_> {
         let enough = |part: &[u64]| part.iter().sum::<u64>() as f64 >= MIN_SHARE * even * part.len() as f64;
         let spread = slices.chunks(SLICES / 3).all(enough) && enough(&slices[SLICES - 1..]);
         let long = span as f64 >= MIN_SPAN * self.watched_ns as f64;
+        let risen = self.risen.saturating_mul(2) >= i64::try_from(stuck.len()).unwrap_or(i64::MAX);
         let hours = span as f64 / 3.6e12;
         Growth {
             stuck: stuck.len(),
@@ -73,7 +89,40 @@ impl Lives<'_> {
             slices,
             slice_ns,
             per_hour: if hours > 0.0 { stuck.len() as f64 / hours } else { 0.0 },
-            unbounded: stuck.len() >= MIN_STUCK && long && spread,
+            unbounded: stuck.len() >= MIN_STUCK && long && spread && risen,
+        }
+    }
+}
+
+impl Levels<'_> {
+    /// The test: in each part of the time the least count is higher than in the part before, by enough in each third and in the last part.
+    pub fn growth(&self) -> Growth {
+        let begin = self.counts.first().map_or(0, |(at, _)| *at);
+        let slice_ns = (self.counts.last().map_or(0, |(at, _)| *at - begin) / (SLICES + 1) as u64).max(1);
+        // One part more than there are rises.
+        let mut floors = [(0usize, u64::MAX); SLICES + 1];
+        for (at, count) in self.counts {
+            let floor = &mut floors[(((at - begin) / slice_ns) as usize).min(SLICES)];
+            *floor = (floor.0 + 1, floor.1.min(*count));
+        }
+        let counted = floors.iter().all(|(counts, _)| *counts >= MIN_COUNTS);
+        let mut slices = [0; SLICES];
+        for (rise, pair) in slices.iter_mut().zip(floors.windows(2)) {
+            *rise = pair[1].1.saturating_sub(pair[0].1);
+        }
+        let stuck: u64 = slices.iter().sum();
+        let even = stuck as f64 / SLICES as f64;
+        let enough = |part: &[u64]| part.iter().sum::<u64>() as f64 >= MIN_SHARE * even * part.len() as f64;
+        let spread =
+            slices.iter().all(|rise| *rise > 0) && slices.chunks(SLICES / 3).all(enough) && enough(&slices[SLICES - 1..]);
+        let hours = slice_ns as f64 * SLICES as f64 / 3.6e12;
+        Growth {
+            stuck: usize::try_from(stuck).unwrap_or(usize::MAX),
+            settled_ns: 0,
+            slices,
+            slice_ns,
+            per_hour: stuck as f64 / hours,
+            unbounded: counted && spread && stuck >= MIN_STUCK as u64,
         }
     }
 }
@@ -88,7 +137,8 @@ mod tests {
         let ns = |seconds: f64| (seconds * SECOND as f64) as u64;
         let mut born_ns: Vec<u64> = born.into_iter().map(ns).collect();
         born_ns.sort_unstable();
-        Lives { born_ns: &born_ns, watched_ns: 10 * SECOND, ended_within_ns: ended_within.map(ns) }.growth()
+        let risen = born_ns.len() as i64;
+        Lives { born_ns: &born_ns, watched_ns: 10 * SECOND, ended_within_ns: ended_within.map(ns), risen }.growth()
     }
 
     fn evenly(from: f64, to: f64, count: usize) -> impl Iterator<Item = f64> {
@@ -127,13 +177,47 @@ mod tests {
         assert!(!test([], None).unbounded);
     }
 
+    /// Check that births that take the places of older ones are no growth.
+    #[test]
+    fn turnover() {
+        let born_ns: Vec<u64> = (0..100).map(|n| n * SECOND / 10).collect();
+        for (risen, unbounded) in [(0, false), (40, false), (60, true), (-90, false)] {
+            let growth = Lives { born_ns: &born_ns, watched_ns: 10 * SECOND, ended_within_ns: None, risen }.growth();
+            assert_eq!(growth.unbounded, unbounded, "{risen}");
+        }
+    }
+
+    /// Check which counts rise without bound: the least of each part counts, and it must rise to the end.
+    #[test]
+    fn levels() {
+        let unbounded = |count: &dyn Fn(u64) -> u64| {
+            let counts: Vec<(u64, u64)> = (0..60).map(|second| (second * SECOND, count(second))).collect();
+            Levels { counts: &counts }.growth().unbounded
+        };
+        assert!(unbounded(&|second| 10 + second / 2));
+        assert!(unbounded(&|second| 10 + second + second % 7 * 3));
+        for (what, count) in [
+            ("constant", &(|_: u64| -> u64 { 500 }) as &dyn Fn(u64) -> u64),
+            ("a plateau", &|second| second.min(40)),
+            ("waves", &|second| 100 + second % 20 * 5),
+            ("a burst", &|second| if second < 30 { 10 } else { 500 }),
+            ("few", &|second| second / 6),
+            ("falling", &|second| 100 - second),
+        ] {
+            assert!(!unbounded(count), "{what}");
+        }
+        for counts in [&[][..], &[(5, 5)], &[(0, 0), (u64::MAX, u64::MAX)]] {
+            assert!(!Levels { counts }.growth().unbounded);
+        }
+    }
+
     /// Check that no input makes it fail.
     #[test]
     fn degenerate() {
         for watched_ns in [0, 1, 5, u64::MAX] {
             for born in [&[][..], &[0], &[0, 0, 0], &[0, u64::MAX]] {
                 for ended_within_ns in [None, Some(0), Some(u64::MAX)] {
-                    let growth = Lives { born_ns: born, watched_ns, ended_within_ns }.growth();
+                    let growth = Lives { born_ns: born, watched_ns, ended_within_ns, risen: i64::MIN }.growth();
                     assert!(!growth.unbounded);
                 }
             }

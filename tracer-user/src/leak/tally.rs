@@ -1,15 +1,17 @@
-//! What is kept of goroutines while a recording is replayed: how long those lived that ended, and where those are blocked that did not.
+//! What is kept of goroutines while a recording is replayed: how long those lived that ended, where those are blocked that did not, and who
+//! last did something about what they wait on.
 
 use hdrhistogram::Histogram;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::tests::Tests;
+use super::{tests::Tests, threads::ThreadTally};
 use crate::{
     clock::KtimeNs,
     correlate::{
-        Life, LifeEnd, ReasonId, Sink, Span, SpanState, TestName, WokenBy,
+        LabelsId, Life, LifeEnd, ReasonId, Sink, Span, SpanState, TestName, WokenBy,
         goroutine::{SiteKey, Who},
         process::ImageId,
+        thread::{ThreadLife, ThreadSpan, ThreadWho},
     },
     id::{Address, Goid, StackId},
 };
@@ -18,13 +20,26 @@ use crate::{
 const MOST: f64 = 0.9;
 /// If fewer than one of so many has ended, those that did say nothing of the others: a leaking site may serve one good caller.
 const MIN_ENDED: u64 = 20;
+/// Objects of which it is known who last touched them. When there are more, all are forgotten that nobody waits on.
+const MAX_TOUCHED: usize = 1 << 20;
 
 /// The sink.
 #[derive(Default)]
 pub struct LeakTally {
     living: FxHashMap<(ImageId, Goid), Waiting>,
+    labels: FxHashMap<(ImageId, Goid), LabelsId>,
+    touched: FxHashMap<(ImageId, Address), Touch>,
     pub(super) sites: FxHashMap<SiteKey, Site>,
     pub(super) tests: Tests,
+    pub(super) threads: ThreadTally,
+}
+
+/// Somebody who waited on an object went on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Touch {
+    pub by: Goid,
+    pub woken_by: Option<WokenBy>,
+    pub at: KtimeNs,
 }
 
 /// Where a goroutine blocks.
@@ -49,8 +64,10 @@ pub(super) struct Waiting {
 pub(super) struct Site {
     /// Lifetimes of those that ended.
     ended: Option<Histogram<u32>>,
-    pub born: u64,
-    pub exited: u64,
+    /// All that were seen; those of them whose birth was not lived before they were.
+    lives: u64,
+    found: u64,
+    exited: u64,
     pub alive: Vec<Survivor>,
 }
 
@@ -60,6 +77,8 @@ pub(super) struct Survivor {
     pub goid: Goid,
     /// Its birth, or the first that is known of it.
     pub since: KtimeNs,
+    /// It was born while its process was followed.
+    pub born: bool,
     pub last_known: KtimeNs,
     pub ended_at: KtimeNs,
     /// It lived until its process ended.
@@ -67,30 +86,48 @@ pub(super) struct Survivor {
     /// `None`: it is not known to be blocked.
     pub waiting: Option<Waiting>,
     pub parent_stack: Option<StackId>,
+    pub labels: Option<LabelsId>,
+    /// As the newest look at it found; `None`: there was none, or it did not tell.
+    pub stack_bytes: Option<u64>,
+    /// The newest look found that Go's collector had proven it leaked.
+    pub leaked: bool,
 }
 
 impl Site {
     /// The time that most of the ended did not outlive; `None`: (almost) none has ended.
     pub fn ended_within_ns(&self) -> Option<u64> {
-        let ended = self.ended.as_ref().filter(|_| self.exited > 0 && self.exited.saturating_mul(MIN_ENDED) >= self.born)?;
-        Some(ended.value_at_quantile(MOST))
+        ended_within_ns(self.ended.as_ref(), self.exited, self.lives)
     }
 
-    fn ended(&mut self, ns: u64) {
-        let made = || Histogram::new(2).ok();
-        if self.ended.is_none() {
-            self.ended = made();
-        }
-        if let Some(ended) = &mut self.ended {
-            // One beyond all limits (centuries) is left out.
-            let _ = ended.record(ns);
-        }
+    /// By how many there are more of them at the end than there were when their process came to be followed.
+    pub fn risen(&self) -> i64 {
+        self.alive.len() as i64 - i64::try_from(self.found).unwrap_or(i64::MAX)
+    }
+}
+
+/// The time that most of the ended did not outlive; `None`: (almost) none of all the `lives` has.
+pub(super) fn ended_within_ns(ended: Option<&Histogram<u32>>, exited: u64, lives: u64) -> Option<u64> {
+    let ended = ended.filter(|_| exited > 0 && exited.saturating_mul(MIN_ENDED) >= lives)?;
+    Some(ended.value_at_quantile(MOST))
+}
+
+/// Counts a life that ended.
+pub(super) fn record(ended: &mut Option<Histogram<u32>>, ns: u64) {
+    if ended.is_none() {
+        *ended = Histogram::new(2).ok();
+    }
+    if let Some(ended) = ended {
+        // One beyond all limits (centuries) is left out.
+        let _ = ended.record(ns);
     }
 }
 
 impl Sink for LeakTally {
     fn span(&mut self, who: &Who, span: &Span) {
         let key = (who.image, who.goid);
+        if let (SpanState::Blocked, Some(object), Some(_)) = (span.state, span.object, span.woken_by) {
+            self.touch((who.image, object), Touch { by: who.goid, woken_by: span.woken_by, at: span.end });
+        }
         match (span.state, self.living.get_mut(&key)) {
             (SpanState::Blocked, Some(waiting)) if (waiting.stack, waiting.reason) == (span.stack, span.reason) => {
                 waiting.blocked_since = span.start;
@@ -118,28 +155,69 @@ impl Sink for LeakTally {
 
     fn life(&mut self, who: &Who, life: &Life) {
         self.tests.life(who, life);
-        let waiting = self.living.remove(&(who.image, who.goid));
+        let key = (who.image, who.goid);
+        let (waiting, labels) = (self.living.remove(&key), self.labels.remove(&key));
         let site = self.sites.entry(SiteKey::of(who)).or_default();
-        site.born += 1;
+        let born = who.born_at.is_some() || who.born_by.is_some();
+        site.lives += 1;
+        site.found += u64::from(!born);
         if !life.alive_at_end() {
             site.exited += 1;
-            site.ended(life.ended_at.since(who.since));
+            record(&mut site.ended, life.ended_at.since(who.since));
             return;
         }
         site.alive.push(Survivor {
             goid: who.goid,
             since: who.since,
+            born,
             last_known: life.last_known,
             ended_at: life.ended_at,
             outlived_all: life.end == LifeEnd::ProcessEnd,
             // A wait that ended before the life did is over.
             waiting: waiting.filter(|waiting| waiting.until >= life.ended_at),
             parent_stack: who.origin.and_then(|origin| origin.stack),
+            labels,
+            stack_bytes: life.looked_at.stack_bytes(),
+            leaked: life.looked_at.leaked,
         });
+    }
+
+    fn test_seen(&mut self, image: ImageId, goid: Goid, name: Option<&str>) {
+        self.tests.seen(image, goid, name);
+    }
+
+    fn labels(&mut self, who: &Who, _at: KtimeNs, labels: LabelsId) {
+        self.labels.insert((who.image, who.goid), labels);
+    }
+
+    fn thread_span(&mut self, who: &ThreadWho, span: &ThreadSpan) {
+        self.threads.span(who, span);
+    }
+
+    fn thread_life(&mut self, who: &ThreadWho, life: &ThreadLife) {
+        self.threads.life(who, life);
     }
 
     fn test_run(&mut self, image: ImageId, by: Option<Goid>, at: KtimeNs, name: &TestName) {
         self.tests.started(image, by, at, name);
+    }
+}
+
+impl LeakTally {
+    fn touch(&mut self, object: (ImageId, Address), touch: Touch) {
+        if self.touched.len() >= MAX_TOUCHED && !self.touched.contains_key(&object) {
+            let waited_on: FxHashSet<(ImageId, Address)> =
+                self.living.iter().filter_map(|((image, _), waiting)| Some((*image, waiting.object?))).collect();
+            self.touched.retain(|object, _| waited_on.contains(object));
+        }
+        if self.touched.len() < MAX_TOUCHED {
+            self.touched.insert(object, touch);
+        }
+    }
+
+    /// Who was last seen to go on that had waited on an object; `None`: nobody was, or it is forgotten.
+    pub(super) fn touched(&self, object: (ImageId, Address)) -> Option<Touch> {
+        self.touched.get(&object).copied()
     }
 }
 

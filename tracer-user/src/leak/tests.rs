@@ -1,7 +1,8 @@
 //! Under which test a goroutine was born: by who made whom, up to the goroutine in which Go's test framework runs a test.
 //!
 //! `testing.(*T).Run` starts each test in a goroutine of its own, made on that function's only `go` statement; what it was called
-//! came by as an event shortly before. Names follow `matcher.fullName` of Go's `src/testing/match.go`.
+//! came by as an event shortly before. Names follow `matcher.fullName` of Go's `src/testing/match.go`. Without probes, looks at the process's
+//! memory tell which goroutines run tests, and what these are called.
 
 use std::collections::BTreeMap;
 
@@ -28,6 +29,8 @@ struct TestBinary {
     goroutines: FxHashMap<Goid, Lineage>,
     /// What each goroutine has started, in order of time.
     started: FxHashMap<Goid, Vec<(KtimeNs, TestName)>>,
+    /// In which goroutines looks found a test, and its whole name.
+    seen: FxHashMap<Goid, Option<String>>,
 }
 
 #[derive(Clone, Copy)]
@@ -55,6 +58,13 @@ impl Tests {
         let binary = self.0.entry(image).or_default();
         if let Some(by) = by {
             binary.started.entry(by).or_default().push((at, name.clone()));
+        }
+    }
+
+    pub fn seen(&mut self, image: ImageId, goid: Goid, name: Option<&str>) {
+        let seen = self.0.entry(image).or_default().seen.entry(goid).or_default();
+        if seen.is_none() {
+            *seen = name.map(str::to_owned);
         }
     }
 
@@ -99,6 +109,9 @@ pub(super) struct TestsOf<'a> {
 impl TestsOf<'_> {
     /// Whether a test runs in this goroutine.
     pub fn is_test(&mut self, goid: Goid) -> bool {
+        if self.binary.seen.contains_key(&goid) {
+            return true;
+        }
         let Some(gopc) = self.binary.goroutines.get(&goid).and_then(|lineage| lineage.gopc) else { return false };
         let (symbols, image) = (self.symbols, self.image);
         *self.runs.entry(gopc).or_insert_with(|| symbols.go_statement(image, gopc).function == RUN)
@@ -144,6 +157,9 @@ impl TestsOf<'_> {
 
     /// The full name of a test, and whether all of it is known.
     fn named(&self, test: Goid, parent: Option<&(String, bool)>) -> (String, bool) {
+        if let Some(Some(name)) = self.binary.seen.get(&test) {
+            return (name.chars().take(MAX_NAME).collect(), name.chars().nth(MAX_NAME).is_none());
+        }
         let own = self.binary.goroutines.get(&test).and_then(|lineage| {
             let started = self.binary.started.get(&lineage.parent?)?;
             let index = started.partition_point(|(at, _)| *at <= lineage.born_at).checked_sub(1)?;

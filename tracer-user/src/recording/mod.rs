@@ -19,8 +19,8 @@ pub mod reader;
 pub mod writer;
 
 use contract::{
-    Adopted, Binary, CgroupNamed, Code, Counters, Drained, DumpBegins, End, Found, Gone, GoroutineDump, Joined, LoadAt, MemoryAt,
-    Meta, NativeCode, Note, Profile, ThreadsMet, UsdtFile,
+    Adopted, Binary, CgroupNamed, ChildrenSeen, Code, Counters, Drained, DumpBegins, End, Found, Gone, GoroutineDump, Joined,
+    LoadAt, MemoryAt, Meta, NativeCode, Note, Profile, TestsSeen, ThreadsMet, UsdtFile,
 };
 
 /// What a recording begins with.
@@ -59,14 +59,37 @@ pub enum Kind {
     Gone = 34,
     NativeCode = 16,
     ThreadsMet = 17,
+    TestsSeen = 18,
+    ChildrenSeen = 35,
 }
 
 impl Kind {
     fn from_u8(value: u8) -> Option<Self> {
         use Kind::*;
         let all = [
-            Meta, Records, Binary, Code, Note, Counters, End, Joined, Dump, DumpBegins, Drained, Profile, Memory, NativeCode,
-            ThreadsMet, Usdt, Found, Adopted, Cgroup, Load, Gone,
+            Meta,
+            Records,
+            Binary,
+            Code,
+            Note,
+            Counters,
+            End,
+            Joined,
+            Dump,
+            DumpBegins,
+            Drained,
+            Profile,
+            Memory,
+            NativeCode,
+            ThreadsMet,
+            TestsSeen,
+            Usdt,
+            Found,
+            Adopted,
+            Cgroup,
+            Load,
+            Gone,
+            ChildrenSeen,
         ];
         all.into_iter().find(|kind| *kind as u8 == value)
     }
@@ -104,6 +127,8 @@ pub enum Block {
     Gone(Gone),
     NativeCode(NativeCode),
     ThreadsMet(ThreadsMet),
+    TestsSeen(TestsSeen),
+    ChildrenSeen(ChildrenSeen),
     /// A second meta block (recordings joined by hand).
     Meta(Meta),
 }

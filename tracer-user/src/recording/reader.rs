@@ -175,6 +175,8 @@ impl<R: Read> Recording<R> {
             Kind::Cgroup => Block::Cgroup(self.json(&raw)?),
             Kind::Load => Block::Load(self.json(&raw)?),
             Kind::Gone => Block::Gone(self.json(&raw)?),
+            Kind::TestsSeen => Block::TestsSeen(self.json(&raw)?),
+            Kind::ChildrenSeen => Block::ChildrenSeen(self.json(&raw)?),
             Kind::NativeCode => Block::NativeCode(self.json(&raw)?),
             Kind::ThreadsMet => Block::ThreadsMet(self.json(&raw)?),
         })

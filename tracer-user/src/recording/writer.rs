@@ -12,8 +12,8 @@ use serde::Serialize;
 use super::{
     BLOCK_HEADER_LEN, BLOCK_MAGIC, Codec, FILE_MAGIC, FORMAT_VERSION, Kind, MAX_PAYLOAD,
     contract::{
-        Adopted, Binary, CgroupNamed, Code, Counters, Drained, DumpBegins, End, Found, Gone, GoroutineDump, Joined, LoadAt,
-        MemoryAt, Meta, NativeCode, Note, Profile, ThreadsMet, UsdtFile,
+        Adopted, Binary, CgroupNamed, ChildrenSeen, Code, Counters, Drained, DumpBegins, End, Found, Gone, GoroutineDump, Joined,
+        LoadAt, MemoryAt, Meta, NativeCode, Note, Profile, TestsSeen, ThreadsMet, UsdtFile,
     },
 };
 
@@ -185,6 +185,14 @@ impl<W: Write> Writer<W> {
 
     pub fn threads_met(&mut self, met: &ThreadsMet) -> Result<(), WriteError> {
         self.json(Kind::ThreadsMet, met)
+    }
+
+    pub fn tests_seen(&mut self, seen: &TestsSeen) -> Result<(), WriteError> {
+        self.json(Kind::TestsSeen, seen)
+    }
+
+    pub fn children_seen(&mut self, seen: &ChildrenSeen) -> Result<(), WriteError> {
+        self.json(Kind::ChildrenSeen, seen)
     }
 
     /// One line of JSON, then the profile as it came.

@@ -10,7 +10,7 @@ use super::{Goroutine, LabelsRead, Snapshot, StackRead, stack::Stack};
 use crate::{
     clock::KtimeNs,
     golang::GoBinary,
-    id::{Address, BinaryId, ProcessKey, StackId},
+    id::{Address, BinaryId, Goid, ProcessKey, StackId},
     recording::contract::{CodeUse, DumpSource, DumpedGoroutine, DumpedStack, GoroutineDump, Likeness, Tier},
 };
 
@@ -43,6 +43,10 @@ pub fn parts<'a>(snapshot: &'a Snapshot, of: Of<'a>) -> impl Iterator<Item = Gor
         for goroutine in snapshot.found.all.chunks(PART).nth(part).unwrap_or_default() {
             let kind = likenesses.index(goroutine, &mut stacks, &mut dump);
             dump.goroutines.push(DumpedGoroutine(goroutine.goid, goroutine.parent, kind));
+            dump.objects.push(goroutine.waits_on.unwrap_or(Address(0)));
+        }
+        if dump.objects.iter().all(|object| object.0 == 0) {
+            dump.objects.clear();
         }
         dump.last = part + 1 == count;
         dump.torn = if dump.last { snapshot.found.torn } else { 0 };
@@ -55,20 +59,32 @@ pub fn failed(of: Of<'_>, at: KtimeNs, problem: String, gone: bool) -> Goroutine
     GoroutineDump { problem: Some(problem), last: true, gone, ..empty(of, at, at) }
 }
 
+/// That a process is there no more, of which no event tells.
+pub fn gone(process: ProcessKey, at: KtimeNs) -> GoroutineDump {
+    let problem = Some(format!("process {} has ended", process.tgid));
+    GoroutineDump { problem, last: true, gone: true, check: true, tier: Tier::T0, ..blank(process, at, at) }
+}
+
 /// A part without goroutines yet.
 pub fn empty(of: Of<'_>, from: KtimeNs, to: KtimeNs) -> GoroutineDump {
+    let Of { process, binary_id, bias, tier, check, .. } = of;
+    GoroutineDump { binary: binary_id, load_bias: bias, check, tier, ..blank(process, from, to) }
+}
+
+fn blank(process: ProcessKey, from: KtimeNs, to: KtimeNs) -> GoroutineDump {
     GoroutineDump {
-        tgid: of.process.tgid,
-        start_ticks: of.process.start_ticks,
-        binary: of.binary_id,
-        load_bias: of.bias,
+        tgid: process.tgid,
+        start_ticks: process.start_ticks,
+        binary: BinaryId(0),
+        load_bias: 0,
         source: DumpSource::Memory,
-        check: of.check,
+        check: false,
         from,
         to,
-        tier: of.tier,
+        tier: Tier::T0,
         kinds: Vec::new(),
         goroutines: Vec::new(),
+        objects: Vec::new(),
         stacks: Vec::new(),
         labels: Vec::new(),
         torn: 0,
@@ -88,7 +104,8 @@ struct Likenesses {
 
 impl Likenesses {
     fn index(&mut self, goroutine: &Goroutine, stacks: &mut Stacks<'_>, dump: &mut GoroutineDump) -> u32 {
-        let alike = Goroutine { goid: crate::id::Goid(0), parent: None, waits_since: None, ..goroutine.clone() };
+        let alike =
+            Goroutine { goid: Goid(0), parent: None, waits_since: None, waits_on: None, stack_hi: 0, ..goroutine.clone() };
         if let Some(index) = self.indices.get(&alike) {
             return *index;
         }

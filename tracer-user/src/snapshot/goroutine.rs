@@ -65,6 +65,8 @@ pub struct Raw {
     pub locked: bool,
     /// Address of its labels, 0 for none.
     pub labels: u64,
+    /// Address of the first `runtime.sudog` that it waits with, 0 for none.
+    pub waiting: u64,
 }
 
 /// Where the walk of its stack begins.
@@ -130,5 +132,6 @@ pub fn parse(bytes: &[u8], layout: &SnapshotLayout) -> Option<Slot> {
         startpc: word(layout.startpc)?,
         locked: word(layout.lockedm)? != 0,
         labels: word(layout.labels)?,
+        waiting: word(layout.waiting)?,
     }))
 }

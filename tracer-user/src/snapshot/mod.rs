@@ -5,7 +5,9 @@
 //! is read once more, and what keeps changing is counted as torn and not shown as a fact. The memory belongs to whoever is
 //! looked at, so everything is bounded, and nonsense yields an error or fewer goroutines, never a panic.
 
+mod channels;
 pub mod dump;
+pub mod go_tests;
 pub mod goroutine;
 pub mod labels;
 pub mod memory;
@@ -77,6 +79,8 @@ pub struct Goroutine {
     pub wait_reason: Option<&'static str>,
     /// Since when it waits or is in a system call; known only once a garbage collection saw it there.
     pub waits_since: Option<KtimeNs>,
+    /// The channel it sends to or receives from; `None`: it waits for something else, or nobody asked.
+    pub waits_on: Option<Address>,
     /// Who made it, from Go 1.21 on.
     pub parent: Option<Goid>,
     /// Return address of the go statement that made it.
@@ -86,6 +90,8 @@ pub struct Goroutine {
     pub locked_to_thread: bool,
     /// Memory set aside for its stack; `None` where its bounds make no sense.
     pub stack_bytes: Option<u64>,
+    /// Where that ends.
+    pub stack_hi: u64,
     pub stack: StackRead,
     pub labels: LabelsRead,
 }
@@ -123,6 +129,8 @@ pub enum LabelsRead {
 pub enum Detail {
     #[default]
     Whole,
+    /// And the channels that they wait on.
+    WithChannels,
     /// Everything but stacks, which are most of what there is to read.
     WithoutStacks,
 }

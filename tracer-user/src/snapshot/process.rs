@@ -15,9 +15,11 @@ use nix::{
     sys::uio::{RemoteIoVec, process_vm_readv},
     unistd::Pid,
 };
+use rustc_hash::FxHashMap;
 
 use super::{
-    Detail, Snapshot, SnapshotError,
+    Detail, Goroutines, Snapshot, SnapshotError,
+    go_tests::{self, Candidate},
     memory::{Memory, MemoryError, Piece},
     self_check::{self, Borne, Doubt},
     take,
@@ -26,6 +28,7 @@ use crate::{
     clock::{KtimeNs, ktime_now, wall_now},
     golang::{AllGoroutines, GoBinary, GolangError},
     id::Tgid,
+    recording::contract::{CodeUse, TestSeen},
 };
 
 /// Pieces that one call takes (`UIO_MAXIOV`).
@@ -34,6 +37,9 @@ const MAX_PIECES: usize = 1024;
 const MAX_CALL: usize = 256 << 10;
 /// How long we read before others get a turn: less than the scheduler's own slice.
 const TURN_NS: u64 = 500_000;
+/// Where Go's tests are started, and the function that its `go` statement is made into.
+const RUN: &str = "testing.(*T).Run";
+const WRAPPER: &str = "testing.(*T).Run.";
 /// Lines of maps that are looked at.
 const MAX_MAPPINGS: usize = 1 << 20;
 const ADVICE: &str = "run as root or with CAP_SYS_PTRACE; a process of your own can be read without, if \
@@ -136,6 +142,30 @@ impl Process {
             source => ProcessError::Snapshot { tgid, source },
         })?;
         Ok(Snapshot { go_version: self.binary.version().to_string(), taken_at, taken_at_ktime, duration_ns, found })
+    }
+}
+
+impl Process {
+    /// The tests that run in goroutines of a snapshot: those that the `go` statement of `testing.(*T).Run` made.
+    pub fn tests(&self, found: &Goroutines) -> Vec<TestSeen> {
+        let (binary, bias) = (&self.binary, self.bias);
+        let mut runs = FxHashMap::default();
+        let mut is_run = |pc: u64| {
+            *runs.entry(pc).or_insert_with(|| {
+                let frames = binary.symbolize(pc.wrapping_sub(bias), CodeUse::Return);
+                frames.last().is_some_and(|frame| frame.function == RUN)
+            })
+        };
+        let made = found.all.iter().filter(|goroutine| is_run(goroutine.gopc.0));
+        let candidates: Vec<Candidate> =
+            made.map(|goroutine| Candidate { goid: goroutine.goid, stack_hi: goroutine.stack_hi }).collect();
+        let in_wrapper = |pc: u64| {
+            let frames = binary.in_code(pc.wrapping_sub(bias)).then(|| binary.symbolize(pc.wrapping_sub(bias), CodeUse::Return));
+            frames.is_some_and(|frames| frames.last().is_some_and(|frame| frame.function.starts_with(WRAPPER)))
+        };
+        let memory = ProcessMemory::of(Pid::from_raw(self.tgid.0.cast_signed()));
+        let names = go_tests::names(&memory, &candidates, &in_wrapper).unwrap_or_default();
+        candidates.iter().map(|one| TestSeen { goid: one.goid, name: names.get(&one.goid).cloned().flatten() }).collect()
     }
 }
 

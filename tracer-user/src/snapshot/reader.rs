@@ -4,6 +4,7 @@ use rustc_hash::FxHashMap;
 
 use super::{
     Detail, Goroutine, Goroutines, LabelsRead, Program, SnapshotError, StackRead,
+    channels::Channels,
     goroutine::{Raw, Registers, Slot, State, parse},
     labels::Labels,
     memory::{Memory, MemoryError, Piece, Reading},
@@ -45,6 +46,7 @@ pub fn read(memory: &impl Memory, program: &Program<'_>, detail: Detail) -> Resu
         found: Goroutines::default(),
         stacks: Stacks::default(),
         labels: Labels::new(program.labels),
+        channels: Channels::default(),
         goroutines: Reading::default(),
         bytes: 0,
     };
@@ -83,6 +85,7 @@ struct Reader<'a, M> {
     found: Goroutines,
     stacks: Stacks,
     labels: Labels,
+    channels: Channels,
     goroutines: Reading,
     /// Read so far.
     bytes: u64,
@@ -141,12 +144,17 @@ impl<M: Memory> Reader<'_, M> {
             }
         }
         let affordable = self.bytes <= MAX_STACK_BYTES && self.stacks.addresses <= MAX_ADDRESSES;
-        let wanted = affordable && self.detail == Detail::Whole;
+        let wanted = affordable && self.detail != Detail::WithoutStacks;
         let raws = || alive.iter().map(|(_, raw)| raw);
         let read = self.stacks.read(self.memory, raws().filter(|_| wanted))?;
         self.spend(read)?;
         let read = self.labels.read(self.memory, raws().map(|raw| raw.labels))?;
         self.spend(read)?;
+        if self.detail == Detail::WithChannels {
+            let waiting = raws().filter(|raw| raw.state.waits()).map(|raw| raw.waiting);
+            let read = self.channels.read(self.memory, &self.program.layout.sudog, waiting)?;
+            self.spend(read)?;
+        }
         self.look(&alive.iter().map(|(address, _)| *address).collect::<Vec<_>>())?;
         for (address, before) in &alive {
             match self.slot(*address) {
@@ -157,13 +165,13 @@ impl<M: Memory> Reader<'_, M> {
                         Some(_) if !affordable => StackRead::TooMuch,
                         Some(registers) => self.stacks.walk(before, registers, self.program.frame_bytes),
                     };
-                    self.push(before, &after, Some(after.state), stack);
+                    self.push(*address, before, &after, Some(after.state), stack);
                 }
                 _ if !last => left.push(*address),
                 Slot::Alive(after) => {
                     self.found.torn += 1;
                     if (after.goid, after.gopc, after.startpc) == (before.goid, before.gopc, before.startpc) {
-                        self.push(before, &after, None, StackRead::Changed);
+                        self.push(*address, before, &after, None, StackRead::Changed);
                     }
                 }
                 Slot::Vacant | Slot::Nonsense => self.found.torn += 1,
@@ -186,21 +194,24 @@ impl<M: Memory> Reader<'_, M> {
         bytes.and_then(|bytes| parse(bytes, layout)).unwrap_or(Slot::Nonsense)
     }
 
-    fn push(&mut self, before: &Raw, after: &Raw, state: Option<State>, stack: StackRead) {
+    fn push(&mut self, address: u64, before: &Raw, after: &Raw, state: Option<State>, stack: StackRead) {
         let waits = state.is_some_and(State::waits);
         let reason = self.program.wait_reasons.get(usize::from(after.wait_reason)).copied();
         let dated = waits || state == Some(State::Syscall);
+        let waits_on = (waits && before.waiting == after.waiting).then(|| self.channels.of(address, after.waiting)).flatten();
         let labels = if before.labels == after.labels { self.labels.of(after.labels) } else { LabelsRead::Unknown };
         self.found.all.push(Goroutine {
             goid: Goid(after.goid),
             state,
             wait_reason: reason.filter(|reason| waits && !reason.is_empty()),
+            waits_on,
             waits_since: Some(KtimeNs(after.wait_since)).filter(|since| dated && since.0 != 0),
             parent: after.parent.map(Goid),
             gopc: Address(after.gopc),
             startpc: Address(after.startpc),
             locked_to_thread: after.locked,
             stack_bytes: after.stack_hi.checked_sub(after.stack_lo).filter(|bytes| (1..=MAX_STACK).contains(bytes)),
+            stack_hi: after.stack_hi,
             stack,
             labels,
         });

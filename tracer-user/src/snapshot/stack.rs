@@ -81,6 +81,7 @@ mod tests {
             startpc: 0,
             locked: false,
             labels: 0,
+            waiting: 0,
         }
     }
 

@@ -1,9 +1,10 @@
-//! How much memory a process has now, and its cgroup.
+//! How much memory a process has now, and its cgroup; and how many descriptors.
 //!
 //! Sources: proc_pid_statm(5); cgroups(7), `memory.current` and `memory.max` of version 2, `memory.usage_in_bytes` and
 //! `memory.limit_in_bytes` of version 1, in whichever hierarchy the controller is mounted.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, Read},
     os::fd::AsRawFd,
@@ -12,7 +13,7 @@ use std::{
 
 use nix::unistd::{SysconfVar, sysconf};
 
-use super::procfs;
+use super::{descriptors::Descriptors, procfs};
 use crate::{
     id::{ProcessKey, Tgid},
     recording::contract::CgroupMemory,
@@ -30,6 +31,8 @@ const NO_LIMIT: u64 = 1 << 62;
 pub struct Memory {
     pub rss_bytes: Option<u64>,
     pub cgroup: Option<CgroupMemory>,
+    /// How many descriptors it has, by kind; `None`: not looked at this time.
+    pub descriptors: Option<BTreeMap<String, u64>>,
 }
 
 /// Reads the memory of processes.
@@ -37,6 +40,7 @@ pub struct Memory {
 pub struct Meter {
     page_bytes: u64,
     hierarchy: Option<Hierarchy>,
+    descriptors: Descriptors,
 }
 
 /// Where cgroups are that account for memory.
@@ -58,11 +62,23 @@ impl Meter {
     pub fn new() -> Self {
         let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        Self { page_bytes: page.and_then(|page| page.try_into().ok()).unwrap_or(4096), hierarchy: Hierarchy::among(&mounts) }
+        Self {
+            page_bytes: page.and_then(|page| page.try_into().ok()).unwrap_or(4096),
+            hierarchy: Hierarchy::among(&mounts),
+            descriptors: Descriptors::default(),
+        }
     }
 
     /// `None` if the process has ended; its number may be another's by now.
-    pub fn read(&self, key: ProcessKey) -> Option<Memory> {
+    pub fn read(&mut self, key: ProcessKey) -> Option<Memory> {
+        let memory = self.look(key);
+        if memory.is_none() {
+            self.descriptors.forget(key);
+        }
+        memory
+    }
+
+    fn look(&mut self, key: ProcessKey) -> Option<Memory> {
         // What is read below an open folder is of that process, or of none.
         let folder = File::open(format!("/proc/{}", key.tgid)).ok()?;
         let path = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()));
@@ -72,7 +88,8 @@ impl Meter {
         }
         let pages = text(&path.join("statm")).ok().and_then(|line| line.split(' ').nth(1)?.parse::<u64>().ok());
         let cgroup = self.hierarchy.as_ref().and_then(|all| all.memory(&text(&path.join("cgroup")).ok()?));
-        Some(Memory { rss_bytes: pages.map(|pages| pages.saturating_mul(self.page_bytes)), cgroup })
+        let descriptors = self.descriptors.count(key, &folder);
+        Some(Memory { rss_bytes: pages.map(|pages| pages.saturating_mul(self.page_bytes)), cgroup, descriptors })
     }
 }
 
@@ -219,7 +236,7 @@ mod tests {
     #[ignore = "a measurement: run it alone, with --ignored --nocapture"]
     fn price() {
         let key = procfs::stat(Tgid(std::process::id())).unwrap().key;
-        let (meter, rounds) = (Meter::new(), 10_000);
+        let (mut meter, rounds) = (Meter::new(), 10_000);
         let began = std::time::Instant::now();
         (0..rounds).for_each(|_| drop(std::hint::black_box(meter.read(key))));
         println!("{:.1} µs a look", began.elapsed().as_secs_f64() * 1e6 / f64::from(rounds));

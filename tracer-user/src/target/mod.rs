@@ -4,6 +4,7 @@
 
 pub mod blocks;
 pub mod cgroup;
+pub mod descriptors;
 pub mod executable;
 pub mod libraries;
 pub mod load;

@@ -23,7 +23,7 @@ use crate::{
 
 const SHOP: u32 = 1000;
 /// Creation site and start function of the shop's workers, of main, and of the runtime's sweeper.
-const WORKER: (u64, u64) = (0x3010, 0x4000);
+pub const WORKER: (u64, u64) = (0x3010, 0x4000);
 const MAIN: (u64, u64) = (0x3020, 0x4100);
 const SWEEPER: (u64, u64) = (0x3030, 0x4200);
 
@@ -45,6 +45,7 @@ pub fn look(at_us: u64, found: &[Found<'_>]) -> GoroutineDump {
         tier: Tier::T2,
         kinds: Vec::new(),
         goroutines: Vec::new(),
+        objects: Vec::new(),
         stacks: Vec::new(),
         labels: vec![vec![]],
         torn: 0,

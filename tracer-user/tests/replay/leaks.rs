@@ -20,14 +20,14 @@ use crate::{
     scene::{BIAS, GO_TEST, Scene},
 };
 
-const TGID: u32 = 1000;
+pub const TGID: u32 = 1000;
 /// Link addresses of scene.rs: the `go` statement of workers, what they run, where they receive, and the root of every stack.
 const GO_WORKER: u64 = 0x3010;
 const WORKER: u64 = 0x4000;
 const BLOCKING: [u64; 3] = [0x5000, 0x5010, 0x5030];
 
 /// Verdicts as JSON and as text.
-fn judged(scene: &Scene) -> (Value, String) {
+pub fn judged(scene: &Scene) -> (Value, String) {
     let mut tally = LeakTally::default();
     let replayed = replay(open(&scene.bytes()), &mut tally).expect("replays");
     let gate = Gate::new(None, IgnoreList::default(), Some(Strength::Suspected));
@@ -38,7 +38,7 @@ fn judged(scene: &Scene) -> (Value, String) {
 }
 
 /// A program that runs for a second, and the stack at which its workers wait.
-fn service() -> Scene {
+pub fn service() -> Scene {
     let mut scene = Scene::lasting(1_000);
     let pcs = BLOCKING.iter().map(|pc| Address(BIAS + pc)).collect();
     let stack = What::Stack { id: StackId(9), pcs, truncated: false, top: Top::Return, of: CodeOf::Binary };
@@ -47,7 +47,7 @@ fn service() -> Scene {
 }
 
 /// Workers, one each 10 ms from `from_ms` to `to_ms`, of which each waits for what never comes.
-fn stuck(scene: &mut Scene, from_ms: u64, to_ms: u64) {
+pub fn stuck(scene: &mut Scene, from_ms: u64, to_ms: u64) {
     for (goid, at_ms) in (100..).zip((from_ms..to_ms).step_by(10)) {
         scene.birth(at_ms * 1_000, TGID, goid, 1, (GO_WORKER, WORKER)).park(at_ms * 1_000 + 50, TGID, goid, 2);
     }
@@ -59,12 +59,15 @@ fn growing() {
     let mut scene = service();
     stuck(&mut scene, 10, 1_000);
     let (said, text) = judged(&scene);
-    assert_eq!(said["summary"], serde_json::json!({"suspected": 1, "watched": 0, "known": 0, "ignored": 0, "failing": 1}));
+    assert_eq!(
+        said["summary"],
+        serde_json::json!({"proven": 0, "suspected": 1, "watched": 0, "known": 0, "ignored": 0, "failing": 1})
+    );
     let leak = &said["leaks"][0];
     assert_eq!((&leak["count"], &leak["unconfirmed"], &leak["weakened_by_loss"]), (&99.into(), &0.into(), &false.into()));
     assert_eq!(leak["test"]["births"].as_array().expect("births").iter().filter_map(Value::as_u64).sum::<u64>(), 95);
     insta::assert_snapshot!(text, @r"
-    1 suspected, 0 watched
+    0 proven, 1 suspected, 0 watched
     trust      no event lost; coverage T2
 
     suspected  99 goroutines of main.open (main.go:12)  [a4a75c16a8418c29]
@@ -124,7 +127,10 @@ fn births_alone() {
         scene.birth(at_ms * 1_000, TGID, goid, 1, (GO_WORKER, WORKER));
     }
     let (said, text) = judged(&scene);
-    assert_eq!(said["summary"], serde_json::json!({"suspected": 0, "watched": 1, "known": 0, "ignored": 0, "failing": 0}));
+    assert_eq!(
+        said["summary"],
+        serde_json::json!({"proven": 0, "suspected": 0, "watched": 1, "known": 0, "ignored": 0, "failing": 0})
+    );
     assert!(said["leaks"][0]["blocked_on"].is_null() && text.contains("not known to be blocked"), "{text}");
 }
 

@@ -14,6 +14,7 @@ use tracer_user::{
 
 mod checks;
 mod damage;
+mod leak_kinds;
 mod leaks;
 mod memory;
 mod outputs;

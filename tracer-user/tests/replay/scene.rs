@@ -325,13 +325,22 @@ impl Scene {
             sys_bytes: (3 * alloc) << 20,
             ..GoHeap::default()
         });
-        self.look(at_us, ProcessMemory { tgid: Tgid(tgid), beside: None, rss_bytes: Some(rss << 20), cgroup, heap })
+        self.look(
+            at_us,
+            ProcessMemory { tgid: Tgid(tgid), beside: None, rss_bytes: Some(rss << 20), cgroup, heap, descriptors: None },
+        )
+    }
+
+    /// A look at the descriptors of `tgid`.
+    pub fn descriptors(&mut self, at_us: u64, tgid: u32, counts: &[(&str, u64)]) -> &mut Self {
+        let descriptors = Some(counts.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect());
+        self.look(at_us, ProcessMemory { tgid: Tgid(tgid), beside: None, rss_bytes: None, cgroup: None, heap: None, descriptors })
     }
 
     /// A look at the memory of one that was named.
     pub fn memory_beside(&mut self, at_us: u64, tgid: u32, comm: &str, rss: u64) -> &mut Self {
         let (tgid, beside) = (Tgid(tgid), Some(comm.into()));
-        self.look(at_us, ProcessMemory { tgid, beside, rss_bytes: Some(rss << 20), cgroup: None, heap: None })
+        self.look(at_us, ProcessMemory { tgid, beside, rss_bytes: Some(rss << 20), cgroup: None, heap: None, descriptors: None })
     }
 
     fn look(&mut self, at_us: u64, process: ProcessMemory) -> &mut Self {

@@ -1,20 +1,30 @@
 //! What is judged, and what a gate makes of it.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args, ValueEnum};
 
-use super::{LaunchArgs, OutputArg, ViewArg};
+use super::{LaunchArgs, OutputArg, TierArg, ViewArg};
 
 #[derive(Clone, Debug, Args)]
-#[command(group = ArgGroup::new("judged").args(["recording", "command"]).required(true))]
+#[command(group = ArgGroup::new("judged").args(["recording", "pid", "command"]).required(true))]
+#[command(group = ArgGroup::new("recorded").args(["pid", "command"]))]
 pub struct LeaksArgs {
     /// The recording to judge
     #[arg(value_name = "REC")]
     pub recording: Option<PathBuf>,
-    /// Keep the recording of CMD here
-    #[arg(long, value_name = "REC", requires = "command")]
+    /// Watch this process, by looks at its memory alone: no probe, no pause, and no root for one's own processes
+    #[arg(long, value_name = "N")]
+    pub pid: Option<u32>,
+    /// For how long; Ctrl-C ends it, and judges what was seen
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_watch, conflicts_with_all = ["recording", "command"])]
+    pub watch: Duration,
+    /// Keep the recording of CMD, or of the process, here
+    #[arg(long, value_name = "REC", requires = "recorded")]
     pub record: Option<PathBuf>,
+    /// Fail (with -- CMD by 125) where what is judged was followed in less detail: T1, T2 or T3
+    #[arg(long, value_enum, value_name = "TIER")]
+    pub require_tier: Option<TierArg>,
     #[command(flatten)]
     pub how: LaunchArgs,
     #[command(flatten)]
@@ -22,6 +32,14 @@ pub struct LeaksArgs {
     /// A command to run and judge, with its arguments
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<OsString>,
+}
+
+/// Two looks at least.
+const MIN_WATCH: Duration = Duration::from_secs(1);
+
+fn parse_watch(text: &str) -> Result<Duration, String> {
+    let watch = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if watch < MIN_WATCH { Err("at least 1s".to_owned()) } else { Ok(watch) }
 }
 
 /// What is told of leaks, and what they do to a gate.
@@ -77,7 +95,9 @@ pub enum Judge {
 /// What a gate fails on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum FailOn {
-    /// Blocked, and their number grows without bound
+    /// Proven by Go's collector; or dead children that their parent never waits for
+    Proven,
+    /// That, or blocked for good and growing without bound, or outliving the test they were born under
     Suspected,
     Never,
 }

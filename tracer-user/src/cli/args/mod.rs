@@ -34,6 +34,7 @@ Examples:
   lifetrace flame app.rec --by inuse_space --diff -o growth.svg
   lifetrace leaks app.rec --baseline leaks.json
   sudo lifetrace leaks -- go test ./...
+  lifetrace leaks --pid 4711 --watch 60s
   lifetrace snapshot --pid 4711";
 
 /// Follows the life of every goroutine and process, from birth to exit, without touching the program.
@@ -75,7 +76,7 @@ pub enum Command {
     Timeline(TimelineArgs),
     /// Draw a flamegraph of creation, life, blocking, or of what the program's own profiles say
     Flame(FlameArgs),
-    /// Say which goroutines of a recording, or of a command, are there for good, how sure that is, and why
+    /// Say what leaks in a recording, a running process or a command: goroutines, threads, children, descriptors; how sure that is, and why
     Leaks(LeaksArgs),
     /// Say what every goroutine of a running program does now, out of its memory: no probe, no pause
     Snapshot(SnapshotArgs),
@@ -167,7 +168,7 @@ pub struct UsdtTarget {
 impl Command {
     /// Whether a failure of ours must not be taken for CMD's own: it exits 125.
     pub fn runs_command(&self) -> bool {
-        matches!(self, Self::Run(_)) || matches!(self, Self::Leaks(args) if args.recording.is_none())
+        matches!(self, Self::Run(_)) || matches!(self, Self::Leaks(args) if !args.command.is_empty())
     }
 }
 
@@ -233,6 +234,14 @@ mod tests {
             ("attach --pid 7 --heap-every 30s", false),
             ("attach --pid 7 --pprof auto --heap-every 1ms", false),
             ("attach --pid 7 --pprof auto --profile heat", false),
+            ("leaks a.rec --require-tier T2", true),
+            ("leaks --pid 7 --watch 30s --pprof auto --profile goroutineleak", true),
+            ("leaks --pid 7 --watch 1ms", false),
+            ("leaks --pid 7 -- ./app", false),
+            ("leaks a.rec --pid 7", false),
+            ("leaks a.rec --watch 30s", false),
+            ("leaks a.rec --record b.rec", false),
+            ("leaks --require-tier T2 -- ./app", true),
             ("usdt list --exe a", true),
             ("usdt list --pid 7 --usdt-table a.toml --format json", true),
             ("usdt list", false),

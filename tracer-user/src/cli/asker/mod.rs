@@ -11,7 +11,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
         mpsc::{self, Sender, SyncSender},
     },
     thread::{self, JoinHandle},
@@ -125,6 +125,7 @@ struct Asked {
     jobs: Sender<Job>,
     state: Shared,
     client: Client,
+    proven: Arc<AtomicBool>,
     thread: JoinHandle<()>,
     /// When what is due next; profiles come after the first goroutines, which show whether the answers are the process's own.
     goroutines: Option<Instant>,
@@ -175,13 +176,14 @@ impl Asker {
         let (jobs, waiting) = mpsc::channel();
         let (state, client) = (Shared::default(), Client::default());
         let first = !std::mem::replace(&mut self.began, true);
-        let questioner =
-            Questioner::new(subject, Arc::clone(&self.how), client.clone(), state.clone(), self.sender.clone(), first);
+        let proven = Arc::new(AtomicBool::new(false));
+        let shared = (client.clone(), state.clone(), Arc::clone(&proven));
+        let questioner = Questioner::new(subject, Arc::clone(&self.how), shared, self.sender.clone(), first);
         let thread = thread::Builder::new().name("asker".into()).spawn(move || questioner.serve(&waiting))?;
         let now = Instant::now();
         let wants_profiles = self.how.heap_every.is_some() || !self.how.profiles.is_empty();
         let profiles = wants_profiles.then_some((now, Round::First));
-        Ok(Asked { tgid, jobs, state, client, thread, goroutines: Some(now), profiles, wants_profiles })
+        Ok(Asked { tgid, jobs, state, client, proven, thread, goroutines: Some(now), profiles, wants_profiles })
     }
 
     /// Hands out what is due. Comes a few times a second. `announce` says in the recording that goroutines are about to be asked for.
@@ -190,6 +192,13 @@ impl Asker {
         for asked in self.asked.values_mut() {
             asked.look_around(now, self.every, self.how.heap_every, &announce);
         }
+    }
+
+    /// The processes whose collector has just proven which goroutines are leaked: a look at their memory finds them in that state, if it
+    /// comes before the next collection.
+    pub fn take_proven(&self) -> Vec<Tgid> {
+        let asked = self.asked.values().filter(|asked| asked.proven.swap(false, Ordering::AcqRel));
+        asked.map(|asked| asked.tgid).collect()
     }
 
     /// The same at the end: what has been asked is waited for, and with `whole` each process is asked once more. False when it is over.

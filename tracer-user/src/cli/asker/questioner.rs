@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::Ordering,
+        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, RecvTimeoutError, SyncSender},
     },
     time::{Duration, Instant},
@@ -61,6 +61,8 @@ pub struct Questioner {
     process: Option<Result<Process, ProcessError>>,
     before: Option<Goroutines>,
     noted_requests: u64,
+    /// It has just proven which goroutines are leaked.
+    proven: Arc<AtomicBool>,
 }
 
 struct Server {
@@ -82,9 +84,16 @@ enum Trust {
 }
 
 impl Questioner {
-    pub fn new(subject: Subject, how: Arc<How>, client: Client, state: Shared, sender: SyncSender<Message>, first: bool) -> Self {
+    pub fn new(
+        subject: Subject,
+        how: Arc<How>,
+        shared: (Client, Shared, Arc<AtomicBool>),
+        sender: SyncSender<Message>,
+        first: bool,
+    ) -> Self {
         let (warned, server, process, before) = (FxHashSet::default(), None, None, None);
-        Self { subject, how, client, state, sender, first, warned, server, process, before, noted_requests: 0 }
+        let (client, state, proven) = shared;
+        Self { subject, how, client, state, sender, first, warned, server, process, before, noted_requests: 0, proven }
     }
 
     /// Works until nobody hands out jobs any more, or nothing can be asked.
@@ -282,6 +291,9 @@ impl Questioner {
         let data = self.client.get(&url, MAX_ANSWER, patience)?;
         let took_ns = ktime_now().since(at);
         profile::decode(&data)?;
+        if kind == ProfileKind::GoroutineLeak {
+            self.proven.store(true, Ordering::Release);
+        }
         self.send(Message::Profile(Box::new(Profile { at, took_ns, tgid: self.tgid(), kind, url, data })));
         Ok(())
     }
@@ -292,7 +304,7 @@ impl Questioner {
         let at = ktime_now();
         let text = self.client.get(&server.base.profile("heap?debug=1"), MAX_ANSWER, PATIENCE)?;
         let heap = Some(mem_stats::parse(&String::from_utf8_lossy(&text))?);
-        let process = ProcessMemory { tgid: self.tgid(), beside: None, rss_bytes: None, cgroup: None, heap };
+        let process = ProcessMemory { tgid: self.tgid(), beside: None, rss_bytes: None, cgroup: None, heap, descriptors: None };
         self.send(Message::Memory(MemoryAt { at, processes: vec![process] }));
         Ok(())
     }

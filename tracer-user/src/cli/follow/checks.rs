@@ -123,7 +123,16 @@ impl Follower {
         }
         asker.keep(|key| self.checks.processes.contains_key(key));
         asker.look_around(|tgid| self.announce_dump(tgid, DumpSource::Pprof));
+        for tgid in asker.take_proven() {
+            self.look_soon(tgid);
+        }
         self.asker = Some(asker);
+    }
+
+    /// What Go's collector proved stands in the states of the goroutines, until it collects again.
+    fn look_soon(&mut self, tgid: Tgid) {
+        let processes = self.checks.processes.iter_mut().filter(|(key, _)| key.tgid == tgid);
+        processes.for_each(|(_, process)| process.due = KtimeNs(0));
     }
 
     /// Puts the last questions, and waits for what was asked; with `whole` each process is asked once more. False when it is over.

@@ -394,7 +394,8 @@ fn missing(plan: &Plan) -> String {
     missing.join("; ")
 }
 
-fn describe(id: BinaryId, path: &std::path::Path, code: &GoBinary, tier: Tier, sites: &[(SiteId, HookSite)]) -> Binary {
+/// A binary as the recording has it.
+pub fn describe(id: BinaryId, path: &std::path::Path, code: &GoBinary, tier: Tier, sites: &[(SiteId, HookSite)]) -> Binary {
     Binary {
         id,
         path: path.display().to_string(),

@@ -1,4 +1,4 @@
-//! `lifetrace leaks`: of a recording, or of a command that is run for it.
+//! `lifetrace leaks`: of a recording, of a process that is watched for it, or of a command that is run for it.
 
 #[cfg(feature = "live")]
 pub mod command;
@@ -21,6 +21,7 @@ use super::{
     colored, live, load, write_output,
 };
 use crate::{
+    correlate::replay::Replayed,
     export::leaks::{self as formats, LeaksOut, sources::Sources},
     leak::{
         baseline::Baseline,
@@ -29,6 +30,7 @@ use crate::{
         tally::LeakTally,
         verdict::{Judged, Strength, leaks},
     },
+    recording::contract::Tier,
 };
 
 /// There are leaks.
@@ -36,7 +38,7 @@ const LEAKS: u8 = 1;
 
 pub fn main(args: &LeaksArgs, global: Global) -> Result<u8, Failure> {
     match &args.recording {
-        Some(recording) => Bench::open(&args.gate, global)?.judge(recording, BTreeSet::new()),
+        Some(recording) => Bench::open(args, global)?.judge(recording, &Seen::default()),
         None => live::leaks(args, global),
     }
 }
@@ -44,36 +46,50 @@ pub fn main(args: &LeaksArgs, global: Global) -> Result<u8, Failure> {
 /// Where recordings are judged.
 struct Bench<'a> {
     args: &'a GateArgs,
+    require_tier: Option<Tier>,
     global: Global,
     gate: Gate,
     /// Stdout is a command's own: what people read goes to stderr, as time(1) does.
     to_stderr: bool,
 }
 
+/// What is known of what is judged besides its recording.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Packages whose tests did not run: go's cache answered.
+    not_run: BTreeSet<String>,
+}
+
 impl<'a> Bench<'a> {
     /// Reads what was decided before. Before anything is run: a file that cannot be read is a slip of the caller's.
-    fn open(args: &'a GateArgs, global: Global) -> Result<Self, Failure> {
+    fn open(args: &'a LeaksArgs, global: Global) -> Result<Self, Failure> {
+        let require_tier = args.require_tier.map(Tier::from);
+        let args = &args.gate;
         let at = args.baseline.as_deref().filter(|_| !args.update_baseline);
         let baseline = at.map(|path| Baseline::read(path).with_context(|| format!("baseline {}", path.display())));
         let ignore =
             args.ignore.as_deref().map(|path| IgnoreList::read(path).with_context(|| format!("ignore file {}", path.display())));
         let fail_from = match args.fail_on {
+            FailOn::Proven => Some(Strength::Proven),
             FailOn::Suspected => Some(Strength::Suspected),
             FailOn::Never => None,
         };
         let baseline = baseline.transpose().map_err(Failure::usage)?;
         let ignore = ignore.transpose().map_err(Failure::usage)?.unwrap_or_default();
-        Ok(Self { args, global, gate: Gate::new(baseline, ignore, fail_from), to_stderr: false })
+        Ok(Self { args, require_tier, global, gate: Gate::new(baseline, ignore, fail_from), to_stderr: false })
     }
 
     /// Tells of the leaks of a recording, and of what is not in it; what to exit with.
-    fn judge(&self, recording: &Path, not_watched: BTreeSet<String>) -> Result<u8, Failure> {
+    fn judge(&self, recording: &Path, seen: &Seen) -> Result<u8, Failure> {
         let mut tally = LeakTally::default();
         let replayed = load(recording, self.args.view.view(), self.global, &mut tally)?;
         let judged = match self.args.judge {
             Judge::Tests => Judged::Tests,
             Judge::All => Judged::All,
         };
+        if let Some(tier) = self.require_tier {
+            required(&replayed, tier).map_err(Failure::environment)?;
+        }
         let leaks = leaks(&replayed, &tally, judged);
         if let Some(path) = self.args.baseline.as_deref().filter(|_| self.args.update_baseline) {
             let baseline = Baseline::of(leaks.iter().filter(|leak| self.gate.is_sure(leak)));
@@ -82,7 +98,7 @@ impl<'a> Bench<'a> {
                 out.write_all(b"\n")
             })?;
         }
-        let told = LeaksOut { not_watched, ..formats::leaks(&replayed, &leaks, &self.gate) };
+        let told = LeaksOut { not_watched: seen.not_run.clone(), ..formats::leaks(&replayed, &leaks, &self.gate) };
         self.tell(&told)?;
         Ok(if told.summary.failing > 0 && !self.args.update_baseline { LEAKS } else { 0 })
     }
@@ -106,4 +122,17 @@ impl<'a> Bench<'a> {
         }
         write_output(output, write)
     }
+}
+
+/// Whether every Go program in a recording was followed in that detail, all the time.
+fn required(replayed: &Replayed, tier: Tier) -> anyhow::Result<()> {
+    for (id, image) in replayed.engine.processes().images().filter(|(_, image)| image.first_hit.is_some()) {
+        let coverage = replayed.coverage(id);
+        let least = coverage.iter().map(|part| part.tier).min().unwrap_or(Tier::T0);
+        if least < tier {
+            let tgid = replayed.engine.processes().process(image.process).tgid;
+            anyhow::bail!("{tier:?} is required, and process {tgid} ({}) was followed at {least:?}", image.exe);
+        }
+    }
+    Ok(())
 }

@@ -2,6 +2,10 @@
 //!
 //! A look is no instant: what it says was so at some time between its beginning and its end. So an event in that time or later is
 //! newer, one look alone is never believed against events, and two in a row are, if no event came between them.
+//!
+//! Where there are no events (T0) each look is believed, and between two that say different things nothing is known.
+
+use std::num::NonZeroU32;
 
 use super::{Goroutine, ImageId, Open, Park, Repair, Span, SpanState, State, Who};
 use crate::clock::KtimeNs;
@@ -13,6 +17,28 @@ pub struct Look {
     pub number: u32,
     pub from: KtimeNs,
     pub to: KtimeNs,
+    /// No event tells of these goroutines: looks are all there is (T0).
+    pub alone: bool,
+}
+
+/// What a look told of a goroutine besides its state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LookedAt {
+    stack_kib: Option<NonZeroU32>,
+    /// Go's collector had proven that nobody can wake it.
+    pub leaked: bool,
+}
+
+impl LookedAt {
+    /// `stack_bytes`: memory set aside for its stack; `None`: unknown.
+    pub fn new(stack_bytes: Option<u64>, leaked: bool) -> Self {
+        Self { stack_kib: stack_bytes.and_then(|bytes| NonZeroU32::new(u32::try_from(bytes >> 10).ok()?)), leaked }
+    }
+
+    /// Stacks are whole KiB (`runtime/stack.go`).
+    pub fn stack_bytes(&self) -> Option<u64> {
+        self.stack_kib.map(|kib| u64::from(kib.get()) << 10)
+    }
 }
 
 /// What a goroutine did when it was looked at.
@@ -64,21 +90,29 @@ pub(super) struct Looks {
     missed: u32,
     /// Another state than events told, and when. Rare, and there are many goroutines.
     doubt: Option<Box<(KtimeNs, Seen)>>,
+    pub last: LookedAt,
 }
 
 impl Looks {
     /// An event came: what looks said before is older.
     pub fn outdated(&mut self) {
         (self.missed, self.doubt) = (0, None);
+        self.last.leaked = false;
+    }
+
+    /// When it was seen last, where looks are all there is.
+    pub fn seen_alone(&self) -> Option<KtimeNs> {
+        self.found.filter(|look| look.alone).map(|look| look.from)
     }
 }
 
 impl Goroutine {
     /// Seen by a look, and known by nothing else; of what was before nothing is known.
-    pub fn found(who: Who, look: Look, seen: Seen, scheduling: bool) -> Self {
+    pub fn found(who: Who, look: Look, seen: Seen, looked_at: LookedAt, scheduling: bool) -> Self {
         let mut found = Self::new(who, look.from, seen.state(look.from, false), scheduling);
         found.found = Some(Found { from: look.from, until: look.to, unknown_since: who.since, only: true });
         found.looks.found = Some(look);
+        found.looks.last = looked_at;
         found
     }
 
@@ -110,11 +144,16 @@ impl Goroutine {
     }
 
     /// A look found it. Confirms what is known, supplies what is not, and repairs what the look before contradicted as well.
-    pub fn look(&mut self, look: Look, seen: Seen, sink: &mut impl FnMut(&Who, Span)) -> Option<Repair> {
-        self.looks.found = Some(look);
+    pub fn look(&mut self, look: Look, seen: Seen, looked_at: LookedAt, sink: &mut impl FnMut(&Who, Span)) -> Option<Repair> {
+        let before = self.looks.found.replace(look);
         self.looks.missed = 0;
-        let told = match self.state {
-            State::Open(Open { state: SpanState::Unknown, since, .. }) => {
+        self.looks.last = looked_at;
+        if let Some(before) = before.filter(|_| look.alone) {
+            self.look_again(before, look, seen, sink);
+            return None;
+        }
+        let told = match &mut self.state {
+            &mut State::Open(Open { state: SpanState::Unknown, since, .. }) => {
                 if seen != Seen::Open(SpanState::Unknown) {
                     let only = self.is_only_found();
                     let unknown_since = self.found.map_or(since, |found| found.unknown_since);
@@ -124,7 +163,14 @@ impl Goroutine {
                 return None;
             }
             State::Open(open) => Seen::Open(open.state),
-            State::Blocked { park, .. } => Seen::Blocked(park),
+            State::Blocked { park, .. } => {
+                if let Seen::Blocked(seen) = seen
+                    && park.reason == seen.reason
+                {
+                    park.object = park.object.or(seen.object);
+                }
+                Seen::Blocked(*park)
+            }
         };
         if told.agrees(&seen) {
             self.looks.doubt = None;
@@ -145,13 +191,38 @@ impl Goroutine {
         }
     }
 
-    /// Whether a look that has found all goroutines did not find this one, and neither did the one before.
+    /// Another look, where there are no events. It stays where it is if it is where it was: that it went on and came back in between would
+    /// leave no trace.
+    fn look_again(&mut self, before: Look, look: Look, seen: Seen, sink: &mut impl FnMut(&Who, Span)) {
+        let told = match self.state {
+            State::Open(open) => Seen::Open(open.state),
+            State::Blocked { park, .. } => Seen::Blocked(park),
+        };
+        if told == seen {
+            return;
+        }
+        self.settle(before.from, None, sink);
+        self.part_unseen(before.from, look.from, sink);
+        self.last = look.from;
+        self.state = seen.state(look.from, false);
+    }
+
+    /// It did what it did until it was `seen` last, and until `at` nothing is known.
+    pub(super) fn part_unseen(&self, seen: KtimeNs, at: KtimeNs, sink: &mut impl FnMut(&Who, Span)) {
+        match self.state {
+            State::Open(open) => self.emit(open, seen, None, sink),
+            State::Blocked { .. } => _ = self.close(seen, SpanState::Blocked, None, None, sink),
+        }
+        self.emit(Open::unknown(seen), at, None, sink);
+    }
+
+    /// Whether a look that has found all goroutines did not find this one, and neither did the one before, if there are events.
     pub fn missed(&mut self, look: Look) -> bool {
         if self.last >= look.from || self.looks.found.is_some_and(|found| found.number == look.number) {
             return false;
         }
         self.looks.missed += 1;
-        self.looks.missed >= 2
+        self.looks.missed >= if look.alone { 1 } else { 2 }
     }
 
     /// It belongs to a thread of C, which takes and leaves it as it calls into Go: it has no birth, and comes and goes with no event.

@@ -18,7 +18,7 @@ mod look;
 mod spans;
 
 use look::Found;
-pub use look::{Look, Seen};
+pub use look::{Look, LookedAt, Seen};
 
 /// Where a goroutine comes from, as its birth told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -149,6 +149,8 @@ pub struct Parting {
     pub ended_at: KtimeNs,
     /// When it was last known to live.
     pub last_known: KtimeNs,
+    /// What the newest look told.
+    pub looked_at: LookedAt,
     pub lost: Option<Repair>,
 }
 
@@ -366,32 +368,34 @@ impl Goroutine {
         let at = self.clamp(at);
         self.settle(at, None, sink);
         let lost = self.close(at, self.running(), None, Some(tid), sink);
-        Parting { who: self.who, ended_at: at, last_known: at, lost }
+        Parting { who: self.who, ended_at: at, last_known: at, looked_at: self.looks.last, lost }
     }
 
     /// The process or the recording ends while it lives: what it did, it did until then.
     pub fn cut(mut self, at: KtimeNs, sink: &mut impl FnMut(&Who, Span)) -> Parting {
-        let (last_known, at) = (self.last_known(), self.clamp(at));
+        let (last_known, looked_at, at) = (self.last_known(), self.looks.last, self.clamp(at));
         self.settle(at, None, sink);
         match self.state {
             State::Open(open) => self.emit(open, at, None, sink),
             State::Blocked { .. } => _ = self.close(at, SpanState::Blocked, None, None, sink),
         }
-        Parting { who: self.who, ended_at: at, last_known, lost: None }
+        Parting { who: self.who, ended_at: at, last_known, looked_at, lost: None }
     }
 
     /// Its exit was lost: by `at` it is gone, and since its last event nothing is known.
     pub fn gone(mut self, at: KtimeNs, sink: &mut impl FnMut(&Who, Span)) -> Parting {
-        let (known, last_known, at) = (self.last, self.last_known(), self.clamp(at));
+        let (known, last_known, looked_at) = (self.last, self.last_known(), self.looks.last);
+        let at = self.clamp(at);
         self.settle(at, None, sink);
         match self.state {
+            _ if self.looks.seen_alone().is_some() => self.part_unseen(last_known, at, sink),
             State::Open(open) => {
                 self.emit(open, known, None, sink);
                 self.emit(Open::unknown(known.max(open.since)), at, None, sink);
             }
             State::Blocked { .. } => _ = self.close(at, SpanState::Unknown, None, None, sink),
         }
-        Parting { who: self.who, ended_at: at, last_known, lost: None }
+        Parting { who: self.who, ended_at: at, last_known, looked_at, lost: None }
     }
 }
 

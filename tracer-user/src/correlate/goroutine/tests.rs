@@ -234,7 +234,8 @@ fn lives_that_begin_otherwise() {
 }
 
 fn found(seen: Seen, scheduling: bool) -> Goroutine {
-    Goroutine::found(Who { born_at: None, ..who() }, Look { number: 1, from: KtimeNs(20), to: KtimeNs(30) }, seen, scheduling)
+    let look = Look { number: 1, from: KtimeNs(20), to: KtimeNs(30), alone: false };
+    Goroutine::found(Who { born_at: None, ..who() }, look, seen, LookedAt::default(), scheduling)
 }
 
 /// Check what is made of a goroutine that was read out of memory between 20 and 30, waiting or not, by its first event.

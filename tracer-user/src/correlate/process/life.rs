@@ -9,7 +9,7 @@ use crate::{
     clock::KtimeNs,
     event::{ProcessReaped, SignalSent},
     id::{ProcessKey, Tgid, Tid},
-    recording::contract::{Adopted, Found, Gone},
+    recording::contract::{Adopted, ChildSeen, ChildState, Found, Gone},
 };
 
 /// Signals of one process that are kept: the newest; older ones are only counted.
@@ -45,6 +45,8 @@ pub struct Life {
     pub moves: Vec<CgroupMove>,
     /// Nobody was to ask for its status: it was no zombie.
     pub autoreaped: bool,
+    /// Nobody told of its end, but a look at /proc found it dead by then.
+    pub seen_dead: Option<KtimeNs>,
     pub reaped: Option<Reaped>,
 }
 
@@ -160,8 +162,10 @@ impl Process {
     /// that nobody had to wait for.
     pub fn zombie(&self) -> Option<(KtimeNs, Option<KtimeNs>)> {
         let (from, status) = self.ended?;
-        // Of one whose exit was lost nothing more is known.
-        status?;
+        // Of one whose exit was lost nothing more is known, unless somebody saw it lie there.
+        if status.is_none() && self.life.seen_dead.is_none() {
+            return None;
+        }
         (!self.life.autoreaped).then(|| (from, self.life.reaped.map(|reaped| reaped.at)))
     }
 
@@ -302,6 +306,33 @@ impl Processes {
         let Some(id) = self.by_start.remove(&(gone.tgid, gone.start_boottime_ns)) else { return false };
         self.life_of(id).life.reaped = Some(Reaped { at: gone.at, by: None, seen: false, by_look: true });
         true
+    }
+
+    /// /proc showed a child of a process, or shows it no more.
+    pub fn child_seen(&mut self, parent: Tgid, child: &ChildSeen, at: KtimeNs) {
+        let key = ProcessKey { tgid: child.tgid, start_ticks: child.start_ticks };
+        let dead = self.processes.iter().rposition(|process| process.key == Some(key) && process.ended.is_some());
+        if let Some(dead) = dead {
+            let life = &mut self.processes[dead].life;
+            if child.state == ChildState::Gone && life.reaped.is_none() {
+                life.reaped = Some(Reaped { at, by: None, seen: false, by_look: true });
+            }
+            return;
+        }
+        let (id, _) = self.of_key(key, at);
+        self.learn_parent(id, Some(parent), at);
+        let process = &mut self.processes[id.0 as usize];
+        if child.new {
+            process.forked_at.get_or_insert(at);
+        }
+        let image = *process.images.last().expect("a process has an image");
+        if self.images[image.0 as usize].exe.is_empty() {
+            self.images[image.0 as usize].exe.clone_from(&child.exe);
+        }
+        if child.state != ChildState::Alive {
+            self.end(id, at, None);
+            self.life_of(id).life.seen_dead = (child.state == ChildState::Zombie).then_some(at);
+        }
     }
 
     /// A process whose parent had ended was seen to have another one.

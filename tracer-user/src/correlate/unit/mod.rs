@@ -16,7 +16,7 @@ use std::{
 use rustc_hash::{FxHashMap, FxHashSet};
 use tracer_common::usdt::MAX_ARGS;
 
-use super::{Engine, Life, LifeEnd, ReasonId, Sink, SpanState, process::ImageId};
+use super::{Engine, Life, LifeEnd, ReasonId, Sink, SpanState, goroutine::LookedAt, process::ImageId};
 use crate::{
     clock::KtimeNs,
     event::{Event, What},
@@ -306,7 +306,7 @@ impl Engine {
         }
         let (who, last_known) = unit.cut(at, &mut |who, span| sink.unit_span(who, &span));
         let ended_at = at.max(last_known);
-        sink.unit_life(&who, &Life { ended_at, end, last_known });
+        sink.unit_life(&who, &Life { ended_at, end, last_known, looked_at: LookedAt::default() });
         if matches!(end, LifeEnd::Exit | LifeEnd::Gone) {
             if self.units.ended.insert(key, Ended { at: ended_at, by }).is_none() {
                 self.units.ended_order.push_back(key);

@@ -4,7 +4,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    correlate::{Sink, goroutine::Who, sink::Span},
+    correlate::{
+        Sink,
+        goroutine::{LookedAt, Who},
+        sink::Span,
+    },
     event::ProcessExit,
     id::{SiteId, Tgid},
     recording::contract::UsdtSite,
@@ -110,7 +114,10 @@ fn whole_life() {
     assert_eq!(told.spans[1].1.object, Some(Address(0xbeef)));
     let (who, life) = &told.lives[0];
     assert_eq!((who.number, who.name.as_deref(), who.born_at), (UnitNumber::Id(17), Some("resize"), Some(KtimeNs(10))));
-    assert_eq!(*life, Life { ended_at: KtimeNs(60), end: LifeEnd::Exit, last_known: KtimeNs(60) });
+    assert_eq!(
+        *life,
+        Life { ended_at: KtimeNs(60), end: LifeEnd::Exit, last_known: KtimeNs(60), looked_at: LookedAt::default() }
+    );
     assert_eq!((engine.runtime(who.runtime), engine.repairs().by_kind.len()), ("job", 0));
 }
 

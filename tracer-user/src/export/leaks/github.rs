@@ -16,11 +16,14 @@ pub fn write(leaks: &LeaksOut, sources: &Sources, out: &mut impl Write) -> io::R
         let command = if leak.fails { "error" } else { "notice" };
         let place = own(sources, leak.created_by.iter().chain(&leak.creation).chain(&leak.starts_at));
         let place = place.map_or_else(String::new, |(file, line)| format!("file={},line={line},", property(&file)));
-        let title = property(&format!("goroutine leak ({})", leak.strength));
+        let title = property(&format!("{} leak ({})", leak.kind, leak.strength));
         writeln!(out, "::{command} {place}title={title}::{}", data(&message(leak)))?;
     }
     for package in &leaks.not_watched {
         writeln!(out, "::notice title=not run::{}", data(&format!("{package} was answered from go's test cache")))?;
+    }
+    for what in &leaks.not_seen {
+        writeln!(out, "::notice title=not seen::{}", data(what))?;
     }
     let summary = format!("{}; {}", text::sum(leaks.summary), leaks.trust);
     writeln!(out, "::notice title=lifetrace::{}", data(&summary))

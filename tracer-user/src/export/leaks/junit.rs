@@ -42,7 +42,10 @@ pub fn write(leaks: &LeaksOut, out: &mut impl Write) -> io::Result<()> {
         let suite = xml.create_element("testsuite").with_attribute(("name", "lifetrace leaks")).with_attributes(counts);
         suite.with_attribute(("skipped", skipped.as_str())).write_inner_content(|xml| {
             cases.iter().try_for_each(|case| case.write(xml))?;
-            let said = format!("{}\n{}\n", text::sum(leaks.summary), leaks.trust);
+            let mut said = format!("{}\n{}\n", text::sum(leaks.summary), leaks.trust);
+            if !leaks.not_seen.is_empty() {
+                said += &format!("not seen: {}\n", leaks.not_seen.join("; "));
+            }
             xml.create_element("system-out").write_text_content(BytesText::new(&plain(&said))).map(drop)
         })?;
         Ok(())
@@ -64,7 +67,7 @@ fn cases(leaks: &LeaksOut) -> io::Result<Vec<Case>> {
     }
     if cases.is_empty() {
         // A suite without cases reads as if nothing had been looked at.
-        let name = "no goroutine was left behind".to_owned();
+        let name = "nothing was left behind".to_owned();
         cases.push(Case { name, verdict: Verdict::Passed, story: String::new() });
     }
     Ok(cases)

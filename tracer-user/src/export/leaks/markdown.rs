@@ -11,13 +11,10 @@ const MAX_TOLD: usize = 50;
 /// Writes the page.
 pub fn write(leaks: &LeaksOut, out: &mut impl Write) -> io::Result<()> {
     let verdict = if leaks.summary.failing > 0 { "failed" } else { "passed" };
-    writeln!(out, "## Goroutine leaks: {verdict}\n\n{}  \n{}\n", escaped(&text::sum(leaks.summary)), escaped(&leaks.trust))?;
+    writeln!(out, "## Leaks: {verdict}\n\n{}  \n{}\n", escaped(&text::sum(leaks.summary)), escaped(&leaks.trust))?;
     let told: Vec<&LeakOut> = leaks.leaks.iter().filter(|leak| leak.strength != "watched").collect();
     if !told.is_empty() {
-        writeln!(
-            out,
-            "| | goroutines | made by | blocked on | born under | for | |\n| --- | ---: | --- | --- | --- | ---: | --- |"
-        )?;
+        writeln!(out, "| | what | how many | blocked on | born under | for | |\n| --- | --- | ---: | --- | --- | ---: | --- |")?;
     }
     for leak in told.iter().take(MAX_TOLD) {
         let mark = match (leak.fails, &leak.ignored) {
@@ -30,8 +27,8 @@ pub fn write(leaks: &LeaksOut, out: &mut impl Write) -> io::Result<()> {
         let tests: Vec<&str> = leak.born_under.iter().map(|test| test.name.as_str()).take(5).collect();
         let cells = [
             escaped(&mark),
+            escaped(&format!("{}: {}", leak.kind, text::subject(leak))),
             count(leak.count as u64),
-            escaped(&text::place(leak.created_by.as_ref())),
             escaped(on),
             escaped(&tests.join(", ")),
             duration(leak.oldest_ns),
@@ -52,6 +49,9 @@ pub fn write(leaks: &LeaksOut, out: &mut impl Write) -> io::Result<()> {
     if !leaks.not_watched.is_empty() {
         let packages: Vec<String> = leaks.not_watched.iter().map(|package| escaped(package)).collect();
         writeln!(out, "\nNot run, from go's test cache: {}", packages.join(", "))?;
+    }
+    if !leaks.not_seen.is_empty() {
+        writeln!(out, "\nNot seen: {}", escaped(&leaks.not_seen.join("; ")))?;
     }
     for entry in &leaks.expired {
         let what = entry.fingerprint.as_ref().or(entry.function.as_ref()).map_or("", String::as_str);

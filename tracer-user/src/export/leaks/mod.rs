@@ -17,9 +17,9 @@ use crate::{
         gate::{Gate, Standing},
         growth::Growth,
         ignore::Entry,
-        verdict::{Because, Leak, Strength},
+        verdict::{Because, Blocked, LabelCount, Leak, Strength},
     },
-    recording::contract::Frame,
+    recording::contract::{Frame, Tier},
 };
 
 #[derive(Serialize)]
@@ -29,6 +29,8 @@ pub struct LeaksOut {
     pub leaks: Vec<LeakOut>,
     /// Packages that `go test` answered from its cache: their tests did not run.
     pub not_watched: BTreeSet<String>,
+    /// What cannot be seen in a recording of this kind, for people.
+    pub not_seen: Vec<&'static str>,
     /// Entries of the ignore file that count no more.
     pub expired: Vec<Entry>,
     /// The loss and coverage in a line.
@@ -38,6 +40,7 @@ pub struct LeaksOut {
 /// Groups of each strength. Those of the others that are `known` to the baseline, `ignored`, or make the gate fail are in the first numbers as well.
 #[derive(Clone, Copy, Default, Serialize)]
 pub struct Summary {
+    pub proven: usize,
     pub suspected: usize,
     pub watched: usize,
     pub known: usize,
@@ -49,9 +52,12 @@ pub struct Summary {
 pub struct LeakOut {
     pub fingerprint: String,
     pub strength: &'static str,
-    /// `growth` or `test`; `null`: watched.
+    /// `collector`, `unreaped`, `growth` or `test`; `null`: watched.
     pub because: Option<&'static str>,
+    /// `goroutine`, `thread`, `process`, `zombie` or `fd`.
     pub kind: &'static str,
+    /// What they are called, where no `go` statement says it.
+    pub name: Option<String>,
     /// The baseline has it.
     pub known: bool,
     /// Somebody decided to live with it for a while.
@@ -60,6 +66,8 @@ pub struct LeakOut {
     pub fails: bool,
     pub tgid: u32,
     pub count: usize,
+    /// Of `count`, those that Go's collector, or their parent, proved.
+    pub proven: usize,
     /// Of `count`, those that may have ended: records were lost since.
     pub unconfirmed: usize,
     /// Without that loss it would be stronger.
@@ -73,6 +81,13 @@ pub struct LeakOut {
     pub starts_at: Option<Frame>,
     pub blocked_on: Option<BlockedOut>,
     pub test: TestOut,
+    /// The most frequent, as snapshots saw them.
+    pub labels: Vec<LabelOut>,
+    /// Memory set aside for the stacks of `stacks_known` of them, those that a look found; `null`: nobody looked.
+    pub stack_bytes: Option<u64>,
+    pub stacks_known: usize,
+    /// Of descriptors, how many there were when.
+    pub counts: Vec<CountOut>,
     /// Under which of Go's tests they were born, as far as under any.
     pub born_under: Vec<BornUnderOut>,
     pub advice: Option<&'static str>,
@@ -85,12 +100,36 @@ pub struct BlockedOut {
     /// That of most of them, and how many wait on it.
     pub object: Option<String>,
     pub object_waiters: Option<usize>,
-    pub objects: usize,
-    pub never_woken: usize,
-    pub by_timers: usize,
+    pub objects: Option<usize>,
+    /// Who was last seen to do something about that one.
+    pub last_touched: Option<TouchOut>,
+    /// `null`: nothing tells of wakes, or of timers.
+    pub never_woken: Option<usize>,
+    pub by_timers: Option<usize>,
     pub longest_ns: u64,
     pub shortest_ns: u64,
     pub stack: Vec<Frame>,
+}
+
+/// Somebody waited on an object and went on.
+#[derive(Serialize)]
+pub struct TouchOut {
+    pub by: String,
+    pub woken_by: Option<String>,
+    pub at_ns: u64,
+}
+
+#[derive(Serialize)]
+pub struct LabelOut {
+    pub key: String,
+    pub value: String,
+    pub count: usize,
+}
+
+#[derive(Serialize)]
+pub struct CountOut {
+    pub at_ns: u64,
+    pub count: u64,
 }
 
 /// One of Go's tests.
@@ -120,6 +159,7 @@ pub fn leaks(replayed: &Replayed, leaks: &[Leak], gate: &Gate) -> LeaksOut {
     let mut summary = Summary::default();
     for leak in leaks {
         match leak.strength {
+            Strength::Proven => summary.proven += 1,
             Strength::Suspected => summary.suspected += 1,
             Strength::Watched => summary.watched += 1,
         }
@@ -128,34 +168,48 @@ pub fn leaks(replayed: &Replayed, leaks: &[Leak], gate: &Gate) -> LeaksOut {
         summary.ignored += usize::from(standing.ignored.is_some());
         summary.failing += usize::from(standing.fails);
     }
-    let leaks = leaks.iter().map(|leak| out(leak, gate.standing(leak))).collect();
+    let leaks = leaks.iter().map(|leak| out(replayed, leak, gate.standing(leak))).collect();
     let expired = gate.expired().cloned().collect();
-    LeaksOut { schema: "lifetrace.leaks/1", summary, leaks, not_watched: BTreeSet::new(), expired, trust: replayed.trust() }
+    let not_seen = not_seen(replayed);
+    LeaksOut {
+        schema: "lifetrace.leaks/1",
+        summary,
+        leaks,
+        not_watched: BTreeSet::new(),
+        not_seen,
+        expired,
+        trust: replayed.trust(),
+    }
 }
 
-fn out(leak: &Leak, standing: Standing<'_>) -> LeakOut {
+/// What the detail at which processes were followed leaves out.
+fn not_seen(replayed: &Replayed) -> Vec<&'static str> {
+    match replayed.meta.tier {
+        Tier::T0 => vec![
+            "goroutines that began and ended between two looks",
+            "whether one went on and came back between two looks, who woke it, and what locks it waits on",
+            "what happened after the last look before a process's end",
+            "threads, and processes that are no children of the one that is watched",
+        ],
+        Tier::T1 => vec!["what goroutines wait for: followed at T1, nothing is suspected for its growth"],
+        Tier::T2 | Tier::T3 => Vec::new(),
+    }
+}
+
+fn out(replayed: &Replayed, leak: &Leak, standing: Standing<'_>) -> LeakOut {
     let Growth { stuck, settled_ns, slices, slice_ns, per_hour, unbounded } = leak.growth;
-    let blocked_on = leak.blocked.as_ref().map(|blocked| BlockedOut {
-        reason: blocked.reason.clone(),
-        object: blocked.most_on.map(|(address, _)| format!("{:#x}", address.0)),
-        object_waiters: blocked.most_on.map(|(_, count)| count),
-        objects: blocked.objects,
-        never_woken: blocked.never_woken,
-        by_timers: blocked.by_timers,
-        longest_ns: blocked.longest_ns,
-        shortest_ns: blocked.shortest_ns,
-        stack: blocked.stack.clone(),
-    });
     LeakOut {
         fingerprint: leak.fingerprint.0.clone(),
         strength: leak.strength.name(),
         because: leak.because.map(Because::name),
-        kind: "goroutine",
+        kind: leak.kind.name(),
+        name: leak.name.clone(),
         known: standing.known,
         ignored: standing.ignored.cloned(),
         fails: standing.fails,
         tgid: leak.tgid.0,
         count: leak.count,
+        proven: leak.proven,
         unconfirmed: leak.unconfirmed,
         weakened_by_loss: leak.weakened_by_loss,
         growth_per_hour: unbounded.then_some(per_hour),
@@ -164,7 +218,7 @@ fn out(leak: &Leak, standing: Standing<'_>) -> LeakOut {
         creation: leak.creation.clone(),
         start_function: leak.start_function.clone(),
         starts_at: leak.starts_at.clone(),
-        blocked_on,
+        blocked_on: leak.blocked.as_ref().map(|blocked| blocked_out(replayed, blocked)),
         born_under: leak
             .tests
             .0
@@ -172,7 +226,36 @@ fn out(leak: &Leak, standing: Standing<'_>) -> LeakOut {
             .map(|(name, test)| BornUnderOut { name: name.clone(), exact: test.exact, count: test.count })
             .collect(),
         test: TestOut { unbounded, stuck, settled_ns, births: slices.to_vec(), slice_ns },
+        labels: leak
+            .labels
+            .iter()
+            .map(|LabelCount { key, value, count }| LabelOut { key: key.clone(), value: value.clone(), count: *count })
+            .collect(),
+        stack_bytes: leak.stacks.map(|stacks| stacks.bytes),
+        stacks_known: leak.stacks.map_or(0, |stacks| stacks.known),
+        counts: leak.counts.iter().map(|(at_ns, count)| CountOut { at_ns: *at_ns, count: *count }).collect(),
         advice: leak.advice,
-        ids: leak.goids.iter().map(|goid| format!("go:{goid}@{}", leak.tgid)).collect(),
+        ids: leak.ids.clone(),
+    }
+}
+
+fn blocked_out(replayed: &Replayed, blocked: &Blocked) -> BlockedOut {
+    let on = blocked.on.as_ref();
+    let touched = on.and_then(|on| on.last_touched.as_ref());
+    BlockedOut {
+        reason: blocked.reason.clone(),
+        object: on.map(|on| on.most_on.clone()),
+        object_waiters: on.map(|on| on.waiters),
+        objects: on.map(|on| on.objects),
+        last_touched: touched.map(|touch| TouchOut {
+            by: touch.by.clone(),
+            woken_by: touch.woken_by.clone(),
+            at_ns: replayed.since_zero(touch.at),
+        }),
+        never_woken: blocked.never_woken,
+        by_timers: blocked.by_timers,
+        longest_ns: blocked.longest_ns,
+        shortest_ns: blocked.shortest_ns,
+        stack: blocked.stack.clone(),
     }
 }

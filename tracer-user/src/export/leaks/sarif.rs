@@ -17,8 +17,26 @@ const SCHEMA: &str = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os
 /// What relative paths begin at.
 const ROOT: &str = "SRCROOT";
 
+/// By kind, and what a verdict stands on.
+const RULES: [(&str, &str); 12] = [
+    ("goroutine-collector", "Goroutines that nobody can wake, as Go's garbage collector proved"),
+    ("goroutine-growth", "Goroutines that block for good, and grow in number"),
+    ("goroutine-test", "Goroutines that outlive the test they were born under"),
+    ("goroutine-alive", "Goroutines that are alive at the end; no more is known"),
+    ("thread-growth", "Threads that wait for good, and grow in number"),
+    ("thread-alive", "Threads that are alive at the end; no more is known"),
+    ("process-growth", "Child processes that do not end, and grow in number"),
+    ("process-alive", "Child processes that are alive at the end; no more is known"),
+    ("zombie-unreaped", "Dead children that their parent has left unreaped for long, while they became more"),
+    ("zombie-growth", "Dead children that nobody reaps, and that grow in number"),
+    ("zombie-alive", "Dead children that were not reaped by the end; no more is known"),
+    ("fd-growth", "Descriptors that are opened and not closed, and grow in number"),
+];
+
 /// Writes the log: one run, a result for each group.
 pub fn write(leaks: &LeaksOut, sources: &Sources, out: &mut impl Write) -> io::Result<()> {
+    let not_seen = leaks.not_seen.iter().map(|what| format!("not seen: {what}"));
+    let notes = [leaks.trust.clone()].into_iter().chain(not_seen).map(|text| json!({"level": "note", "message": {"text": text}}));
     let results: Vec<Value> = leaks.leaks.iter().map(|leak| result(leak, sources)).collect();
     let log = json!({
         "$schema": SCHEMA,
@@ -27,18 +45,14 @@ pub fn write(leaks: &LeaksOut, sources: &Sources, out: &mut impl Write) -> io::R
             "tool": {"driver": {
                 "name": "lifetrace",
                 "semanticVersion": env!("CARGO_PKG_VERSION"),
-                "rules": [
-                    rule("goroutine-growth", "Goroutines that block for good, and grow in number"),
-                    rule("goroutine-outlives-test", "Goroutines that outlive the test they were born under"),
-                    rule("goroutine-alive", "Goroutines that are alive at the end; no more is known"),
-                ],
+                "rules": RULES.map(|(id, text)| json!({"id": id, "shortDescription": {"text": text}})),
             }},
             "columnKind": "unicodeCodePoints",
             "originalUriBaseIds": {ROOT: {"description": {"text": "The checkout."}}},
             "results": results,
             "invocations": [{
                 "executionSuccessful": true,
-                "toolExecutionNotifications": [{"level": "note", "message": {"text": leaks.trust}}],
+                "toolExecutionNotifications": notes.collect::<Vec<_>>(),
             }],
         }],
     });
@@ -46,16 +60,9 @@ pub fn write(leaks: &LeaksOut, sources: &Sources, out: &mut impl Write) -> io::R
     out.write_all(b"\n")
 }
 
-fn rule(id: &str, text: &str) -> Value {
-    json!({"id": id, "shortDescription": {"text": text}})
-}
-
 fn result(leak: &LeakOut, sources: &Sources) -> Value {
-    let (rule, index) = match leak.because {
-        Some("growth") => ("goroutine-growth", 0),
-        Some(_) => ("goroutine-outlives-test", 1),
-        None => ("goroutine-alive", 2),
-    };
+    let rule = format!("{}-{}", leak.kind, leak.because.unwrap_or("alive"));
+    let index = RULES.iter().position(|(id, _)| *id == rule);
     let level = match leak.strength {
         "watched" => "note",
         _ if leak.fails => "error",
@@ -73,7 +80,7 @@ fn result(leak: &LeakOut, sources: &Sources) -> Value {
     let here = own(sources, leak.created_by.iter().chain(&leak.creation).chain(&leak.starts_at));
     let mut result = json!({
         "ruleId": rule,
-        "ruleIndex": index,
+        "ruleIndex": index.map_or(-1, |index| index as i64),
         "level": level,
         "message": {"text": message},
         "partialFingerprints": {"lifetrace/v1": leak.fingerprint},
@@ -81,7 +88,7 @@ fn result(leak: &LeakOut, sources: &Sources) -> Value {
         "occurrenceCount": leak.count.max(1),
         "stacks": stacks,
         "locations": [location(here, leak.created_by.as_ref())],
-        "properties": {"strength": leak.strength, "count": leak.count, "oldest_ns": leak.oldest_ns, "tests": leak.born_under},
+        "properties": {"strength": leak.strength, "count": leak.count, "oldest_ns": leak.oldest_ns, "tests": leak.born_under, "kind": leak.kind},
     });
     if let Some(ignored) = &leak.ignored {
         let justification = format!("{} (until {})", ignored.reason, ignored.expires);

@@ -121,11 +121,13 @@ mod tests {
             state: Some(state),
             wait_reason: state.waits().then_some("select"),
             waits_since: None,
+            waits_on: None,
             parent: None,
             gopc: Address(0),
             startpc: Address(0),
             locked_to_thread: false,
             stack_bytes: None,
+            stack_hi: 0,
             stack: StackRead::Running,
             labels: LabelsRead::None,
         }

@@ -130,6 +130,7 @@ impl Offsets {
             Some(self.g_lockedm),
             Some(self.g_startpc),
             Some(self.g_labels),
+            Some(self.g_waiting),
         ];
         let fits = in_g.into_iter().flatten().all(|offset| offset.checked_add(8).is_some_and(|end| end <= self.g_size));
         // These are read as one: see GoLayout, and the status with the goid behind it.
@@ -139,7 +140,7 @@ impl Offsets {
         fits && together
             && self.g_size <= MAX_OFFSET
             && self.m_curg.max(self.m_waitlock) < MAX_OFFSET
-            && self.hchan_lock < MAX_OFFSET
+            && self.hchan_lock.max(self.sudog_g).max(self.sudog_c).max(self.sudog_waitlink) < MAX_OFFSET
     }
 
     /// Those of the table, for tests.

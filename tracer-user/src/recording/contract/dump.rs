@@ -75,11 +75,14 @@ pub struct GoroutineDump {
     /// When the reading began and ended. Anything that an event of that time or later says is newer.
     pub from: KtimeNs,
     pub to: KtimeNs,
-    /// Detail at which the process is followed: below T2 what they do now is not kept up.
+    /// Detail at which the process is followed: at T1 what they do now is not kept up; at T0 looks are all there is.
     pub tier: Tier,
     /// What goroutines of this part have in common, each once.
     pub kinds: Vec<Likeness>,
     pub goroutines: Vec<DumpedGoroutine>,
+    /// What each of these waits on, 0 where that is not known; empty where nobody looked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<Address>,
     /// Stacks that are not in an earlier part, by id.
     pub stacks: Vec<DumpedStack>,
     /// Sets of labels of this part, each once.
@@ -121,4 +124,21 @@ pub struct DumpedStack {
     pub id: StackId,
     pub pcs: Vec<Address>,
     pub truncated: bool,
+}
+
+/// Tests that ran in goroutines of a process when its memory was read, where no event tells of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TestsSeen {
+    pub at: KtimeNs,
+    pub tgid: Tgid,
+    pub tests: Vec<TestSeen>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct TestSeen {
+    /// The goroutine that runs it.
+    pub goid: Goid,
+    /// Its whole name, its parents' included; `None`: it could not be read.
+    pub name: Option<String>,
 }

@@ -1,5 +1,7 @@
 //! Memory of processes over time.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{clock::KtimeNs, id::Tgid};
@@ -22,6 +24,9 @@ pub struct ProcessMemory {
     pub cgroup: Option<CgroupMemory>,
     /// What its Go runtime says of its heap, where it was asked.
     pub heap: Option<GoHeap>,
+    /// How many descriptors it has of each kind (`socket`, `pipe`, `file`, …); `None`: nobody counted this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub descriptors: Option<BTreeMap<String, u64>>,
 }
 
 /// Memory of a cgroup (`memory.current`, `memory.max`).

@@ -14,10 +14,14 @@ mod process;
 mod profile;
 mod usdt;
 
-pub use dump::{Drained, DumpBegins, DumpSource, DumpedGoroutine, DumpedStack, GoroutineDump, Joined, Likeness};
+pub use dump::{
+    Drained, DumpBegins, DumpSource, DumpedGoroutine, DumpedStack, GoroutineDump, Joined, Likeness, TestSeen, TestsSeen,
+};
 pub use memory::{CgroupMemory, GoHeap, MemoryAt, ProcessMemory};
 pub use native::{IN_KERNEL, NativeCode, NativeEntry, ThreadMet, Threads, ThreadsMet};
-pub use process::{Adopted, CgroupLoad, CgroupNamed, Found, Gone, LoadAt, MemoryEvents, Throttling};
+pub use process::{
+    Adopted, CgroupLoad, CgroupNamed, ChildSeen, ChildState, ChildrenSeen, Found, Gone, LoadAt, MemoryEvents, Throttling,
+};
 pub use profile::{Profile, ProfileKind};
 pub use usdt::{UnitEvent, UnitId, UsdtFile, UsdtMeaning, UsdtSite};
 

@@ -40,6 +40,36 @@ pub struct Gone {
     pub start_boottime_ns: u64,
 }
 
+/// Children of a process as /proc showed them, where no event tells of them: those that are new or changed since the look before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChildrenSeen {
+    pub at: KtimeNs,
+    pub parent: Tgid,
+    pub children: Vec<ChildSeen>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChildSeen {
+    pub tgid: Tgid,
+    /// `starttime` of `/proc/PID/stat`, in ticks.
+    pub start_ticks: u64,
+    /// `/proc/PID/exe`; of a zombie, which has none, what it is called.
+    pub exe: String,
+    pub state: ChildState,
+    /// It was not there at the look before, nor at the first.
+    pub new: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChildState {
+    Alive,
+    Zombie,
+    /// There is no such process any more, or it has another parent.
+    Gone,
+}
+
 /// The path of a cgroup that records name by its id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupNamed {
