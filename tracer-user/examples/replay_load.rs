@@ -234,6 +234,7 @@ impl Load {
                 tier: Tier::T2,
                 kinds: kinds(),
                 goroutines: goroutines.collect(),
+                objects: Vec::new(),
                 stacks: Vec::new(),
                 labels: [vec![], vec![("endpoint".to_owned(), "/orders".to_owned())]].to_vec(),
                 torn: 0,

@@ -158,7 +158,7 @@ pub enum What {
     /// A USDT probe: which one, the site tells.
     UsdtHit {
         /// Those that could be fetched.
-        args: [Option<u64>; MAX_ARGS],
+        args: Box<[Option<u64>; MAX_ARGS]>,
         /// The argument that is text, cut if it is long. Lossy UTF-8.
         text: Option<String>,
     },

@@ -12,13 +12,15 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+use rustc_hash::FxHashMap;
+
 use crate::{
     capture::{Capture, Message},
     clock::ktime_now,
     id::{BinaryId, ProcessKey, Tgid},
     recording::contract::{Note, TestsSeen, Tier},
     snapshot::{
-        Detail,
+        Before, Detail,
         dump::{Of, failed, parts},
         process::{Process, ProcessError},
     },
@@ -65,6 +67,9 @@ pub struct Job {
     pub check: bool,
 }
 
+/// Processes of which it is kept what the look before found.
+const MAX_KEPT: usize = 64;
+
 /// The thread that reads.
 pub struct Dumper {
     jobs: Sender<Job>,
@@ -85,8 +90,9 @@ impl Dumper {
         let too_late = Arc::clone(&given_up);
         let thread = thread::Builder::new().name("dumper".into()).spawn(move || {
             if let Some(sender) = sender {
+                let mut before = FxHashMap::default();
                 for job in waiting {
-                    dump(&job, &sender, job.check && too_late.load(Ordering::Relaxed));
+                    dump(&job, &sender, job.check && too_late.load(Ordering::Relaxed), &mut before);
                     done.fetch_sub(1, Ordering::Release);
                 }
             }
@@ -118,7 +124,7 @@ impl Dumper {
 }
 
 /// Reads and hands over. A process that cannot be read, or ended meanwhile, is one of which the memory told nothing.
-fn dump(job: &Job, sender: &SyncSender<Message>, too_late: bool) {
+fn dump(job: &Job, sender: &SyncSender<Message>, too_late: bool, before: &mut FxHashMap<ProcessKey, Before>) {
     let Job { key, process, binary, tier, check } = job;
     let tgid = key.tgid;
     let of = Of { process: *key, binary: &process.binary, binary_id: *binary, bias: process.bias, tier: *tier, check: *check };
@@ -135,7 +141,12 @@ fn dump(job: &Job, sender: &SyncSender<Message>, too_late: bool) {
         Tier::T1 => Detail::WithoutStacks,
         Tier::T2 | Tier::T3 => Detail::Whole,
     };
-    match process.snapshot_of(detail) {
+    let mut passing = Before::default();
+    let kept = match tier {
+        Tier::T0 if before.len() < MAX_KEPT || before.contains_key(key) => before.entry(*key).or_default(),
+        _ => &mut passing,
+    };
+    match process.snapshot_again(detail, kept) {
         Ok(snapshot) => {
             parts(&snapshot, of).for_each(|part| send(Message::Dump(Box::new(part))));
             let tests = if *tier == Tier::T0 { process.tests(&snapshot.found) } else { Vec::new() };

@@ -179,10 +179,7 @@ impl Engine {
         let began = self.processes.image(image).since;
         let population = self.populations.entry(image).or_default();
         let Some((look, _)) = population.looking else { return };
-        if population.dead.contains(goid) {
-            return;
-        }
-        let goroutine = match population.live.get_mut(&goid) {
+        let goroutine = match population.live.get_mut(goid) {
             Some(known) => {
                 // One that belongs to a thread of C has no birth that could be lost.
                 if known.identify(origin) && !population.joining && !look.alone && origin.gopc.0 != 0 {
@@ -194,14 +191,25 @@ impl Engine {
                 }
                 known
             }
+            None if population.dead.contains(goid) => return,
             None => {
-                let parent = origin.parent.and_then(|parent| population.live.get(&parent));
+                let parent = origin.parent.and_then(|parent| population.live.get(parent));
                 let depth = parent.map_or(0, |parent| parent.who.depth.saturating_add(1));
                 let born_by = Some(dump.to).filter(|_| !population.joining && origin.gopc.0 != 0);
                 let since = population.all_seen_at.map_or(began, |at| at.max(began)).min(look.from);
-                let who = Who { image, goid, born_at: None, born_by, origin: Some(origin), origin_by_look: false, since, depth };
+                let who = Who {
+                    image,
+                    goid,
+                    born_at: None,
+                    born_by,
+                    origin: Some(origin),
+                    origin_by_look: false,
+                    since,
+                    depth,
+                    slot: 0,
+                };
                 let fresh = Goroutine::found(who, look, seen, looked_at, dump.tier >= Tier::T3);
-                population.live.entry(goid).or_insert(fresh)
+                population.live.insert(fresh).1
             }
         };
         if let Some(labels) = labels
@@ -232,10 +240,10 @@ impl Engine {
             population.all_seen_at = Some(dump.from);
         }
         let mut missing: Vec<Goid> =
-            population.live.iter_mut().filter_map(|(goid, goroutine)| goroutine.missed(look).then_some(*goid)).collect();
+            population.live.iter_mut().filter_map(|goroutine| goroutine.missed(look).then_some(goroutine.who.goid)).collect();
         missing.sort_unstable();
         for goid in missing {
-            let Some(goroutine) = self.populations.get_mut(&image).and_then(|population| population.live.remove(&goid)) else {
+            let Some(goroutine) = self.populations.get_mut(&image).and_then(|population| population.live.remove(goid)) else {
                 continue;
             };
             let foreign = goroutine.is_of_foreign_thread();

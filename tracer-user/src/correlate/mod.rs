@@ -21,6 +21,7 @@ use crate::{
 
 pub mod cgroup;
 mod dump;
+mod feed;
 pub mod gc;
 pub mod goroutine;
 mod labels;
@@ -31,6 +32,7 @@ pub mod process;
 pub mod replay;
 pub mod sample;
 mod sink;
+mod slots;
 pub mod thread;
 pub mod unit;
 pub mod wake;
@@ -42,6 +44,7 @@ pub use labels::LabelSets;
 use population::Population;
 use process::{Change, ImageId, Processes, life::CgroupMove};
 pub use sink::{Census, CensusSite, LabelsId, Life, LifeEnd, ReasonId, Sink, Span, SpanState, TestName};
+pub use slots::Slots;
 use thread::ThreadsAlive;
 pub use wake::WokenBy;
 
@@ -426,16 +429,27 @@ impl Engine {
             return;
         }
         // A parent makes its children while it lives.
-        let parent = origin.parent.and_then(|parent| population.live.get(&parent));
+        let parent = origin.parent.and_then(|parent| population.live.get(parent));
         let depth = parent.map_or(0, |parent| parent.who.depth.saturating_add(1));
-        let who =
-            Who { image, goid, born_at: Some(at), born_by: None, origin: Some(origin), origin_by_look: false, since: at, depth };
-        let old = population.live.insert(goid, Goroutine::born(who, first));
+        let who = Who {
+            image,
+            goid,
+            born_at: Some(at),
+            born_by: None,
+            origin: Some(origin),
+            origin_by_look: false,
+            since: at,
+            depth,
+            slot: 0,
+        };
+        // Whoever is told of the one before must not find the new one in its slot.
+        let old = population.live.remove(goid);
         if let Some(old) = old.filter(|old| !old.is_only_found()) {
             let life = old.gone(at, &mut |who, span| sink.span(who, &span));
             self.tell_life(life, LifeEnd::Gone, sink);
             self.repairs.count("lost_exit");
         }
+        self.populations.entry(image).or_default().live.insert(Goroutine::born(who, first));
     }
 
     fn exit(&mut self, image: ImageId, goid: Goid, scheduling: bool, event: &Event, sink: &mut impl Sink) {
@@ -447,7 +461,7 @@ impl Engine {
         if scheduling {
             population.left.insert(event.tid, goid);
         }
-        if let Some(goroutine) = population.live.remove(&goid) {
+        if let Some(goroutine) = population.live.remove(goid) {
             let life = goroutine.exit(event.at, event.tid, &mut |who, span| sink.span(who, &span));
             self.tell_life(life, LifeEnd::Exit, sink);
         }
@@ -458,13 +472,16 @@ impl Engine {
     /// `None` if it has exited: the event is late.
     fn goroutine(&mut self, image: ImageId, goid: Goid, scheduling: bool) -> Option<&mut Goroutine> {
         let population = self.populations.entry(image).or_default();
+        if let Some(slot) = population.live.slot(goid) {
+            return population.live.at(slot);
+        }
         if population.dead.contains(goid) {
             self.repairs.count("event_after_exit");
             return None;
         }
         let began = self.processes.image(image).since;
         let since = population.all_seen_at.map_or(began, |at| at.max(began));
-        Some(population.live.entry(goid).or_insert_with(|| Goroutine::met(image, goid, since, scheduling)))
+        Some(population.live.insert(Goroutine::met(image, goid, since, scheduling)).1)
     }
 }
 

@@ -1,12 +1,11 @@
 //! Runs a whole recording through decode, order and correlate, and keeps what outputs need to explain the result.
 
-use std::{collections::VecDeque, io::Read};
+use std::{collections::VecDeque, io::Read, thread};
 
 use rustc_hash::FxHashMap;
 
 use crate::{
     clock::KtimeNs,
-    decode::decode,
     event::{CodeOf, Event, Top, What},
     id::{Address, BinaryId, StackId, Tgid},
     order::{DEFAULT_WINDOW_NS, OrderReport, Orderer},
@@ -17,13 +16,13 @@ use crate::{
             LoadAt, MemoryAt, Meta, NativeCode, Note, Profile, TestsSeen, ThreadsMet, Tier, UsdtFile,
         },
         reader::Recording,
-        records,
     },
 };
 
 use super::{
     Engine, Sink,
     cgroup::Cgroups,
+    feed::{Step, feed},
     process::{Image, ImageId},
 };
 
@@ -79,28 +78,55 @@ pub enum View {
 }
 
 /// Replays `recording` into `sink`.
-pub fn replay<R: Read>(recording: Recording<R>, sink: &mut impl Sink) -> Result<Replayed, RecordingError> {
+pub fn replay<R: Read + Send>(recording: Recording<R>, sink: &mut impl Sink) -> Result<Replayed, RecordingError> {
     replay_as(recording, View::default(), sink)
 }
 
 /// The same, seen in one way or the other.
-pub fn replay_as<R: Read>(mut recording: Recording<R>, view: View, sink: &mut impl Sink) -> Result<Replayed, RecordingError> {
-    let zero = recording.meta().clock.ktime_ns;
-    let mut tables = Tables { newest: zero, ..Tables::default() };
-    let mut orderer = Orderer::new(DEFAULT_WINDOW_NS, zero);
-    let mut engine = Engine::default();
-    engine.follow_threads(recording.meta().threads);
+pub fn replay_as<R: Read + Send>(recording: Recording<R>, view: View, sink: &mut impl Sink) -> Result<Replayed, RecordingError> {
+    let meta = recording.meta().clone();
+    let zero = meta.clock.ktime_ns;
+    let mut replaying = Replaying {
+        view,
+        tables: Tables { newest: zero, ..Tables::default() },
+        orderer: Orderer::new(DEFAULT_WINDOW_NS, zero),
+        engine: Engine::default(),
+    };
+    replaying.engine.follow_threads(meta.threads);
     sink.begin(zero);
-    for block in &mut recording {
-        match block? {
-            Block::Records(payload) => {
-                for record in records(&payload) {
-                    match decode(record) {
-                        Ok(event) => orderer.push(event, &mut |event| tables.release(event, &mut engine, sink)),
-                        Err(_) => tables.undecodable += 1,
-                    }
-                }
+    let completeness = thread::scope(|scope| {
+        for step in feed(scope, recording)? {
+            match step {
+                Step::Events { events, undecodable } => replaying.events(events, undecodable, sink),
+                Step::Block(block) => replaying.block(block, sink),
+                Step::End(completeness) => return completeness,
             }
+        }
+        // The thread that reads has panicked, which the scope passes on.
+        Ok(Completeness::NotEnded)
+    })?;
+    Ok(replaying.finish(meta, completeness, sink))
+}
+
+/// A recording on its way through the stages.
+struct Replaying {
+    view: View,
+    tables: Tables,
+    orderer: Orderer,
+    engine: Engine,
+}
+
+impl Replaying {
+    fn events(&mut self, events: Vec<Event>, undecodable: u64, sink: &mut impl Sink) {
+        self.tables.undecodable += undecodable;
+        for event in events {
+            self.orderer.push(event, &mut |event| self.tables.release(event, &mut self.engine, sink));
+        }
+    }
+
+    fn block(&mut self, block: Block, sink: &mut impl Sink) {
+        let Self { view, tables, orderer, engine } = self;
+        match block {
             Block::Binary(binary) => {
                 engine.binary(&binary);
                 tables.binaries.insert(binary.id, binary);
@@ -127,7 +153,7 @@ pub fn replay_as<R: Read>(mut recording: Recording<R>, view: View, sink: &mut im
                 if dump.last {
                     tables.dump_came((dump.tgid, dump.source));
                 }
-                if view == View::Repaired || !dump.check {
+                if *view == View::Repaired || !dump.check {
                     tables.put_off(dump.from, Later::Dump(dump));
                 }
                 orderer.hold(tables.hold());
@@ -136,38 +162,42 @@ pub fn replay_as<R: Read>(mut recording: Recording<R>, view: View, sink: &mut im
             Block::TestsSeen(seen) => tables.put_off(seen.at, Later::Tests(seen)),
             Block::ChildrenSeen(seen) => tables.put_off(seen.at, Later::Children(seen)),
             Block::Drained(mark) => {
-                orderer.drained(&mark, &mut |event| tables.release(event, &mut engine, sink));
+                orderer.drained(&mark, &mut |event| tables.release(event, engine, sink));
                 // Nothing older will come: what was put off until then need not wait for an event.
-                tables.catch_up(mark.at.min(tables.hold()) - 1, &mut engine, sink);
+                tables.catch_up(mark.at.min(tables.hold()) - 1, engine, sink);
             }
             other => tables.keep(other),
         }
     }
-    let order = orderer.finish(&mut |event| tables.release(event, &mut engine, sink));
-    tables.catch_up(KtimeNs::MAX, &mut engine, sink);
-    let ended_at = tables.end.as_ref().map_or(tables.newest, |end| end.at);
-    let ended_at = engine.finish(ended_at, sink);
-    Ok(Replayed {
-        meta: recording.meta().clone(),
-        view,
-        completeness: recording.completeness().unwrap_or(Completeness::NotEnded),
-        binaries: tables.binaries,
-        code: tables.code,
-        native: tables.native,
-        stacks: tables.stacks,
-        notes: tables.notes,
-        profiles: tables.profiles,
-        memory: tables.memory,
-        usdt: tables.usdt,
-        cgroups: tables.cgroups,
-        load: tables.load,
-        counters: tables.counters,
-        end: tables.end,
-        ended_at,
-        order,
-        undecodable: tables.undecodable,
-        engine,
-    })
+
+    fn finish(self, meta: Meta, completeness: Completeness, sink: &mut impl Sink) -> Replayed {
+        let Self { view, mut tables, orderer, mut engine } = self;
+        let order = orderer.finish(&mut |event| tables.release(event, &mut engine, sink));
+        tables.catch_up(KtimeNs::MAX, &mut engine, sink);
+        let ended_at = tables.end.as_ref().map_or(tables.newest, |end| end.at);
+        let ended_at = engine.finish(ended_at, sink);
+        Replayed {
+            meta,
+            view,
+            completeness,
+            binaries: tables.binaries,
+            code: tables.code,
+            native: tables.native,
+            stacks: tables.stacks,
+            notes: tables.notes,
+            profiles: tables.profiles,
+            memory: tables.memory,
+            usdt: tables.usdt,
+            cgroups: tables.cgroups,
+            load: tables.load,
+            counters: tables.counters,
+            end: tables.end,
+            ended_at,
+            order,
+            undecodable: tables.undecodable,
+            engine,
+        }
+    }
 }
 
 /// Dumps that are waited for at once.

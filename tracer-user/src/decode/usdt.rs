@@ -14,7 +14,7 @@ pub fn decode(record: &UsdtHit) -> Result<What, DecodeError> {
     for (index, arg) in args.iter_mut().enumerate().filter(|(index, _)| record.fetched & 1 << index != 0) {
         *arg = Some(record.args[index]);
     }
-    Ok(What::UsdtHit { args, text: (record.has_text != 0).then(|| lossy(text)) })
+    Ok(What::UsdtHit { args: Box::new(args), text: (record.has_text != 0).then(|| lossy(text)) })
 }
 
 pub fn encode(header: Header, args: &[Option<u64>; MAX_ARGS], text: Option<&str>) -> Vec<u8> {
@@ -38,9 +38,9 @@ pub mod tests {
     /// One of each form.
     pub fn every() -> Vec<What> {
         vec![
-            What::UsdtHit { args: [None; MAX_ARGS], text: None },
-            What::UsdtHit { args: [Some(0), None, Some(u64::MAX), None, None, Some(7)], text: Some("net read".into()) },
-            What::UsdtHit { args: [Some(1); MAX_ARGS], text: Some(String::new()) },
+            What::UsdtHit { args: Box::new([None; MAX_ARGS]), text: None },
+            What::UsdtHit { args: Box::new([Some(0), None, Some(u64::MAX), None, None, Some(7)]), text: Some("net read".into()) },
+            What::UsdtHit { args: Box::new([Some(1); MAX_ARGS]), text: Some(String::new()) },
         ]
     }
 

@@ -53,6 +53,13 @@ pub struct Saved {
     pub bp: Option<u32>,
 }
 
+impl Sudog {
+    /// How much of one has to be read.
+    pub fn bytes(&self) -> usize {
+        self.g.max(self.channel).max(self.next) as usize + 8
+    }
+}
+
 impl SnapshotLayout {
     pub(super) fn of(offsets: &Offsets) -> Self {
         Self {

@@ -8,7 +8,7 @@ use super::{tests::Tests, threads::ThreadTally};
 use crate::{
     clock::KtimeNs,
     correlate::{
-        LabelsId, Life, LifeEnd, ReasonId, Sink, Span, SpanState, TestName, WokenBy,
+        LabelsId, Life, LifeEnd, ReasonId, Sink, Slots, Span, SpanState, TestName, WokenBy,
         goroutine::{SiteKey, Who},
         process::ImageId,
         thread::{ThreadLife, ThreadSpan, ThreadWho},
@@ -26,12 +26,18 @@ const MAX_TOUCHED: usize = 1 << 20;
 /// The sink.
 #[derive(Default)]
 pub struct LeakTally {
-    living: FxHashMap<(ImageId, Goid), Waiting>,
-    labels: FxHashMap<(ImageId, Goid), LabelsId>,
+    living: FxHashMap<ImageId, Living>,
     touched: FxHashMap<(ImageId, Address), Touch>,
     pub(super) sites: FxHashMap<SiteKey, Site>,
     pub(super) tests: Tests,
     pub(super) threads: ThreadTally,
+}
+
+/// What is known of the living goroutines of an image, by their slots.
+#[derive(Default)]
+struct Living {
+    waiting: Slots<Waiting>,
+    labels: Slots<LabelsId>,
 }
 
 /// Somebody who waited on an object went on.
@@ -124,39 +130,33 @@ pub(super) fn record(ended: &mut Option<Histogram<u32>>, ns: u64) {
 
 impl Sink for LeakTally {
     fn span(&mut self, who: &Who, span: &Span) {
-        let key = (who.image, who.goid);
-        if let (SpanState::Blocked, Some(object), Some(_)) = (span.state, span.object, span.woken_by) {
+        if span.state != SpanState::Blocked {
+            return;
+        }
+        if let (Some(object), Some(_)) = (span.object, span.woken_by) {
             self.touch((who.image, object), Touch { by: who.goid, woken_by: span.woken_by, at: span.end });
         }
-        match (span.state, self.living.get_mut(&key)) {
-            (SpanState::Blocked, Some(waiting)) if (waiting.stack, waiting.reason) == (span.stack, span.reason) => {
-                waiting.blocked_since = span.start;
-                waiting.until = span.end;
-                waiting.object = span.object;
-                waiting.woken(span.woken_by);
-            }
-            (SpanState::Blocked, _) => {
-                let mut waiting = Waiting {
-                    reason: span.reason,
-                    stack: span.stack,
-                    object: span.object,
-                    blocked_since: span.start,
-                    here_since: span.start,
-                    wakes: 0,
-                    by_timers_alone: true,
-                    until: span.end,
-                };
-                waiting.woken(span.woken_by);
-                self.living.insert(key, waiting);
-            }
-            _ => {}
-        }
+        let place = self.living.entry(who.image).or_default().waiting.place(who.slot);
+        let before = place.filter(|before| (before.stack, before.reason) == (span.stack, span.reason));
+        let (here_since, wakes, by_timers_alone) =
+            before.map_or((span.start, 0, true), |before| (before.here_since, before.wakes, before.by_timers_alone));
+        *place = Some(Waiting {
+            reason: span.reason,
+            stack: span.stack,
+            object: span.object,
+            blocked_since: span.start,
+            here_since,
+            wakes: wakes.saturating_add(u32::from(span.woken_by.is_some())),
+            by_timers_alone: by_timers_alone && span.woken_by.is_none_or(|by| by == WokenBy::Timer),
+            until: span.end,
+        });
     }
 
     fn life(&mut self, who: &Who, life: &Life) {
         self.tests.life(who, life);
-        let key = (who.image, who.goid);
-        let (waiting, labels) = (self.living.remove(&key), self.labels.remove(&key));
+        let living = self.living.get_mut(&who.image);
+        let (waiting, labels) =
+            living.map_or((None, None), |living| (living.waiting.take(who.slot), living.labels.take(who.slot)));
         let site = self.sites.entry(SiteKey::of(who)).or_default();
         let born = who.born_at.is_some() || who.born_by.is_some();
         site.lives += 1;
@@ -187,7 +187,7 @@ impl Sink for LeakTally {
     }
 
     fn labels(&mut self, who: &Who, _at: KtimeNs, labels: LabelsId) {
-        self.labels.insert((who.image, who.goid), labels);
+        *self.living.entry(who.image).or_default().labels.place(who.slot) = Some(labels);
     }
 
     fn thread_span(&mut self, who: &ThreadWho, span: &ThreadSpan) {
@@ -206,8 +206,11 @@ impl Sink for LeakTally {
 impl LeakTally {
     fn touch(&mut self, object: (ImageId, Address), touch: Touch) {
         if self.touched.len() >= MAX_TOUCHED && !self.touched.contains_key(&object) {
-            let waited_on: FxHashSet<(ImageId, Address)> =
-                self.living.iter().filter_map(|((image, _), waiting)| Some((*image, waiting.object?))).collect();
+            let waited_on: FxHashSet<(ImageId, Address)> = self
+                .living
+                .iter()
+                .flat_map(|(image, living)| living.waiting.iter().filter_map(|waiting| Some((*image, waiting.object?))))
+                .collect();
             self.touched.retain(|object, _| waited_on.contains(object));
         }
         if self.touched.len() < MAX_TOUCHED {
@@ -218,14 +221,5 @@ impl LeakTally {
     /// Who was last seen to go on that had waited on an object; `None`: nobody was, or it is forgotten.
     pub(super) fn touched(&self, object: (ImageId, Address)) -> Option<Touch> {
         self.touched.get(&object).copied()
-    }
-}
-
-impl Waiting {
-    fn woken(&mut self, by: Option<WokenBy>) {
-        if let Some(by) = by {
-            self.wakes = self.wakes.saturating_add(1);
-            self.by_timers_alone &= by == WokenBy::Timer;
-        }
     }
 }

@@ -7,7 +7,7 @@
 //! ```
 //! Integers are little-endian. `crc` is CRC-32 (IEEE) over the 16 header bytes before it and the stored payload. A
 //! [`Kind::Records`] payload is a run of wire records, each behind its length as u16; every other payload is the JSON of
-//! one type of [`contract`], behind which a [`Kind::Profile`] has a line feed and the profile itself. The first block is [`Kind::Meta`]; the last one of a recording that was ended in order is
+//! one type of [`contract`], behind which a [`Kind::Profile`] has a line feed and the profile itself, and a [`Kind::PackedDump`] its goroutines. The first block is [`Kind::Meta`]; the last one of a recording that was ended in order is
 //! [`Kind::End`]. A block is written whole, so that a tracer that is killed leaves a readable prefix.
 //!
 //! This module owns the format. What the records mean is `decode`'s business.
@@ -60,6 +60,7 @@ pub enum Kind {
     NativeCode = 16,
     ThreadsMet = 17,
     TestsSeen = 18,
+    PackedDump = 19,
     ChildrenSeen = 35,
 }
 
@@ -76,6 +77,7 @@ impl Kind {
             End,
             Joined,
             Dump,
+            PackedDump,
             DumpBegins,
             Drained,
             Profile,

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use super::{
     BLOCK_HEADER_LEN, BLOCK_MAGIC, Block, Codec, Completeness, Damage, FILE_HEADER_LEN, FILE_MAGIC, FORMAT_VERSION, Kind,
     MAX_PAYLOAD, RecordingError,
-    contract::{Meta, Profile},
+    contract::{GoroutineDump, Meta, Profile},
 };
 
 /// An open recording: an iterator over its blocks. After the last one [`Recording::completeness`] says how it ended.
@@ -96,6 +96,11 @@ impl<R: Read> Recording<R> {
         &self.meta
     }
 
+    /// What errors call it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// How the recording ended; `None` before its last block has been read.
     pub fn completeness(&self) -> Option<Completeness> {
         match self.state {
@@ -165,6 +170,7 @@ impl<R: Read> Recording<R> {
             Kind::End => Block::End(self.json(&raw)?),
             Kind::Joined => Block::Joined(self.json(&raw)?),
             Kind::Dump => Block::Dump(self.json(&raw)?),
+            Kind::PackedDump => Block::Dump(GoroutineDump::unpack(&raw).ok_or_else(|| self.damaged(Damage::Content))?),
             Kind::DumpBegins => Block::DumpBegins(self.json(&raw)?),
             Kind::Drained => Block::Drained(self.json(&raw)?),
             Kind::Profile => Block::Profile(self.profile(&raw)?),

@@ -140,7 +140,8 @@ impl<W: Write> Writer<W> {
     }
 
     pub fn dump(&mut self, dump: &GoroutineDump) -> Result<(), WriteError> {
-        self.json(Kind::Dump, dump)
+        let packed = dump.pack().map_err(WriteError::Encode)?;
+        self.write_block(Kind::PackedDump, &packed)
     }
 
     pub fn dump_begins(&mut self, begins: &DumpBegins) -> Result<(), WriteError> {

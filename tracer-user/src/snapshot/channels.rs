@@ -25,14 +25,15 @@ impl Channels {
         let mut addresses: Vec<u64> = addresses.filter(|address| *address != 0 && address.is_multiple_of(8)).collect();
         addresses.sort_unstable();
         addresses.dedup();
-        let len = layout.g.max(layout.channel).max(layout.next) as usize + 8;
+        let len = layout.bytes();
         self.reading.read_merged(memory, addresses.into_iter().map(|address| Piece { address, len }))
     }
 
     /// The channel that the goroutine at `g` waits for alone, by the sudog at an address that was read last.
     pub fn of(&self, g: u64, sudog: u64) -> Option<Address> {
         let layout = self.layout.filter(|_| sudog != 0)?;
-        let word = |offset: u32| self.reading.word(sudog.checked_add(u64::from(offset))?);
+        let bytes = self.reading.at(sudog, layout.bytes())?;
+        let word = |offset: u32| Some(u64::from_le_bytes(*bytes.get(offset as usize..)?.first_chunk()?));
         // Meanwhile it may have become somebody else's.
         let own = word(layout.g)? == g && word(layout.next)? == 0;
         word(layout.channel).filter(|channel| own && *channel != 0).map(Address)

@@ -146,8 +146,21 @@ pub struct Program<'a> {
     pub frame_bytes: &'a dyn Fn(u64) -> Option<u64>,
 }
 
+pub use reader::Before;
+
 /// Reads all goroutines of the process that runs `binary`, moved by `bias`.
 pub fn take(memory: &impl Memory, binary: &GoBinary, bias: u64, detail: Detail) -> Result<Goroutines, SnapshotError> {
+    take_again(memory, binary, bias, detail, &mut Before::default())
+}
+
+/// The same, one look after the other: with [`Detail::WithChannels`] goroutines that have not run since the one before are not read anew.
+pub fn take_again(
+    memory: &impl Memory,
+    binary: &GoBinary,
+    bias: u64,
+    detail: Detail,
+    before: &mut Before,
+) -> Result<Goroutines, SnapshotError> {
     let all = binary.all_goroutines()?;
     let frame_bytes = |pc: u64| binary.frame_bytes(pc.wrapping_sub(bias));
     let program = Program {
@@ -157,7 +170,7 @@ pub fn take(memory: &impl Memory, binary: &GoBinary, bias: u64, detail: Detail) 
         labels: Representation::of(binary.version()),
         frame_bytes: &frame_bytes,
     };
-    reader::read(memory, &program, detail)
+    reader::read(memory, &program, detail, before)
 }
 
 #[cfg(test)]

@@ -18,11 +18,11 @@ use nix::{
 use rustc_hash::FxHashMap;
 
 use super::{
-    Detail, Goroutines, Snapshot, SnapshotError,
+    Before, Detail, Goroutines, Snapshot, SnapshotError,
     go_tests::{self, Candidate},
     memory::{Memory, MemoryError, Piece},
     self_check::{self, Borne, Doubt},
-    take,
+    take_again,
 };
 use crate::{
     clock::{KtimeNs, ktime_now, wall_now},
@@ -125,13 +125,18 @@ impl Process {
 
     /// Reads so much of all its goroutines.
     pub fn snapshot_of(&self, detail: Detail) -> Result<Snapshot, ProcessError> {
+        self.snapshot_again(detail, &mut Before::default())
+    }
+
+    /// The same, one look after the other: see [`take_again`].
+    pub fn snapshot_again(&self, detail: Detail, before: &mut Before) -> Result<Snapshot, ProcessError> {
         let tgid = self.tgid;
         if self.binary.needs_self_check() {
             self.self_check()?;
         }
         let memory = ProcessMemory::of(Pid::from_raw(tgid.0.cast_signed()));
         let (taken_at, taken_at_ktime) = (wall_now(), ktime_now());
-        let found = take(&memory, &self.binary, self.bias, detail);
+        let found = take_again(&memory, &self.binary, self.bias, detail, before);
         let duration_ns = ktime_now().since(taken_at_ktime);
         if identity(tgid).ok().as_ref() != Some(&self.identity) {
             return Err(ProcessError::Gone { tgid });

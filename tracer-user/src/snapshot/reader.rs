@@ -37,14 +37,54 @@ const TRIES: u32 = 8;
 /// More lengths of frames than this are not remembered.
 const MAX_REMEMBERED: usize = 1 << 20;
 
-/// Reads all goroutines.
-pub fn read(memory: &impl Memory, program: &Program<'_>, detail: Detail) -> Result<Goroutines, SnapshotError> {
+/// What the look before found of goroutines that a garbage collection had seen waiting: one that the same collection is still the first to have
+/// seen has not run since (`waitsince` is 0 from `execute` on until a collection meets it; `runtime/proc.go`, `runtime/mgcmark.go`),
+/// and need not be read again.
+#[derive(Default)]
+pub struct Before {
+    /// By address.
+    waiting: Vec<(u64, Kept)>,
+    stacks: Stacks,
+}
+
+#[derive(Clone, Copy)]
+struct Kept {
+    goid: u64,
+    wait_since: u64,
+    stack: StackRead,
+    waits_on: Option<Address>,
+}
+
+impl Before {
+    /// Of one that waits as it did.
+    fn of(&self, address: u64, raw: &Raw) -> Option<Kept> {
+        let index = self.waiting.binary_search_by_key(&address, |(address, _)| *address).ok()?;
+        let kept = self.waiting.get(index)?.1;
+        (raw.state == State::Waiting && kept.goid == raw.goid && kept.wait_since == raw.wait_since).then_some(kept)
+    }
+}
+
+/// Reads all goroutines. Those that have not run since `before` are taken from there, and it is what this look found from then on.
+pub fn read(
+    memory: &impl Memory,
+    program: &Program<'_>,
+    detail: Detail,
+    before: &mut Before,
+) -> Result<Goroutines, SnapshotError> {
+    // What nobody stands at any more is forgotten now and then.
+    let kept = std::mem::take(before);
+    let (waiting, stacks) = match kept.stacks.addresses {
+        addresses if addresses > MAX_ADDRESSES / 2 => <(Vec<(u64, Kept)>, Stacks)>::default(),
+        _ => (kept.waiting, kept.stacks),
+    };
     let mut reader = Reader {
         memory,
         program,
         detail,
         found: Goroutines::default(),
-        stacks: Stacks::default(),
+        before: Before { waiting, stacks: Stacks::default() },
+        waiting: Vec::new(),
+        stacks,
         labels: Labels::new(program.labels),
         channels: Channels::default(),
         goroutines: Reading::default(),
@@ -71,8 +111,14 @@ pub fn read(memory: &impl Memory, program: &Program<'_>, detail: Detail) -> Resu
             left = reader.pass(&left, pass + 1 == PASSES)?;
         }
     }
-    let Reader { mut found, stacks, labels, .. } = reader;
-    found.stacks = stacks.all;
+    let Reader { mut found, stacks, labels, mut waiting, .. } = reader;
+    waiting.sort_unstable_by_key(|(address, _)| *address);
+    if waiting.is_empty() {
+        found.stacks = stacks.all;
+    } else {
+        found.stacks.clone_from(&stacks.all);
+        *before = Before { waiting, stacks };
+    }
     found.labels = labels.into_sets();
     found.all.sort_by_cached_key(|goroutine| goroutine.goid);
     Ok(found)
@@ -83,6 +129,9 @@ struct Reader<'a, M> {
     program: &'a Program<'a>,
     detail: Detail,
     found: Goroutines,
+    before: Before,
+    /// For the look behind this one.
+    waiting: Vec<(u64, Kept)>,
     stacks: Stacks,
     labels: Labels,
     channels: Channels,
@@ -134,10 +183,14 @@ impl<M: Memory> Reader<'_, M> {
     fn pass(&mut self, addresses: &[u64], last: bool) -> Result<Vec<u64>, SnapshotError> {
         let mut left = Vec::new();
         let mut alive = Vec::with_capacity(addresses.len());
+        let mut still = Vec::new();
         self.look(addresses)?;
         for &address in addresses {
             match self.slot(address) {
-                Slot::Alive(raw) => alive.push((address, raw)),
+                Slot::Alive(raw) => match self.before.of(address, &raw) {
+                    Some(kept) => still.push((address, raw, kept)),
+                    None => alive.push((address, raw)),
+                },
                 Slot::Vacant => {}
                 Slot::Nonsense if last => self.found.torn += 1,
                 Slot::Nonsense => left.push(address),
@@ -148,12 +201,16 @@ impl<M: Memory> Reader<'_, M> {
         let raws = || alive.iter().map(|(_, raw)| raw);
         let read = self.stacks.read(self.memory, raws().filter(|_| wanted))?;
         self.spend(read)?;
-        let read = self.labels.read(self.memory, raws().map(|raw| raw.labels))?;
+        let labels = raws().chain(still.iter().map(|(_, raw, _)| raw)).map(|raw| raw.labels);
+        let read = self.labels.read(self.memory, labels)?;
         self.spend(read)?;
         if self.detail == Detail::WithChannels {
             let waiting = raws().filter(|raw| raw.state.waits()).map(|raw| raw.waiting);
             let read = self.channels.read(self.memory, &self.program.layout.sudog, waiting)?;
             self.spend(read)?;
+        }
+        for (address, raw, kept) in still {
+            self.push((address, kept.waits_on), &raw, &raw, Some(raw.state), kept.stack);
         }
         self.look(&alive.iter().map(|(address, _)| *address).collect::<Vec<_>>())?;
         for (address, before) in &alive {
@@ -165,13 +222,14 @@ impl<M: Memory> Reader<'_, M> {
                         Some(_) if !affordable => StackRead::TooMuch,
                         Some(registers) => self.stacks.walk(before, registers, self.program.frame_bytes),
                     };
-                    self.push(*address, before, &after, Some(after.state), stack);
+                    let waits_on = self.waits_on(*address, before, &after);
+                    self.push((*address, waits_on), before, &after, Some(after.state), stack);
                 }
                 _ if !last => left.push(*address),
                 Slot::Alive(after) => {
                     self.found.torn += 1;
                     if (after.goid, after.gopc, after.startpc) == (before.goid, before.gopc, before.startpc) {
-                        self.push(*address, before, &after, None, StackRead::Changed);
+                        self.push((*address, None), before, &after, None, StackRead::Changed);
                     }
                 }
                 Slot::Vacant | Slot::Nonsense => self.found.torn += 1,
@@ -194,11 +252,27 @@ impl<M: Memory> Reader<'_, M> {
         bytes.and_then(|bytes| parse(bytes, layout)).unwrap_or(Slot::Nonsense)
     }
 
-    fn push(&mut self, address: u64, before: &Raw, after: &Raw, state: Option<State>, stack: StackRead) {
+    fn waits_on(&self, address: u64, before: &Raw, after: &Raw) -> Option<Address> {
+        let waits = after.state.waits() && before.waiting == after.waiting;
+        waits.then(|| self.channels.of(address, after.waiting)).flatten()
+    }
+
+    fn push(
+        &mut self,
+        (address, waits_on): (u64, Option<Address>),
+        before: &Raw,
+        after: &Raw,
+        state: Option<State>,
+        stack: StackRead,
+    ) {
         let waits = state.is_some_and(State::waits);
         let reason = self.program.wait_reasons.get(usize::from(after.wait_reason)).copied();
         let dated = waits || state == Some(State::Syscall);
-        let waits_on = (waits && before.waiting == after.waiting).then(|| self.channels.of(address, after.waiting)).flatten();
+        // A coroutine is switched to without `execute`.
+        let held = self.detail == Detail::WithChannels && after.wait_since != 0 && reason != Some("coroutine");
+        if held && state == Some(State::Waiting) && matches!(stack, StackRead::Known(_)) {
+            self.waiting.push((address, Kept { goid: after.goid, wait_since: after.wait_since, stack, waits_on }));
+        }
         let labels = if before.labels == after.labels { self.labels.of(after.labels) } else { LabelsRead::Unknown };
         self.found.all.push(Goroutine {
             goid: Goid(after.goid),

@@ -71,6 +71,10 @@ impl World {
     }
 
     fn read_of(&self, detail: Detail) -> Result<Goroutines, SnapshotError> {
+        self.read_again(detail, &mut reader::Before::default())
+    }
+
+    fn read_again(&self, detail: Detail, before: &mut reader::Before) -> Result<Goroutines, SnapshotError> {
         let program = Program {
             all: AllGoroutines { len: LEN, first: FIRST },
             layout: &self.layout,
@@ -78,7 +82,7 @@ impl World {
             labels: Representation::List,
             frame_bytes: &|_| None,
         };
-        reader::read(&self.memory, &program, detail)
+        reader::read(&self.memory, &program, detail, before)
     }
 }
 
@@ -92,6 +96,34 @@ fn all_are_found() {
     let first = &found.all[0];
     assert_eq!((first.state, first.wait_reason, first.stack), (Some(State::Waiting), Some("chan receive"), StackRead::Known(0)));
     assert_eq!((first.gopc, first.startpc, first.waits_since), (Address(0x700), Address(0x600), None));
+}
+
+/// Check that goroutines that a collection has seen waiting, and that have waited since, are not read anew, and that others are: who has run,
+/// who was never seen, and who is another.
+#[test]
+fn not_read_again() {
+    let world = World::of(100);
+    (0..100).for_each(|index| world.field(index, world.layout.waitsince, 777));
+    let mut before = reader::Before::default();
+    let asked = |before: &mut reader::Before| {
+        *world.memory.asked.borrow_mut() = 0;
+        let found = world.read_again(Detail::WithChannels, before).unwrap();
+        assert!(found.all.len() == 100 && found.all.iter().all(|goroutine| matches!(goroutine.stack, StackRead::Known(_))));
+        let place = |index: usize| match found.all[index].stack {
+            StackRead::Known(stack) => found.stacks[stack as usize].pcs[1],
+            _ => 0,
+        };
+        (*world.memory.asked.borrow(), [3, 4, 5].map(place))
+    };
+    let (first, _) = asked(&mut before);
+    // Their stacks are others now. Of one nothing tells, and so it has not run.
+    (3..6).for_each(|index| world.memory.write_u64(STACK + (index + 1) * STACK_SIZE - 0x100 + 0x28, 0x900 + index));
+    world.field(4, world.layout.waitsince, 0);
+    world.field(5, world.layout.goid, 6_000);
+    let (second, places) = asked(&mut before);
+    assert!(second < first / 2, "{second} of {first}");
+    assert_eq!(places[..2], [0x600, 0x904]);
+    assert_eq!(asked(&mut reader::Before::default()).1[..2], [0x903, 0x904]);
 }
 
 /// Check what is said of each status: the dead are none, who runs has no stack, the scan bit is no state, nonsense is torn.

@@ -33,7 +33,7 @@ fn file() -> UsdtFile {
 
 fn hit(scene: &mut Scene, at_us: u64, site: u16, id: u64, text: Option<&str>) {
     let object = (site == 2).then_some(0xc000);
-    let what = What::UsdtHit { args: [Some(id), None, object, None, None, None], text: text.map(str::to_owned) };
+    let what = What::UsdtHit { args: Box::new([Some(id), None, object, None, None, None]), text: text.map(str::to_owned) };
     scene.event(at_us, 0, 3000, Some(site), what);
     scene.events.last_mut().unwrap().binary = Some(BinaryId(2));
 }

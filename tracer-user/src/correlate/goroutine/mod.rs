@@ -49,6 +49,9 @@ pub struct Who {
     pub since: KtimeNs,
     /// Its place in the tree of creation: 0 for main and for those whose parent is not known, else one more than its parent's.
     pub depth: u32,
+    /// A number that no other living goroutine of its image has: for whoever keeps something of each. It is used again once its life has
+    /// been told.
+    pub slot: u32,
 }
 
 /// Where goroutines are made and what they run; both `None` where the birth was not seen.
@@ -206,7 +209,8 @@ impl Goroutine {
 
     /// Met by another event than its birth; nothing is known of it since `since`.
     pub fn met(image: ImageId, goid: Goid, since: KtimeNs, scheduling: bool) -> Self {
-        let who = Who { image, goid, born_at: None, born_by: None, origin: None, origin_by_look: false, since, depth: 0 };
+        let who =
+            Who { image, goid, born_at: None, born_by: None, origin: None, origin_by_look: false, since, depth: 0, slot: 0 };
         Self::new(who, since, State::open(SpanState::Unknown, since), scheduling)
     }
 

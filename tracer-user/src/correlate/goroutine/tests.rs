@@ -30,7 +30,17 @@ fn run(first: Option<First>, scheduling: bool, events: &[Happens]) -> Vec<String
 fn who() -> Who {
     let (image, goid, since) = (ImageId(0), Goid(1), KtimeNs(10));
     let origin = Origin { parent: None, gopc: Address(1), startpc: Address(2), stack: None };
-    Who { image, goid, born_at: Some(since), born_by: None, origin: Some(origin), origin_by_look: false, since, depth: 0 }
+    Who {
+        image,
+        goid,
+        born_at: Some(since),
+        born_by: None,
+        origin: Some(origin),
+        origin_by_look: false,
+        since,
+        depth: 0,
+        slot: 0,
+    }
 }
 
 fn run_from(goroutine: Goroutine, events: &[Happens]) -> Vec<String> {

@@ -64,7 +64,7 @@ fn file(wakes_are_seen: bool) -> UsdtFile {
 
 fn hit(at: u64, site: u16, id: u64, text: Option<&str>) -> Event {
     let args = [Some(id), None, Some(0xbeef), None, None, None];
-    let what = What::UsdtHit { args, text: text.map(str::to_owned) };
+    let what = What::UsdtHit { args: Box::new(args), text: text.map(str::to_owned) };
     Event { at: KtimeNs(at), cpu: 0, seq: at, tgid: Tgid(7), tid: Tid(70), binary: Some(BinaryId(3)), site: SiteId(site), what }
 }
 
