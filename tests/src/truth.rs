@@ -62,6 +62,8 @@ pub struct Matrix {
     /// 3 where C counted, 0 in a build without it.
     pub from_c: u32,
     pub sites: Vec<Site>,
+    /// Address of the mutex that those wait for who wait for one, in hex.
+    pub lock: String,
 }
 
 /// Of `sched`: how often things were done that change a goroutine's state.

@@ -16,6 +16,7 @@ use lifetrace_tests::{
     fixture,
     lifetrace::{Run, command},
     process::{self, Running},
+    recording::Recording,
     report::Report,
     scenario::{self, Need, alone},
     truth::{self, Matrix},
@@ -196,6 +197,28 @@ fn trace(cell: &Cell, program: &Path, tier: &str) -> Result<()> {
     truth::assert_sites(&report, truth.pid, &truth.sites);
     truth::assert_waits(&report, truth.pid, &truth.sites);
     ensure!(parks(&report, &truth) == truth.parks, "{} parks of the players, expected {}", parks(&report, &truth), truth.parks);
+    locked(cell, &recording, &truth)
+}
+
+/// Those who wait for the mutex wait for its own semaphore, which lies in it; where `goparkunlock` stands alone it is not told.
+fn locked(cell: &Cell, recording: &Recording, truth: &Matrix) -> Result<()> {
+    let said = recording.ask("leaks", &["--fail-on", "never", "--format", "json"])?.expect_code(0)?;
+    let said: Value = serde_json::from_str(&said.stdout)?;
+    let mut groups = said["leaks"].as_array().into_iter().flatten();
+    let waiting =
+        groups.find(|leak| leak["created_by"]["function"] == "main.makeLockers").context("nobody waits for the mutex")?;
+    let waiting = &waiting["blocked_on"];
+    let number = |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16);
+    match waiting["object"].as_str() {
+        None => {
+            let alone = cell.flags.iter().any(|flag| flag.contains("-N")) || cell.mode == "pgo" && minor(&cell.release) == 21;
+            ensure!(alone, "the lock is not told: {waiting}");
+        }
+        Some(object) => {
+            let (object, lock) = (number(object)?, number(&truth.lock)?);
+            ensure!((lock..lock + 8).contains(&object), "{object:#x} does not lie in the mutex at {lock:#x}");
+        }
+    }
     Ok(())
 }
 

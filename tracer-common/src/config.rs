@@ -93,8 +93,11 @@ pub struct GoLayout {
     /// `g.waitreason` (a byte) and `m.waitlock`: what gopark was given, where it has stored it. `m_waitlock` 0: nobody knows.
     pub g_waitreason: u32,
     pub m_waitlock: u32,
+    /// Wait reasons below 64, by bit, that only `runtime.semacquire1` parks with; its first argument, the semaphore, then lies 16 bytes
+    /// above the frame pointer. 0: it does not, or nobody knows.
+    pub semaphore_reasons: u64,
 }
-assert_size!(GoLayout, 48);
+assert_size!(GoLayout, 56);
 
 /// A field that this kernel's structure does not have: beyond every structure, and small enough that the verifier lets it be added
 /// to a pointer before it is looked at.

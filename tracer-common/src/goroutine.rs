@@ -29,7 +29,8 @@ pub struct GoroutinePark {
     pub goid: u64,
     /// The blocking stack; 0 where it could not be walked.
     pub stack_id: u64,
-    /// The `lock` argument of gopark: the channel's lock, a semaphore root, …; 0 for none.
+    /// The `lock` argument of gopark: the channel's lock, a condition's, …; of those that wait for a semaphore the semaphore itself, if the
+    /// layout says where it is, else the lock of the root that it hangs on. 0 for none.
     pub lock: u64,
     /// The `reason` argument of gopark: an index into the Go version's own table of wait reasons.
     pub wait_reason: u8,

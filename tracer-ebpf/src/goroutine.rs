@@ -45,6 +45,8 @@ pub fn goid_of(g: u64, layout: &GoLayout) -> Option<u64> {
 
 /// Length of a call with a relative target.
 const CALL_BYTES: u64 = 5;
+/// Where a function keeps its first argument, from its frame pointer: behind what it saved of its caller's and its return address.
+const FIRST_ARGUMENT: u64 = 16;
 
 /// Neighbours in `struct g`: `parentGoid` (since Go 1.21), `gopc`, `ancestors`, `startpc`.
 #[derive(Clone, Copy)]
@@ -79,6 +81,16 @@ pub fn birth(ctx: &ProbeContext) {
     emit::send(Kind::GoroutineBirth, header.seq, GoroutineBirth { header, goid, parent_goid, gopc, startpc, stack_id });
 }
 
+/// The semaphore that `semacquire1` parks for, whose frame this is; `lock` where that is not what parks, or nobody knows.
+#[inline(always)]
+fn waits_on(layout: &GoLayout, wait_reason: u8, frame: u64, lock: u64) -> u64 {
+    // The shift must be in bounds for the verifier as well.
+    if wait_reason >= 64 || layout.semaphore_reasons >> (wait_reason & 63) & 1 == 0 {
+        return lock;
+    }
+    read_user::<u64>(frame + FIRST_ARGUMENT).unwrap_or(0)
+}
+
 /// gopark's caller is at the top of the stack, its frame pointer still in the register; before Go 1.21, gopark's own is.
 #[inline(always)]
 pub fn park(ctx: &ProbeContext) {
@@ -90,12 +102,10 @@ pub fn park(ctx: &ProbeContext) {
     };
     transition::leaves_thread(layout, pid_tgid);
     let stack_id = stack::of_caller(cookie, pid_tgid, go_abi::stack_pointer(ctx), go_abi::frame_pointer(ctx));
+    let wait_reason = go_abi::arg2(ctx) as u8;
+    let lock = waits_on(layout, wait_reason, go_abi::frame_pointer(ctx), go_abi::arg1(ctx));
     let header = emit::header(Kind::GoroutinePark, cookie.binary, cookie.site, pid_tgid);
-    emit::send(
-        Kind::GoroutinePark,
-        header.seq,
-        GoroutinePark { header, goid, stack_id, lock: go_abi::arg1(ctx), wait_reason: go_abi::arg2(ctx) as u8, _pad: [0; 7] },
-    );
+    emit::send(Kind::GoroutinePark, header.seq, GoroutinePark { header, goid, stack_id, lock, wait_reason, _pad: [0; 7] });
 }
 
 /// A copy of gopark in its caller is about to call `mcall(park_m)`: what gopark is given has been stored, and the frame is that of
@@ -114,6 +124,7 @@ pub fn inlined_park(ctx: &ProbeContext) {
         Some(m) if m != 0 && layout.m_waitlock != 0 => read_user::<u64>(m + layout.m_waitlock as u64).unwrap_or(0),
         _ => 0,
     };
+    let lock = waits_on(layout, wait_reason, go_abi::frame_pointer(ctx), lock);
     let return_address = go_abi::instruction_pointer(ctx) + CALL_BYTES;
     let stack_id = stack::from(cookie, pid_tgid, return_address, go_abi::frame_pointer(ctx));
     let header = emit::header(Kind::GoroutinePark, cookie.binary, cookie.site, pid_tgid);

@@ -298,6 +298,7 @@ fn binary() -> Binary {
         sites: vec![site(0, "runtime.gopark", 0x1000), site(1, "runtime.ready", 0x2000)],
         wait_reasons: ["", "sleep", "chan receive"].map(str::to_owned).to_vec(),
         hchan_lock: Some(0x58),
+        semaphores: true,
         offsets: None,
         scheduling: false,
         stw_reasons: vec![],

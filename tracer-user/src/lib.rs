@@ -1,7 +1,7 @@
 //! lifetrace as a library: the pipeline from the ring buffer to the exports.
 //!
 //! ```text
-//! probes → ring buffer → kernel → decode → order → correlate → timeline → leak, export
+//! probes → ring buffer → kernel → decode → order → correlate → timeline → leak, finding → export
 //!                           ↘ recording (written) ↗   replay enters at decode
 //! ```
 //! A stage imports only what stands to its left, plus [`event`], [`id`], [`clock`], [`container`] and [`signal`]. `kernel` is the only user of aya and
@@ -16,6 +16,7 @@ pub mod correlate;
 pub mod decode;
 pub mod event;
 pub mod export;
+pub mod finding;
 pub mod golang;
 pub mod id;
 #[cfg(feature = "live")]

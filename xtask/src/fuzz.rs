@@ -17,11 +17,12 @@ use crate::{
 };
 
 /// The targets of `fuzz/src/targets`, and the longest input of each.
-const TARGETS: [(&str, u32); 15] = [
+const TARGETS: [(&str, u32); 16] = [
     ("go_binary", 1 << 20),
     ("what_is", 64 << 10),
     ("build_info", 64 << 10),
     ("snapshot", 64 << 10),
+    ("go_tests", 64 << 10),
     ("records", 64 << 10),
     ("recording", 1 << 20),
     ("maps", 64 << 10),

@@ -15,11 +15,12 @@ mod usdt;
 pub type Target = fn(&[u8]);
 
 /// Targets by name. The committed inputs of each are in `corpus/NAME`.
-pub const ALL: [(&str, Target); 16] = [
+pub const ALL: [(&str, Target); 17] = [
     ("go_binary", binary::whole),
     ("what_is", binary::what_is),
     ("build_info", binary::build_info),
     ("snapshot", snapshot::read),
+    ("go_tests", snapshot::tests),
     ("records", recording::records),
     ("recording", recording::whole),
     ("maps", maps::all),

@@ -7,11 +7,18 @@ use tracer_user::{
     decode::{decode, encode},
     event::What,
     export::{
+        self,
         flamegraph::{self, By},
         profile_flame,
         report::report,
         report_text,
         tally::Tally,
+    },
+    leak::{
+        gate::Gate,
+        ignore::IgnoreList,
+        tally::LeakTally,
+        verdict::{Judged, leaks},
     },
     recording::{reader::Recording, records as framed},
     timeline::{Collector, Timeline, write::Writer},
@@ -60,6 +67,13 @@ fn outputs(bytes: &[u8], by: Option<By>) {
         if let Ok(flame) = profile_flame::growth(&replayed, profile_flame::By::InuseSpace, None) {
             let _ = flame.write_folded(&mut std::io::sink());
         }
+    }
+    let Ok(recording) = Recording::from_reader(bytes, path) else { return };
+    let mut tally = LeakTally::default();
+    if let Ok(replayed) = replay(recording, &mut tally) {
+        let gate = Gate::new(None, IgnoreList::default(), None);
+        let told = export::leaks::leaks(&replayed, &leaks(&replayed, &tally, Judged::All), &gate);
+        let _ = export::leaks::text::write(&told, false, &mut std::io::sink());
     }
     let Ok(recording) = Recording::from_reader(bytes, path) else { return };
     let mut collector = Collector::new(None);

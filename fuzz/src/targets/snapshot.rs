@@ -4,10 +4,12 @@ use std::cell::Cell;
 
 use tracer_user::{
     golang::GoBinary,
+    id::Goid,
     snapshot::{
-        Detail,
+        Before, Detail,
+        go_tests::{self, Candidate},
         memory::{Memory, MemoryError, Piece},
-        take,
+        take_again,
     },
 };
 
@@ -18,6 +20,7 @@ static PROGRAM: &[u8] = include_bytes!("../../corpus/go_binary/go1.26");
 const EVERYWHERE: u8 = 1;
 const CHANGES: u8 = 2;
 const BRIEF: u8 = 4;
+const CHANNELS: u8 = 8;
 
 /// A memory made of the input: its first two words are the number of goroutines and where their list is.
 struct Lying<'a> {
@@ -36,15 +39,30 @@ pub fn read(input: &[u8]) {
     }
     BINARY.with(|binary| {
         let (Some(&flags), Ok(all)) = (input.get(16), binary.all_goroutines()) else { return };
-        let detail = if flags & BRIEF == 0 { Detail::Whole } else { Detail::WithoutStacks };
+        let detail = match flags & (BRIEF | CHANNELS) {
+            0 => Detail::Whole,
+            CHANNELS => Detail::WithChannels,
+            _ => Detail::WithoutStacks,
+        };
         let memory = Lying { len: all.len, first: all.first, input, flags, reads: Cell::new(0) };
-        if let Ok(found) = take(&memory, binary, 0, detail) {
+        let mut before = Before::default();
+        for found in [(); 2].iter().filter_map(|()| take_again(&memory, binary, 0, detail, &mut before).ok()) {
             for goroutine in &found.all {
                 assert!(goroutine.state.is_some() || found.torn > 0);
             }
             assert!(found.stacks.iter().all(|stack| (1..=128).contains(&stack.pcs.len())));
         }
     });
+}
+
+/// The names of tests, out of the memory of a process that presents whatever it likes.
+pub fn tests(input: &[u8]) {
+    let (Some(stack_hi), Some(flags)) = (input.first_chunk::<8>(), input.get(16)) else { return };
+    let memory = Lying { len: u64::MAX, first: u64::MAX, input, flags: *flags, reads: Cell::new(0) };
+    let candidate = Candidate { goid: Goid(1), stack_hi: u64::from_le_bytes(*stack_hi) };
+    if let Ok(names) = go_tests::names(&memory, &[candidate], &|pc| pc.is_multiple_of(2)) {
+        assert!(names.values().flatten().all(|name| !name.is_empty() && name.len() <= 1024));
+    }
 }
 
 impl Memory for Lying<'_> {

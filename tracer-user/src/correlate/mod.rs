@@ -15,6 +15,7 @@ use rustc_hash::FxHashMap;
 use crate::{
     clock::KtimeNs,
     event::{Event, Transition, What},
+    golang::SEMAPHORE_REASONS,
     id::{Address, BinaryId, Goid, Tid},
     recording::contract::{Adopted, Binary, ChildrenSeen, Found, Gone, TestsSeen},
 };
@@ -43,7 +44,7 @@ use goroutine::{First, Goroutine, Origin, Park, Parting, Repair, Step, Who};
 pub use labels::LabelSets;
 use population::Population;
 use process::{Change, ImageId, Processes, life::CgroupMove};
-pub use sink::{Census, CensusSite, LabelsId, Life, LifeEnd, ReasonId, Sink, Span, SpanState, TestName};
+pub use sink::{Both, Census, CensusSite, LabelsId, Life, LifeEnd, ReasonId, Sink, Span, SpanState, TestName};
 pub use slots::Slots;
 use thread::ThreadsAlive;
 pub use wake::WokenBy;
@@ -84,6 +85,7 @@ struct Program {
     /// By number: the reason, or `None` for a pseudo-wait.
     reasons: Vec<Option<ReasonId>>,
     hchan_lock: Option<u64>,
+    semaphores: bool,
     scheduling: bool,
     /// What a goroutine waits for that hands its thread to a coroutine.
     coroutine: Option<ReasonId>,
@@ -112,9 +114,9 @@ impl Engine {
         let sites = binary.sites.iter().map(|site| (site.id.0, (site.function.clone(), site.address))).collect();
         let reasons = binary.wait_reasons.iter().map(|name| self.intern(name)).collect();
         let stw_reasons = binary.stw_reasons.clone();
-        let (hchan_lock, scheduling) = (binary.hchan_lock, binary.scheduling);
+        let (hchan_lock, semaphores, scheduling) = (binary.hchan_lock, binary.semaphores, binary.scheduling);
         let coroutine = self.intern("coroutine").filter(|_| scheduling);
-        self.programs.insert(binary.id, Program { sites, reasons, hchan_lock, scheduling, coroutine, stw_reasons });
+        self.programs.insert(binary.id, Program { sites, reasons, hchan_lock, semaphores, scheduling, coroutine, stw_reasons });
     }
 
     pub fn processes(&self) -> &Processes {
@@ -359,9 +361,12 @@ impl Engine {
                     // A pseudo-wait: it runs on. Its end is a wake of one that is awake, which changes nothing.
                     return;
                 };
-                let on_channel = reason.is_some_and(|id| self.reasons[id.0 as usize].starts_with("chan "));
-                let hchan_lock = program.and_then(|program| program.hchan_lock).filter(|_| on_channel);
+                let name = reason.map_or("", |id| self.reasons[id.0 as usize].as_str());
+                let hchan_lock = program.and_then(|program| program.hchan_lock).filter(|_| name.starts_with("chan "));
                 let object = lock.map(|lock| Address(lock.0.wrapping_sub(hchan_lock.unwrap_or(0))));
+                // The lock of a root that many semaphores hang on is none of them.
+                let shared = SEMAPHORE_REASONS.contains(&name) && !program.is_some_and(|program| program.semaphores);
+                let object = object.filter(|_| !shared);
                 let park = Park { reason, stack, object, tid: Some(event.tid) };
                 self.with(image, goid, scheduling, |goroutine| {
                     goroutine.park(event.at, park, &mut |who, span| sink.span(who, &span))

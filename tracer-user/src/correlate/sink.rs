@@ -157,3 +157,79 @@ pub trait Sink {
     fn unit_span(&mut self, _who: &UnitWho, _span: &UnitSpan) {}
     fn unit_life(&mut self, _who: &UnitWho, _life: &Life) {}
 }
+
+/// Two who listen.
+#[derive(Default)]
+pub struct Both<A, B>(pub A, pub B);
+
+impl<A: Sink, B: Sink> Sink for Both<A, B> {
+    fn begin(&mut self, zero: KtimeNs) {
+        self.0.begin(zero);
+        self.1.begin(zero);
+    }
+
+    fn span(&mut self, who: &Who, span: &Span) {
+        self.0.span(who, span);
+        self.1.span(who, span);
+    }
+
+    fn life(&mut self, who: &Who, life: &Life) {
+        self.0.life(who, life);
+        self.1.life(who, life);
+    }
+
+    fn labels(&mut self, who: &Who, at: KtimeNs, labels: LabelsId) {
+        self.0.labels(who, at, labels);
+        self.1.labels(who, at, labels);
+    }
+
+    fn census(&mut self, image: ImageId, census: &Census) {
+        self.0.census(image, census);
+        self.1.census(image, census);
+    }
+
+    fn pause(&mut self, image: ImageId, pause: &Pause) {
+        self.0.pause(image, pause);
+        self.1.pause(image, pause);
+    }
+
+    fn cycle(&mut self, image: ImageId, cycle: &Cycle) {
+        self.0.cycle(image, cycle);
+        self.1.cycle(image, cycle);
+    }
+
+    fn thread_span(&mut self, who: &ThreadWho, span: &ThreadSpan) {
+        self.0.thread_span(who, span);
+        self.1.thread_span(who, span);
+    }
+
+    fn thread_life(&mut self, who: &ThreadWho, life: &ThreadLife) {
+        self.0.thread_life(who, life);
+        self.1.thread_life(who, life);
+    }
+
+    fn test_run(&mut self, image: ImageId, by: Option<Goid>, at: KtimeNs, name: &TestName) {
+        self.0.test_run(image, by, at, name);
+        self.1.test_run(image, by, at, name);
+    }
+
+    fn test_seen(&mut self, image: ImageId, goid: Goid, name: Option<&str>) {
+        self.0.test_seen(image, goid, name);
+        self.1.test_seen(image, goid, name);
+    }
+
+    fn sample(&mut self, image: ImageId, sample: &Sample) {
+        self.0.sample(image, sample);
+        self.1.sample(image, sample);
+    }
+
+    fn unit_span(&mut self, who: &UnitWho, span: &UnitSpan) {
+        self.0.unit_span(who, span);
+        self.1.unit_span(who, span);
+    }
+
+    fn unit_life(&mut self, who: &UnitWho, life: &Life) {
+        self.0.unit_life(who, life);
+        self.1.unit_life(who, life);
+    }
+}

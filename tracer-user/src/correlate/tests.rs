@@ -40,6 +40,7 @@ fn program() -> Binary {
         sites: vec![site(0, "runtime.gopark", 0x1000), site(1, "runtime.ready", 0x2000)],
         wait_reasons: vec!["".into(), "chan receive".into(), "sleep".into(), "stopping the world".into()],
         hchan_lock: Some(0x58),
+        semaphores: true,
         offsets: None,
         scheduling: false,
         stw_reasons: vec!["unknown".into(), "GC mark termination".into()],

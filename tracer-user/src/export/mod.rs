@@ -4,7 +4,6 @@
 //! end. Every output says what is lost and what was covered ([`crate::correlate::replay::Replayed::trust`]).
 
 pub mod cpu;
-pub mod findings;
 pub mod flamegraph;
 pub mod gc;
 pub mod labels;
@@ -12,7 +11,6 @@ mod labels_text;
 pub mod leaks;
 mod owner;
 pub mod pprof;
-mod process_findings;
 mod processes_text;
 pub mod profile_flame;
 pub mod report;

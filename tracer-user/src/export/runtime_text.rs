@@ -2,11 +2,13 @@
 
 use std::io::{self, Write};
 
-use crate::timeline::human::{count, duration, instant};
+use crate::{
+    finding::{Evidence, Finding},
+    timeline::human::{count, duration, instant},
+};
 
 use super::{
     cpu::{Class, CpuOut, ProcessCpuOut},
-    findings::Evidence,
     gc::GcOut,
     report::Report,
     report_text::table,
@@ -28,7 +30,7 @@ pub fn write(report: &Report, heading: &impl Fn(&str) -> String, out: &mut impl 
     }
     if !report.findings.is_empty() {
         writeln!(out, "\n{}", heading("findings"))?;
-        findings(report, out)?;
+        findings(&report.findings, out)?;
     }
     Ok(())
 }
@@ -91,9 +93,16 @@ fn collections(all: &[&GcOut], out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-fn findings(report: &Report, out: &mut impl Write) -> io::Result<()> {
-    for finding in report.findings.iter().take(MAX_FINDINGS) {
+/// Findings, a line each.
+pub fn findings(all: &[Finding], out: &mut impl Write) -> io::Result<()> {
+    for finding in all.iter().take(MAX_FINDINGS) {
         let Evidence::Pause(evidence) = &finding.evidence else {
+            if let Evidence::Timer(late) = &finding.evidence {
+                let (due, every) = (instant(late.due_ns), duration(late.period_ns));
+                let what = format!("{} every {every}, due at {due}, was {} late", finding.id, duration(late.late_ns));
+                writeln!(out, "  pid {}: {what}: {}", finding.tgid, finding.cause)?;
+                continue;
+            }
             writeln!(
                 out,
                 "  pid {}: from {} for {}: {}",
@@ -118,7 +127,7 @@ fn findings(report: &Report, out: &mut impl Write) -> io::Result<()> {
             named.join(", ")
         )?;
     }
-    let more = report.findings.len().saturating_sub(MAX_FINDINGS);
+    let more = all.len().saturating_sub(MAX_FINDINGS);
     if more > 0 {
         writeln!(out, "  and {} more (--format json has them)", count(more as u64))?;
     }

@@ -16,13 +16,11 @@ use crate::{
         thread::{ThreadLife, ThreadSpan, ThreadWho},
         unit::{UnitSpan, UnitWho},
     },
+    finding::FindingTally,
     id::Address,
 };
 
-use super::{
-    cpu::CpuTally, findings::LateTally, gc::GcTally, labels::LabelTally, series::tally::SeriesTally, threads::ThreadTally,
-    units::UnitTally,
-};
+use super::{cpu::CpuTally, gc::GcTally, labels::LabelTally, series::tally::SeriesTally, threads::ThreadTally, units::UnitTally};
 
 /// Goroutines of one site.
 #[derive(Clone, Debug, Default)]
@@ -166,7 +164,7 @@ pub struct Tally {
     pub depths: FxHashMap<DepthKey, DepthTally>,
     pub cpu: CpuTally,
     pub gc: GcTally,
-    pub late: LateTally,
+    pub findings: FindingTally,
     pub labels: LabelTally,
     pub series: SeriesTally,
     pub threads: ThreadTally,
@@ -179,7 +177,7 @@ impl Sink for Tally {
     }
 
     fn span(&mut self, who: &Who, span: &Span) {
-        self.late.span(who, span);
+        self.findings.span(who, span);
         self.labels.span(who, span);
         let ns = span.end.since(span.start);
         if matches!(span.state, SpanState::Awake | SpanState::Unknown) {
@@ -213,6 +211,7 @@ impl Sink for Tally {
             site.alive_known.push(life.last_known);
         }
         self.labels.life(who);
+        self.findings.life(who, life);
         self.depths.entry(DepthKey::of(who)).or_default().born += u64::from(who.born_at.is_some());
         self.series.life(who, life);
     }
@@ -238,12 +237,13 @@ impl Sink for Tally {
 
     fn pause(&mut self, image: ImageId, pause: &Pause) {
         self.gc.pause(image, pause);
-        self.late.pause(image, pause);
+        self.findings.pause(image, pause);
         self.series.pause(image, pause);
     }
 
     fn cycle(&mut self, image: ImageId, cycle: &Cycle) {
         self.gc.cycle(image, cycle);
+        self.findings.cycle(image, cycle);
         self.series.cycle(image, cycle);
     }
 

@@ -23,6 +23,7 @@ mod offsets;
 mod pclntab;
 #[cfg(test)]
 mod seed_tests;
+mod semaphores;
 mod sites;
 mod snapshot_layout;
 mod stw_reasons;
@@ -46,6 +47,7 @@ pub use self::{
     hook::{Hook, HookSite, MissingHook, Plan},
     identify::{is_x86_64, looks_like_go, what_is, what_is_file},
     offsets::Offsets,
+    semaphores::REASONS as SEMAPHORE_REASONS,
     snapshot_layout::{Saved, SnapshotLayout, Sudog},
     version::GoVersion,
 };
@@ -194,7 +196,23 @@ impl GoBinary {
     /// Offsets into its runtime's structures. `Unsupported` for a version nothing is known of.
     pub fn layout(&self) -> Result<GoLayout, GolangError> {
         let layout = self.runtime().map(|runtime| runtime.offsets.go_layout())?;
-        Ok(GoLayout { g_tls: self.code_of("runtime.morestack").and_then(|code| tls::g_offset(&code)).unwrap_or(0), ..layout })
+        let g_tls = self.code_of("runtime.morestack").and_then(|code| tls::g_offset(&code)).unwrap_or(0);
+        Ok(GoLayout { g_tls, semaphore_reasons: self.semaphore_reasons(), ..layout })
+    }
+
+    /// Wait reasons, by bit, of those that wait for a semaphore that can be told; 0: none can.
+    fn semaphore_reasons(&self) -> u64 {
+        let parks: Vec<u64> = ["runtime.gopark", "runtime.mcall"].into_iter().filter_map(|name| self.function(name)).collect();
+        // Before Go 1.21 gopark has a frame of its own where the probe is.
+        let told = self.version.release() >= (1, 21)
+            && self.code_of("runtime.semacquire1").is_some_and(|code| semaphores::keeps_address(&code, &parks));
+        let reasons = self.wait_reasons().iter().enumerate().take(64).filter(|(_, name)| semaphores::REASONS.contains(name));
+        reasons.filter(|_| told).fold(0, |mask, (number, _)| mask | 1 << number)
+    }
+
+    /// Whether parks tell which semaphore they wait for ([`semaphores`]).
+    pub fn tells_semaphores(&self) -> bool {
+        self.semaphore_reasons() != 0
     }
 
     /// The same, every one that is known.

@@ -107,10 +107,11 @@ impl Levels<'_> {
         }
         let counted = floors.iter().all(|(counts, _)| *counts >= MIN_COUNTS);
         let mut slices = [0; SLICES];
-        for (rise, pair) in slices.iter_mut().zip(floors.windows(2)) {
+        // Where nothing was counted, nothing rose.
+        for (rise, pair) in slices.iter_mut().zip(floors.windows(2)).filter(|_| counted) {
             *rise = pair[1].1.saturating_sub(pair[0].1);
         }
-        let stuck: u64 = slices.iter().sum();
+        let stuck = slices.iter().fold(0u64, |sum, rise| sum.saturating_add(*rise));
         let even = stuck as f64 / SLICES as f64;
         let enough = |part: &[u64]| part.iter().sum::<u64>() as f64 >= MIN_SHARE * even * part.len() as f64;
         let spread =
@@ -206,7 +207,8 @@ mod tests {
         ] {
             assert!(!unbounded(count), "{what}");
         }
-        for counts in [&[][..], &[(5, 5)], &[(0, 0), (u64::MAX, u64::MAX)]] {
+        let extreme: Vec<(u64, u64)> = (0..40).map(|n| (n << 58, if n % 2 == 0 { 0 } else { u64::MAX })).collect();
+        for counts in [&[][..], &[(5, 5)], &[(0, 0), (u64::MAX, u64::MAX)], &[(0, 1), (1, 2), (9, 3)], &extreme] {
             assert!(!Levels { counts }.growth().unbounded);
         }
     }

@@ -74,8 +74,7 @@ fn growing() {
       growth     363,808 an hour: 95 are older than 49.9 ms, 16 16 16 15 16 16 born in each 157 ms
       blocked    chan receive for 9.95 ms to 990 ms; 99 were never woken there, 0 by timers alone
       waits on   0xc0001000, all of them
-      at         runtime.chanrecv1 (chan.go:509)
-                 main.worker (main.go:33)
+      at         main.worker (main.go:33)
       runs       main.worker (main.go:30)
       made by    main.open (main.go:12)
       advice     nobody sends or closes any more: close the channel when its sender is done, or select on ctx.Done() as well

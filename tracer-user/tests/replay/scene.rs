@@ -436,6 +436,7 @@ fn binary(scheduling: bool) -> Binary {
         ],
         wait_reasons: ["", "sleep", "chan receive", "GC sweep wait", "coroutine"].map(str::to_owned).to_vec(),
         hchan_lock: Some(0x58),
+        semaphores: true,
         offsets: None,
         scheduling,
         stw_reasons: ["unknown", "GC mark termination", "GC sweep termination"].map(str::to_owned).to_vec(),

@@ -412,6 +412,7 @@ pub fn describe(id: BinaryId, path: &std::path::Path, code: &GoBinary, tier: Tie
             .collect(),
         wait_reasons: code.wait_reasons().iter().map(|reason| (*reason).to_owned()).collect(),
         hchan_lock: code.hchan_lock(),
+        semaphores: code.tells_semaphores(),
         offsets: code.offsets_source().ok().cloned(),
         scheduling: tier >= Tier::T3,
         stw_reasons: code.stw_reasons().iter().map(|reason| (*reason).to_owned()).collect(),

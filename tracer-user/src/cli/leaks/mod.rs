@@ -21,8 +21,9 @@ use super::{
     colored, live, load, write_output,
 };
 use crate::{
-    correlate::replay::Replayed,
+    correlate::{Both, replay::Replayed},
     export::leaks::{self as formats, LeaksOut, sources::Sources},
+    finding::{FindingTally, findings},
     leak::{
         baseline::Baseline,
         gate::Gate,
@@ -81,8 +82,9 @@ impl<'a> Bench<'a> {
 
     /// Tells of the leaks of a recording, and of what is not in it; what to exit with.
     fn judge(&self, recording: &Path, seen: &Seen) -> Result<u8, Failure> {
-        let mut tally = LeakTally::default();
-        let replayed = load(recording, self.args.view.view(), self.global, &mut tally)?;
+        let mut both = Both::<LeakTally, FindingTally>::default();
+        let replayed = load(recording, self.args.view.view(), self.global, &mut both)?;
+        let Both(tally, found) = both;
         let judged = match self.args.judge {
             Judge::Tests => Judged::Tests,
             Judge::All => Judged::All,
@@ -98,7 +100,11 @@ impl<'a> Bench<'a> {
                 out.write_all(b"\n")
             })?;
         }
-        let told = LeaksOut { not_watched: seen.not_run.clone(), ..formats::leaks(&replayed, &leaks, &self.gate) };
+        let told = LeaksOut {
+            not_watched: seen.not_run.clone(),
+            findings: findings(&replayed, &found),
+            ..formats::leaks(&replayed, &leaks, &self.gate)
+        };
         self.tell(&told)?;
         Ok(if told.summary.failing > 0 && !self.args.update_baseline { LEAKS } else { 0 })
     }

@@ -13,6 +13,7 @@ pub mod text;
 
 use crate::{
     correlate::replay::Replayed,
+    finding::Finding,
     leak::{
         gate::{Gate, Standing},
         growth::Growth,
@@ -27,6 +28,8 @@ pub struct LeaksOut {
     pub schema: &'static str,
     pub summary: Summary,
     pub leaks: Vec<LeakOut>,
+    /// What explains lateness and ends; no leaks.
+    pub findings: Vec<Finding>,
     /// Packages that `go test` answered from its cache: their tests did not run.
     pub not_watched: BTreeSet<String>,
     /// What cannot be seen in a recording of this kind, for people.
@@ -171,15 +174,8 @@ pub fn leaks(replayed: &Replayed, leaks: &[Leak], gate: &Gate) -> LeaksOut {
     let leaks = leaks.iter().map(|leak| out(replayed, leak, gate.standing(leak))).collect();
     let expired = gate.expired().cloned().collect();
     let not_seen = not_seen(replayed);
-    LeaksOut {
-        schema: "lifetrace.leaks/1",
-        summary,
-        leaks,
-        not_watched: BTreeSet::new(),
-        not_seen,
-        expired,
-        trust: replayed.trust(),
-    }
+    let (not_watched, findings) = Default::default();
+    LeaksOut { schema: "lifetrace.leaks/1", summary, leaks, findings, not_watched, not_seen, expired, trust: replayed.trust() }
 }
 
 /// What the detail at which processes were followed leaves out.

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use super::{LeakOut, LeaksOut, Summary};
 use crate::{
+    export::runtime_text,
     recording::contract::Frame,
     timeline::human::{self, count, duration, plain},
 };
@@ -51,6 +52,10 @@ pub fn write(leaks: &LeaksOut, color: bool, out: &mut impl Write) -> io::Result<
         if watched.len() > MAX_WATCHED {
             writeln!(out, "  and {} more groups (--format json has all)", watched.len() - MAX_WATCHED)?;
         }
+    }
+    if !leaks.findings.is_empty() {
+        writeln!(out, "\n{}", heading("findings"))?;
+        runtime_text::findings(&leaks.findings, out)?;
     }
     Ok(())
 }
@@ -137,7 +142,7 @@ pub(super) fn one(leak: &LeakOut, strength: &str, out: &mut impl Write) -> io::R
             let woken = touch.woken_by.as_ref().map_or_else(String::new, |by| format!(", woken by {by}"));
             writeln!(out, "  last       {} went on from there at {}{woken}", touch.by, duration(touch.at_ns))?;
         }
-        frames("at", &blocked.stack, out)?;
+        frames("at", own(&blocked.stack), out)?;
     }
     if leak.starts_at.is_some() {
         writeln!(out, "  {:<10} {}", "runs", place(leak.starts_at.as_ref()))?;
@@ -195,6 +200,16 @@ fn because(leak: &LeakOut) -> Option<String> {
             duration(leak.test.settled_ns),
         ),
     })
+}
+
+/// A blocking stack without what the runtime did to block, which the reason says.
+fn own(stack: &[Frame]) -> &[Frame] {
+    let is_runtimes = |frame: &&Frame| {
+        let function = frame.function.as_str();
+        function.starts_with("runtime.") || function.starts_with("internal/") || function.starts_with("sync.runtime_")
+    };
+    let inner = stack.iter().take_while(is_runtimes).count();
+    stack.get(inner..).filter(|own| !own.is_empty()).unwrap_or(stack)
 }
 
 fn frames(title: &str, frames: &[Frame], out: &mut impl Write) -> io::Result<()> {

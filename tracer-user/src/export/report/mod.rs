@@ -9,13 +9,13 @@ use serde::Serialize;
 
 use crate::{
     correlate::{process::ProcessId, replay::Replayed},
+    finding::{Finding, findings},
     symbolize::is_system,
     timeline::human,
 };
 
 use super::{
     cpu::CpuOut,
-    findings::{Finding, findings},
     gc::GcOut,
     labels::LabelsOut,
     series::{SeriesOut, series},
@@ -130,7 +130,7 @@ pub fn report(replayed: &Replayed, tally: &Tally) -> Report {
         units: units(replayed, &tally.units),
         cpu: super::cpu::cpu(replayed, &tally.cpu),
         gc: super::gc::gc(replayed, &tally.gc),
-        findings: findings(replayed, &tally.late),
+        findings: findings(replayed, &tally.findings),
         labels: tally.labels.out(replayed),
         series: series(replayed, &tally.series),
         trust: replayed.trust(),

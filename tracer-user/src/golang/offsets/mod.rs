@@ -166,6 +166,8 @@ impl Offsets {
             g_tls: 0,
             g_waitreason: self.g_waitreason,
             m_waitlock: self.m_waitlock,
+            // By the code.
+            semaphore_reasons: 0,
         }
     }
 }

@@ -71,6 +71,9 @@ pub struct Binary {
     pub wait_reasons: Vec<String>,
     /// Offset of `lock` in `runtime.hchan`: from a park's lock address to the channel's.
     pub hchan_lock: Option<u64>,
+    /// Parks for semaphores (mutexes, wait groups) name the semaphore, and not the lock of a root that many share.
+    #[serde(default)]
+    pub semaphores: bool,
     /// Where the offsets into its runtime come from; recordings before that was written have none.
     #[serde(default)]
     pub offsets: Option<OffsetsSource>,

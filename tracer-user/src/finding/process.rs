@@ -3,7 +3,7 @@
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
-use super::findings::{Evidence, Finding};
+use super::{Evidence, Finding};
 use crate::{
     clock::KtimeNs,
     correlate::{

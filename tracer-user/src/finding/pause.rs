@@ -2,32 +2,31 @@
 //!
 //! A goroutine that is woken (or born) while the world is being stopped, or stands, cannot run before it is started again: the
 //! scheduler starts nothing from the request on. What became due during a pause and was noticed only behind it (a timer, a
-//! packet) leaves no event in it, and is not found.
+//! packet) leaves no event in it, and is not found here; timers that come regularly are [`super::late_timer`]'s.
 
 use std::collections::BTreeMap;
 
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
-use super::process_findings::{self, KilledAfterTimeout, RestartLoop};
+use super::{Evidence, Finding, is_systems};
 use crate::{
     clock::KtimeNs,
     correlate::{Span, SpanState, gc::Pause, goroutine::Who, process::ImageId, replay::Replayed},
     id::{Address, Goid},
-    symbolize::{Symbolizer, is_system},
+    symbolize::Symbolizer,
 };
 
 /// Shorter delays are the ordinary business of a scheduler.
 const MIN_DELAY_NS: u64 = 1_000_000;
 /// Pauses within one span that are looked at.
 const MAX_PAUSES: usize = 64;
-/// Findings told, those of the longest delays; and goroutines named in one.
-const MAX_FINDINGS: usize = 100;
+/// Goroutines named in one finding.
 const MAX_EVIDENCE: usize = 10;
 
 /// Collects who waited while a recording is replayed.
 #[derive(Default)]
-pub struct LateTally {
+pub struct PauseTally {
     images: FxHashMap<ImageId, OfImage>,
 }
 
@@ -50,11 +49,16 @@ struct Late {
     delayed_ns: u64,
 }
 
-impl LateTally {
+impl PauseTally {
     pub fn pause(&mut self, image: ImageId, pause: &Pause) {
         if pause.end_seen && pause.end.since(pause.start) >= MIN_DELAY_NS {
             self.images.entry(image).or_default().pauses.push(*pause);
         }
+    }
+
+    /// The pauses of an image that are over and were long enough to matter, in order of time.
+    pub fn pauses(&self, image: ImageId) -> &[Pause] {
+        self.images.get(&image).map_or(&[], |of| &of.pauses)
     }
 
     /// A span is told when it is over: the pauses that it may have waited behind are known by then.
@@ -88,32 +92,6 @@ fn delay(span: &Span, pause: &Pause) -> Option<u64> {
 }
 
 #[derive(Serialize)]
-pub struct Finding {
-    pub kind: &'static str,
-    pub id: String,
-    pub tgid: u32,
-    pub start_ns: u64,
-    pub end_ns: u64,
-    pub cause: String,
-    pub evidence: Evidence,
-    /// How much time it is about: the most comes first.
-    #[serde(skip)]
-    pub weight: u64,
-}
-
-/// What a finding stands on, by its kind.
-#[derive(Serialize)]
-#[serde(untagged)]
-pub enum Evidence {
-    /// `delayed_by_pause`.
-    Pause(Delays),
-    /// `restart_loop`.
-    Restarts(RestartLoop),
-    /// `killed_after_timeout`.
-    Killed(KilledAfterTimeout),
-}
-
-#[derive(Serialize)]
 pub struct Delays {
     /// How many of the program's own goroutines waited.
     pub goroutines: u64,
@@ -132,20 +110,15 @@ pub struct LateOut {
     pub delayed_ns: u64,
 }
 
-/// Names what was found, the longest first.
-pub fn findings(replayed: &Replayed, tally: &LateTally) -> Vec<Finding> {
-    let symbols = Symbolizer::new(replayed);
+/// Who had to wait behind which pause.
+pub(super) fn findings(replayed: &Replayed, symbols: &Symbolizer<'_>, tally: &PauseTally) -> Vec<Finding> {
     let mut found = Vec::new();
     for (image, of) in &tally.images {
         for (number, late) in &of.late {
-            let system = |late: &&Late| late.startpc.is_some_and(|pc| is_system(&symbols.entry(*image, pc).function));
-            let own: Vec<Late> = late.iter().filter(|late| !system(late)).copied().collect();
+            let own: Vec<Late> = late.iter().filter(|late| !is_systems(symbols, *image, late.startpc)).copied().collect();
             found.extend(of.pauses.get(*number).and_then(|pause| finding(replayed, *image, pause, own)));
         }
     }
-    found.extend(process_findings::findings(replayed));
-    found.sort_by_key(|finding| (std::cmp::Reverse(finding.weight), finding.tgid, finding.start_ns));
-    found.truncate(MAX_FINDINGS);
     found
 }
 
