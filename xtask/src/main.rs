@@ -112,7 +112,7 @@ fn main() -> Result<()> {
         Command::Faults => faults::faults(),
         Command::Fuzz { target, seconds, inputs } => fuzz::fuzz(&fuzz::Wish { target, seconds, inputs }),
         Command::Vm { kernel, all, slice, only, fetch, keep } => vm::vm(&vm::Wish { kernel, all, slice, only, fetch, keep }),
-        Command::Bench { what: Some(_), .. } => bench::leaks::bench(&setup::lifetrace()?),
+        Command::Bench { what: Some(_), only, .. } => bench::leaks::bench(&setup::lifetrace()?, &only),
         Command::Bench { what: None, json, only } => bench::bench(json, &only),
     }
 }

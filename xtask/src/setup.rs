@@ -19,11 +19,12 @@ pub fn is_root() -> bool {
 }
 
 /// What the tests and the kernel matrix call, and the Debian package that has it.
-const TOOLS: [(&str, &str); 14] = [
+const TOOLS: [(&str, &str); 15] = [
     ("gcc", "gcc"),
     ("strace", "strace"),
     ("perf", "linux-perf"),
     ("bpftrace", "bpftrace"),
+    ("wrk", "wrk"),
     ("xmllint", "libxml2-utils"),
     ("jsonschema", "python3-jsonschema"),
     ("node", "nodejs"),

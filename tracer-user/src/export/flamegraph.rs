@@ -369,9 +369,12 @@ impl Graph {
 
 /// Frames from the root to the leaf, as a folded line has them.
 pub(super) fn folded_path<'a>(frames: impl IntoIterator<Item = &'a Frame>) -> String {
-    // Names of generic types hold semicolons and line breaks would end the line.
-    let name = |frame: &Frame| label(frame).replace(';', ":").replace(char::is_control, " ");
-    frames.into_iter().map(name).collect::<Vec<_>>().join(";")
+    frames.into_iter().map(|frame| folded_name(&label(frame))).collect::<Vec<_>>().join(";")
+}
+
+/// A name as it may stand in a folded line: those of generic types hold semicolons, and line breaks would end the line.
+pub(super) fn folded_name(name: &str) -> String {
+    name.replace(';', ":").replace(char::is_control, " ")
 }
 
 /// Nothing to show is an answer too.

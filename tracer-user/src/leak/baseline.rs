@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use super::{fingerprint::Fingerprint, verdict::Leak};
+use super::fingerprint::Fingerprint;
 
 const SCHEMA: &str = "lifetrace.baseline/1";
 /// Bytes of a baseline that are read.
@@ -23,6 +23,11 @@ pub struct Known {
     pub strength: String,
     pub created_by: Option<String>,
     pub blocked_on: Option<String>,
+    /// How many there were, and where in a flamegraph.
+    #[serde(default)]
+    pub count: u64,
+    #[serde(default)]
+    pub path: Vec<String>,
 }
 
 /// Why a baseline cannot be used.
@@ -47,15 +52,26 @@ impl Baseline {
         if this.schema == SCHEMA { Ok(this) } else { Err(BaselineError::Schema(this.schema)) }
     }
 
-    /// All of these.
-    pub fn of<'a>(leaks: impl Iterator<Item = &'a Leak>) -> Self {
-        let known = |leak: &Leak| Known {
-            strength: leak.strength.name().to_owned(),
-            created_by: leak.created_by.as_ref().map(|frame| frame.function.clone()),
-            blocked_on: leak.blocked.as_ref().map(|blocked| blocked.reason.clone()),
-        };
-        let leaks = leaks.map(|leak| (leak.fingerprint.0.clone(), known(leak))).collect();
-        Self { schema: SCHEMA.to_owned(), leaks }
+    /// All of these, by fingerprint. One that comes twice, of two processes for one, is one, and as many as both.
+    pub fn of(leaks: impl Iterator<Item = (String, Known)>) -> Self {
+        let mut this = Self { schema: SCHEMA.to_owned(), leaks: BTreeMap::new() };
+        for (fingerprint, known) in leaks {
+            let count = known.count;
+            let before = this.leaks.insert(fingerprint.clone(), known).map_or(0, |before| before.count);
+            if let Some(known) = this.leaks.get_mut(&fingerprint) {
+                known.count = count.saturating_add(before);
+            }
+        }
+        this
+    }
+
+    /// All that are known, by fingerprint.
+    pub fn iter(&self) -> impl Iterator<Item = (&String, &Known)> {
+        self.leaks.iter()
+    }
+
+    pub fn get(&self, fingerprint: &str) -> Option<&Known> {
+        self.leaks.get(fingerprint)
     }
 
     pub fn knows(&self, fingerprint: &Fingerprint) -> bool {
@@ -80,6 +96,12 @@ mod tests {
         let known = said(&format!(r#"{{"schema":"{SCHEMA}","leaks":{{"00ff":{entry}}}}}"#)).unwrap();
         assert!(known.knows(&Fingerprint("00ff".to_owned())) && !known.knows(&Fingerprint("00fe".to_owned())));
         assert!(said(&serde_json::to_string(&known).unwrap()).is_ok_and(|again| again == known));
+        let known = |count| {
+            let (strength, path) = ("suspected".to_owned(), vec!["main.f".to_owned()]);
+            Known { strength, created_by: None, blocked_on: None, count, path }
+        };
+        let both = Baseline::of([("01".to_owned(), known(3)), ("01".to_owned(), known(4))].into_iter());
+        assert_eq!(both.get("01").map(|known| known.count), Some(7));
         assert!(matches!(said("{}"), Err(BaselineError::Json(_))));
         assert!(matches!(said(r#"{"schema":"other","leaks":{}}"#), Err(BaselineError::Schema(_))));
         fs::remove_file(&path).unwrap();

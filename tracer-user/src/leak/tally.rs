@@ -8,7 +8,7 @@ use super::{tests::Tests, threads::ThreadTally};
 use crate::{
     clock::KtimeNs,
     correlate::{
-        LabelsId, Life, LifeEnd, ReasonId, Sink, Slots, Span, SpanState, TestName, WokenBy,
+        Census, LabelsId, Life, LifeEnd, ReasonId, Sink, Slots, Span, SpanState, TestName, WokenBy,
         goroutine::{SiteKey, Who},
         process::ImageId,
         thread::{ThreadLife, ThreadSpan, ThreadWho},
@@ -31,6 +31,8 @@ pub struct LeakTally {
     pub(super) sites: FxHashMap<SiteKey, Site>,
     pub(super) tests: Tests,
     pub(super) threads: ThreadTally,
+    /// When the newest look began that found all goroutines of an image.
+    pub(super) looked_at: FxHashMap<ImageId, KtimeNs>,
 }
 
 /// What is known of the living goroutines of an image, by their slots.
@@ -188,6 +190,12 @@ impl Sink for LeakTally {
 
     fn labels(&mut self, who: &Who, _at: KtimeNs, labels: LabelsId) {
         *self.living.entry(who.image).or_default().labels.place(who.slot) = Some(labels);
+    }
+
+    fn census(&mut self, image: ImageId, census: &Census) {
+        if census.torn == 0 {
+            self.looked_at.insert(image, census.from);
+        }
     }
 
     fn thread_span(&mut self, who: &ThreadWho, span: &ThreadSpan) {

@@ -62,6 +62,9 @@ pub struct GateArgs {
     /// Leaks to live with for a while, each with a reason and a last day (TOML; docs/leaks.md)
     #[arg(long, value_name = "FILE")]
     pub ignore: Option<PathBuf>,
+    /// Draw what is proven or suspected into this file, and the difference to the baseline into FILE.diff.svg
+    #[arg(long, value_name = "FILE.svg")]
+    pub flame: Option<PathBuf>,
     /// The checkout, for formats that name files in it [default: the working directory]
     #[arg(long, value_name = "DIR", default_value = ".", hide_default_value = true)]
     pub source_root: PathBuf,

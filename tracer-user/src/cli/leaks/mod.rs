@@ -22,10 +22,10 @@ use super::{
 };
 use crate::{
     correlate::{Both, replay::Replayed},
-    export::leaks::{self as formats, LeaksOut, sources::Sources},
+    export::leaks::{self as formats, LeakOut, LeaksOut, sources::Sources},
     finding::{FindingTally, findings},
     leak::{
-        baseline::Baseline,
+        baseline::{Baseline, Known},
         gate::Gate,
         ignore::IgnoreList,
         tally::LeakTally,
@@ -93,20 +93,34 @@ impl<'a> Bench<'a> {
             required(&replayed, tier).map_err(Failure::environment)?;
         }
         let leaks = leaks(&replayed, &tally, judged);
-        if let Some(path) = self.args.baseline.as_deref().filter(|_| self.args.update_baseline) {
-            let baseline = Baseline::of(leaks.iter().filter(|leak| self.gate.is_sure(leak)));
-            write_output(Some(path), |out| {
-                serde_json::to_writer_pretty(&mut *out, &baseline)?;
-                out.write_all(b"\n")
-            })?;
-        }
         let told = LeaksOut {
             not_watched: seen.not_run.clone(),
             findings: findings(&replayed, &found),
             ..formats::leaks(&replayed, &leaks, &self.gate)
         };
+        if let Some(path) = self.args.baseline.as_deref().filter(|_| self.args.update_baseline) {
+            let sure = leaks.iter().zip(&told.leaks).filter(|(leak, _)| self.gate.is_sure(leak));
+            let baseline = Baseline::of(sure.map(|(_, told)| (told.fingerprint.clone(), known(told))));
+            write_output(Some(path), |out| {
+                serde_json::to_writer_pretty(&mut *out, &baseline)?;
+                out.write_all(b"\n")
+            })?;
+        }
+        self.draw(&told)?;
         self.tell(&told)?;
         Ok(if told.summary.failing > 0 && !self.args.update_baseline { LEAKS } else { 0 })
+    }
+
+    /// Draws what leaked, and the difference to the baseline beside it.
+    fn draw(&self, told: &LeaksOut) -> Result<(), Failure> {
+        let Some(path) = self.args.flame.as_deref() else { return Ok(()) };
+        write_output(Some(path), |mut out| formats::flame::write(told, &mut out))?;
+        match &self.gate.baseline {
+            Some(baseline) => write_output(Some(&path.with_extension("diff.svg")), |mut out| {
+                formats::flame::write_diff(told, baseline, &mut out)
+            }),
+            None => Ok(()),
+        }
     }
 
     fn tell(&self, told: &LeaksOut) -> Result<(), Failure> {
@@ -141,4 +155,15 @@ fn required(replayed: &Replayed, tier: Tier) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// A leak as a baseline has it.
+fn known(leak: &LeakOut) -> Known {
+    Known {
+        strength: leak.strength.to_owned(),
+        created_by: leak.created_by.as_ref().map(|frame| frame.function.clone()),
+        blocked_on: leak.blocked_on.as_ref().map(|blocked| blocked.reason.clone()),
+        count: leak.count as u64,
+        path: formats::flame::path(leak),
+    }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
+pub mod flame;
 pub mod github;
 pub mod junit;
 pub mod markdown;

@@ -220,8 +220,6 @@ impl Judge<'_> {
     fn verdict(&self, key: Key, group: Group<'_>) -> Leak {
         let replayed = self.replayed;
         let (tgid, created_by, start_function, place) = key;
-        let lost_until = replayed.lost_until();
-        let certain = |survivor: &Survivor| survivor.last_known >= lost_until;
         let mut tests = ByTest::default();
         let (mut outlived, mut perhaps) = (false, false);
         let mut survivors = group.survivors;
@@ -229,20 +227,26 @@ impl Judge<'_> {
         for (site, survivor) in &survivors {
             let Some(under) = group.under.get(&(site.image, survivor.goid)) else { continue };
             tests.add(under);
-            let left_behind =
-                under.ended_at.is_some_and(|ended| survivor.outlived_all || survivor.ended_at.since(ended) >= AFTER_TEST_NS);
-            outlived |= left_behind && certain(survivor);
-            perhaps |= left_behind;
+            let left_behind = |(until, to_the_end): (KtimeNs, bool)| {
+                under.ended_at.is_some_and(|ended| to_the_end || until.since(ended) >= AFTER_TEST_NS)
+            };
+            outlived |= self.known_until(site.image, survivor).is_some_and(left_behind);
+            perhaps |= left_behind((survivor.ended_at, survivor.outlived_all));
         }
         let watched_from = survivors.iter().map(|(site, _)| replayed.engine.processes().image(site.image).since).min();
-        let ended_at = survivors.iter().map(|(_, survivor)| survivor.ended_at).max().unwrap_or(replayed.ended_at);
         let from = watched_from.unwrap_or(replayed.meta.clock.ktime_ns);
+        let certain = |site: &SiteKey, survivor: &Survivor| self.known_until(site.image, survivor).is_some();
         let growth_of = |all: bool| {
-            let counted = survivors.iter().filter(|(_, survivor)| survivor.born && (all || certain(survivor)));
+            let until = survivors.iter().filter_map(|(site, survivor)| match all {
+                true => Some(survivor.ended_at),
+                false => self.known_until(site.image, survivor).map(|(until, _)| until),
+            });
+            let until = until.max().unwrap_or(from);
+            let counted = survivors.iter().filter(|(site, survivor)| survivor.born && (all || certain(site, survivor)));
             let born_ns: Vec<u64> = counted.map(|(_, survivor)| survivor.since.since(from)).collect();
             let lives = Lives {
                 born_ns: &born_ns,
-                watched_ns: ended_at.since(from),
+                watched_ns: until.since(from),
                 ended_within_ns: group.ended_within_ns,
                 risen: group.risen,
             };
@@ -296,7 +300,7 @@ impl Judge<'_> {
             blocked,
             count: survivors.len(),
             proven,
-            unconfirmed: survivors.iter().filter(|(_, survivor)| !certain(survivor)).count(),
+            unconfirmed: survivors.iter().filter(|(site, survivor)| !certain(site, survivor)).count(),
             oldest_ns: survivors.first().map_or(0, |(_, survivor)| survivor.ended_at.since(survivor.since)),
             growth,
             weakened_by_loss,
@@ -306,6 +310,18 @@ impl Judge<'_> {
             advice,
             ids: survivors.iter().take(MAX_NAMED).map(|(_, survivor)| format!("go:{}@{tgid}", survivor.goid)).collect(),
         }
+    }
+
+    /// Until when it is sure that it lived, and whether that is to its process's end. Where records were lost since it was last seen, its exit
+    /// may be among them: then it is sure as of the newest look at all of its process, if that found it. `None`: nothing is.
+    fn known_until(&self, image: ImageId, survivor: &Survivor) -> Option<(KtimeNs, bool)> {
+        if survivor.last_known >= self.replayed.lost_until() {
+            // Without events the last look is the last word.
+            let alone = self.replayed.meta.tier == Tier::T0;
+            return Some((if alone { survivor.last_known } else { survivor.ended_at }, survivor.outlived_all && !alone));
+        }
+        let looked_at = self.tally.looked_at.get(&image)?;
+        (survivor.last_known >= *looked_at).then_some((survivor.last_known, false))
     }
 
     fn blocked_on(&self, reason: Option<String>, stack: Vec<Frame>, survivors: &[(SiteKey, &Survivor)]) -> Blocked {
