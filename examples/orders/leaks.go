@@ -18,6 +18,7 @@ const (
 	leakTicker    leak = "ticker"
 	leakHTTPBody  leak = "httpbody"
 	leakCtx       leak = "ctx"
+	leakTimeout   leak = "timeout"
 )
 
 func (l *leak) String() string {
@@ -30,7 +31,7 @@ func (l *leak) String() string {
 // Set is for the flag.
 func (l *leak) Set(text string) error {
 	switch leak(text) {
-	case leakNone, leakAfterFunc, leakTicker, leakHTTPBody, leakCtx:
+	case leakNone, leakAfterFunc, leakTicker, leakHTTPBody, leakCtx, leakTimeout:
 		*l = leak(text)
 		return nil
 	}
@@ -46,6 +47,8 @@ type leaks struct {
 	reminded chan int64   // nobody reads it any more
 
 	answers chan bool // of the fraud check that never comes
+
+	asked, found atomic.Int64 // stock that is looked up
 
 	payments *payments
 }
@@ -71,6 +74,8 @@ func (l *leaks) before(ctx context.Context, order Order) {
 		l.payments.pay(order)
 	case leakCtx:
 		l.checkFraud(ctx)
+	case leakTimeout:
+		l.checkStock()
 	}
 }
 
@@ -115,9 +120,30 @@ func (l *leaks) askFraudService(_ context.Context, verdict chan<- bool, self *tr
 	verdict <- <-l.answers
 }
 
+var stockChecks truth.Site
+
+// checkStock gives up when the warehouse takes too long. The answer comes all the same, and nobody has the channel any more.
+func (l *leaks) checkStock() {
+	l.asked.Add(1)
+	stock := make(chan int)
+	check := stockChecks.NextLine()
+	go l.askWarehouse(stock, check)
+	select {
+	case <-stock:
+	case <-time.After(time.Millisecond):
+	}
+}
+
+func (l *leaks) askWarehouse(stock chan<- int, self *truth.Site) {
+	defer self.Exit()
+	time.Sleep(20 * time.Millisecond)
+	l.found.Add(1)
+	stock <- 1
+}
+
 // close waits until everything that will leak has leaked, so that the truth is exact.
 func (l *leaks) close() {
-	for reminders.Made() < l.armed.Load() {
+	for reminders.Made() < l.armed.Load() || l.found.Load() < l.asked.Load() {
 		time.Sleep(time.Millisecond)
 	}
 	if l.payments != nil {

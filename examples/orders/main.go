@@ -54,7 +54,7 @@ func main() {
 
 func parse() (options, error) {
 	var opts options
-	flag.Var(&opts.leak, "leak", "none, afterfunc, ticker, httpbody or ctx")
+	flag.Var(&opts.leak, "leak", "none, afterfunc, ticker, httpbody, ctx or timeout")
 	flag.IntVar(&opts.n, "n", 1000, "customers, a goroutine each, who place one order: at most 500000; none with -serve unless given")
 	flag.StringVar(&opts.serve, "serve", "", "serve orders and pprof on this `address` until SIGINT or SIGTERM")
 	flag.DurationVar(&opts.stay, "for", 0, "how long to stay after the work")

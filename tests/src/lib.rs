@@ -21,6 +21,7 @@ pub mod deadline;
 pub mod disk;
 pub mod dump;
 pub mod fixture;
+pub mod leaks;
 pub mod life;
 pub mod lifetrace;
 pub mod memory;

@@ -97,7 +97,7 @@ fn pruned_tree() -> Result<()> {
 #[test]
 fn order_service_with_each_leak() -> Result<()> {
     along(&[Need::Root], || {
-        for leak in ["none", "afterfunc", "ticker", "httpbody", "ctx"] {
+        for leak in ["none", "afterfunc", "ticker", "httpbody", "ctx", "timeout"] {
             let (finished, recording) = Run::of(fixture::orders()?).args(["-n", "2000", "-leak", leak]).finish()?;
             let orders: Orders = truth::read(finished.expect_code(0)?.last_line())?;
             assert!(orders.settled, "{leak}: the service cannot vouch for itself");

@@ -1,15 +1,11 @@
 //! Verdicts on recordings, against programs that know what they left behind.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    path::Path,
-    process::Command,
-};
+use std::{collections::BTreeSet, fs, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use lifetrace_tests::{
     fixture,
+    leaks::{Leak, Leaks},
     lifetrace::{self, Run},
     process::run,
     program,
@@ -17,52 +13,7 @@ use lifetrace_tests::{
     scenario::{Need, along},
     truth::{self, Orders},
 };
-use serde::Deserialize;
 use tempfile::TempDir;
-
-#[derive(Debug, Deserialize)]
-struct Leaks {
-    leaks: Vec<Leak>,
-    not_watched: BTreeSet<String>,
-    expired: Vec<Ignored>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Ignored {
-    reason: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct Leak {
-    fingerprint: String,
-    strength: String,
-    known: bool,
-    count: u64,
-    created_by: Option<Place>,
-    advice: Option<String>,
-    because: Option<String>,
-    born_under: Vec<BornUnder>,
-    ignored: Option<Ignored>,
-}
-
-#[derive(Debug, Deserialize)]
-struct BornUnder {
-    name: String,
-    exact: bool,
-    count: u64,
-}
-
-#[derive(Debug, Deserialize)]
-struct Place {
-    function: String,
-    line: u32,
-}
-
-/// What is said of a recording, which exits with `code`.
-fn leaks(recording: &Recording, options: &[&str], code: i32) -> Result<Leaks> {
-    let said = recording.ask("leaks", &[options, &["--format", "json"]].concat())?.expect_code(code)?;
-    Ok(serde_json::from_str(&said.stdout)?)
-}
 
 /// The order service with one of its leaks, at a pace, so that what it leaves behind is spread over time.
 fn order_service(leak: &str) -> Result<(Orders, Recording)> {
@@ -76,9 +27,9 @@ fn order_service(leak: &str) -> Result<(Orders, Recording)> {
 #[test]
 fn order_service_with_each_leak() -> Result<()> {
     along(&[Need::Root], || {
-        for leak in ["none", "afterfunc", "ticker", "httpbody", "ctx"] {
+        for leak in ["none", "afterfunc", "ticker", "httpbody", "ctx", "timeout"] {
             let (orders, recording) = order_service(leak)?;
-            let said = leaks(&recording, &[], i32::from(leak != "none"))?;
+            let said = Leaks::of(&recording, &[], i32::from(leak != "none"))?;
             let suspected: Vec<&Leak> = said.leaks.iter().filter(|leak| leak.strength == "suspected").collect();
             let many = || orders.alive.iter().filter(|alive| alive.count >= 100);
             assert_eq!(many().count() > 0, leak != "none", "{leak}: {:?}", orders.alive);
@@ -109,12 +60,12 @@ fn baseline() -> Result<()> {
         let dir = TempDir::new()?;
         let file = dir.path().join("leaks.json").display().to_string();
         let (_, first) = order_service("afterfunc")?;
-        leaks(&first, &["--baseline", &file], 2).err().context("there is no baseline yet")?;
-        let before = leaks(&first, &["--baseline", &file, "--update-baseline"], 0)?;
-        assert!(leaks(&first, &["--fail-on", "never"], 0).is_ok());
+        Leaks::of(&first, &["--baseline", &file], 2).err().context("there is no baseline yet")?;
+        let before = Leaks::of(&first, &["--baseline", &file, "--update-baseline"], 0)?;
+        assert!(Leaks::of(&first, &["--fail-on", "never"], 0).is_ok());
         // Another run: other ids, other addresses, the same leak.
         let (_, second) = order_service("afterfunc")?;
-        let again = leaks(&second, &["--baseline", &file], 0)?;
+        let again = Leaks::of(&second, &["--baseline", &file], 0)?;
         let names = |leaks: &Leaks| {
             let suspected = leaks.leaks.iter().filter(|leak| leak.strength == "suspected");
             suspected.map(|leak| leak.fingerprint.clone()).collect::<Vec<_>>()
@@ -122,7 +73,7 @@ fn baseline() -> Result<()> {
         assert_eq!(names(&before), names(&again));
         assert!(again.leaks.iter().all(|leak| leak.known == (leak.strength == "suspected")), "{again:#?}");
         let (_, other) = order_service("ticker")?;
-        leaks(&other, &["--baseline", &file], 1)?;
+        Leaks::of(&other, &["--baseline", &file], 1)?;
         Ok(())
     })
 }
@@ -157,8 +108,7 @@ fn go_tests_judged() -> Result<()> {
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
         let finished = run(go_tests(&options, &["test", "-count=1", "-v", "./..."])?)?.expect_code(1)?;
         let said: Leaks = serde_json::from_str(&fs::read_to_string(&verdicts)?)?;
-        let suspected: Vec<&Leak> = said.leaks.iter().filter(|leak| leak.strength == "suspected").collect();
-        let [leak] = suspected[..] else { panic!("{:#?}", said.leaks) };
+        let leak = said.only();
         assert_eq!(leak.because.as_deref(), Some("test"));
         let place = leak.created_by.as_ref().context("made somewhere")?;
         assert_eq!((place.function.as_str(), place.line), ("lifetrace.dev/tests/gotests/shop.Open", 13));
@@ -235,7 +185,7 @@ fn formats() -> Result<()> {
                 format!("[[ignore]]\nfunction = \"main.(*leaks).checkFraud\"\nreason = \"#7\"\nexpires = \"{expires}\"\n"),
             )?;
             let counts = expires > "2026";
-            leaks(&leaking, &["--ignore", &path.display().to_string()], i32::from(!counts))
+            Leaks::of(&leaking, &["--ignore", &path.display().to_string()], i32::from(!counts))
         };
         let (ignored, expired) = (ignore("9999-12-31")?, ignore("2020-01-31")?);
         assert!(ignored.leaks.iter().any(|leak| leak.ignored.as_ref().is_some_and(|ignored| ignored.reason == "#7")));
@@ -254,55 +204,4 @@ fn valid(command: &mut Command) -> Result<()> {
         String::from_utf8_lossy(&said.stderr)
     );
     Ok(())
-}
-
-/// What an incident left behind, as it says itself.
-#[derive(Debug, Deserialize)]
-struct Incident {
-    leaked: Vec<Left>,
-    settled: bool,
-}
-
-#[derive(Debug, Deserialize)]
-struct Left {
-    function: String,
-    file: String,
-    line: u32,
-    count: u64,
-}
-
-/// Check that each incident is found where it says that it is, and nothing of its mended twin.
-#[test]
-fn incidents() -> Result<()> {
-    along(&[Need::Root], || {
-        for name in ["ratelimiter", "metrics", "reload", "httpclient", "stream"] {
-            for healthy in [false, true] {
-                let flags: &[&str] = if healthy { &["-healthy"] } else { &[] };
-                let (finished, recording) = Run::of(fixture::incident(name)?).args(flags).finish()?;
-                let truth: Incident = truth::read(finished.expect_code(0)?.last_line())?;
-                assert!(truth.settled && truth.leaked.is_empty() == healthy, "{name}: {truth:?}");
-                let said = leaks(&recording, &[], i32::from(!healthy))?;
-                let mut found: BTreeMap<(String, u32), u64> = BTreeMap::new();
-                for leak in said.leaks.iter().filter(|leak| leak.strength == "suspected") {
-                    let place = leak.created_by.as_ref().context("made somewhere")?;
-                    *found.entry((place.function.clone(), place.line)).or_default() += leak.count;
-                }
-                let mut expected: BTreeMap<(String, u32), u64> = BTreeMap::new();
-                for left in &truth.leaked {
-                    ensure!(Path::new(&left.file).extension().is_some(), "{left:?}");
-                    *expected.entry((left.function.clone(), left.line)).or_default() += left.count;
-                }
-                assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "{name}: {said:#?}");
-                for (place, count) in &expected {
-                    // One may do its work as the process ends, and is not blocked then.
-                    assert!(
-                        found[place] <= *count && found[place] * 10 >= count * 8,
-                        "{name}: {place:?}: {} of {count}",
-                        found[place]
-                    );
-                }
-            }
-        }
-        Ok(())
-    })
 }

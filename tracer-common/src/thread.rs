@@ -25,11 +25,15 @@ pub struct ThreadExit {
     pub header: Header,
     /// `task_struct.exit_code`: a wait status.
     pub exit_code: u32,
-    pub _pad: u32,
+    /// [`WITH_PROCESS`].
+    pub flags: u32,
     /// Its name by then.
     pub comm: [u8; COMM_MAX],
 }
 assert_size!(ThreadExit, 56);
+
+/// In [`ThreadExit::flags`]: its process exits as a whole, by `exit_group` or by a signal (`SIGNAL_GROUP_EXIT`).
+pub const WITH_PROCESS: u32 = 1;
 
 /// A thread of a followed process leaves its CPU (`sched:sched_switch`). `header` is its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

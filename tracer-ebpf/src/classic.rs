@@ -140,7 +140,7 @@ pub fn exit() -> Option<()> {
     FOLLOWED.get_ptr(&tgid)?;
     let header = emit::header(Kind::ThreadExit, 0, 0, pid_tgid);
     let comm = bpf_get_current_comm().unwrap_or_default();
-    emit::send(Kind::ThreadExit, header.seq, ThreadExit { header, exit_code: 0, _pad: 0, comm });
+    emit::send(Kind::ThreadExit, header.seq, ThreadExit { header, exit_code: 0, flags: 0, comm });
     let _ = THREAD_GROUPS.remove(&tid);
     let last = match LIVE_THREADS.get_ptr_mut(&tgid) {
         // SAFETY: as in `add_thread`.

@@ -220,11 +220,16 @@ fn describe(task: *const u8, kind: Kind, old_tid: u32, bprm: *const u8) {
 /// `SIGNAL_GROUP_EXIT` of `include/linux/sched/signal.h`.
 const GROUP_EXIT: u32 = 4;
 
+/// Whether the threads of a process end because all of it does.
+#[inline(always)]
+pub fn exits_as_a_whole(signal: *const u8, kernel: &KernelLayout) -> bool {
+    read_kernel::<u32>(signal, kernel.signal_flags).unwrap_or(0) & GROUP_EXIT != 0
+}
+
 /// What a parent will be told (`wait_task_zombie` in `kernel/exit.c`).
 #[inline(always)]
 fn wait_status(leader: *const u8, signal: *const u8, kernel: &KernelLayout) -> u32 {
-    let flags = read_kernel::<u32>(signal, kernel.signal_flags).unwrap_or(0);
-    let status = if flags & GROUP_EXIT != 0 {
+    let status = if exits_as_a_whole(signal, kernel) {
         read_kernel::<u32>(signal, kernel.signal_group_exit_code)
     } else {
         read_kernel::<u32>(leader, kernel.task_exit_code)
@@ -263,8 +268,8 @@ pub fn exit(turn: Turn, task: *const u8) {
     let Some(kernel) = KERNEL.get(0) else {
         return;
     };
-    sched::exit(task, kernel);
-    let signal = read_kernel::<u64>(task, kernel.task_signal).unwrap_or(0) as *const u8;
+    let signal = pointer(task, kernel.task_signal);
+    sched::exit(task, exits_as_a_whole(signal, kernel), kernel);
     if read_kernel::<i32>(signal, kernel.signal_live) != Some(0) {
         return;
     }

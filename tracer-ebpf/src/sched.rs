@@ -16,7 +16,7 @@ use tracer_common::{
     header::Kind,
     thread::{
         COMM_MAX, NO_SYSCALL, PREEMPTED, ThreadBirth, ThreadExit, ThreadOff, ThreadOn, ThreadWait, ThreadWake, UNKNOWN_SYSCALL,
-        WAKER_INTERRUPT, WAKER_TASK, WAKER_UNKNOWN,
+        WAKER_INTERRUPT, WAKER_TASK, WAKER_UNKNOWN, WITH_PROCESS,
     },
 };
 
@@ -62,13 +62,14 @@ pub fn birth(child: *const u8, pid_tgid: u64, kernel: &KernelLayout) {
     emit::send(Kind::ThreadBirth, header.seq, ThreadBirth { header, start_boottime_ns, child_tid, _pad: 0 });
 }
 
-/// A thread of a followed process ends.
+/// A thread of a followed process ends, maybe because all of the process does.
 #[inline(always)]
-pub fn exit(task: *const u8, kernel: &KernelLayout) {
+pub fn exit(task: *const u8, with_process: bool, kernel: &KernelLayout) {
     let exit_code = read_kernel::<u32>(task, kernel.task_exit_code).unwrap_or(0);
     let comm = read_kernel::<[u8; COMM_MAX]>(task, kernel.task_comm).unwrap_or([0; COMM_MAX]);
+    let flags = if with_process { WITH_PROCESS } else { 0 };
     let header = emit::header(Kind::ThreadExit, 0, 0, bpf_get_current_pid_tgid());
-    emit::send(Kind::ThreadExit, header.seq, ThreadExit { header, exit_code, _pad: 0, comm });
+    emit::send(Kind::ThreadExit, header.seq, ThreadExit { header, exit_code, flags, comm });
 }
 
 /// Whether the threads of a process are followed in detail.

@@ -106,6 +106,8 @@ pub enum What {
     ThreadExit {
         /// A wait status.
         exit_code: u32,
+        /// Its process exits as a whole.
+        with_process: bool,
         /// Its name by then; lossy UTF-8.
         name: ThreadName,
     },

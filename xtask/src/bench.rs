@@ -4,6 +4,7 @@
 //! costs), and traced, in turn, several rounds; medians count.
 
 mod bystander;
+mod judging;
 pub mod leaks;
 mod replay;
 mod snapshot;
@@ -74,7 +75,8 @@ pub fn bench(json_only: bool, only: &str) -> Result<()> {
     beats(&lifetrace, only, json_only)?;
     bystander::bench(&lifetrace, only, json_only)?;
     snapshot::bench(&lifetrace, only, json_only)?;
-    replay::bench(&lifetrace, only, json_only)
+    replay::bench(&lifetrace, only, json_only)?;
+    judging::bench(&lifetrace, only, json_only)
 }
 
 fn beats(lifetrace: &Path, only: &str, json_only: bool) -> Result<()> {

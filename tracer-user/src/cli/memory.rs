@@ -1,4 +1,5 @@
-//! Looks at the memory of the followed processes once a second, and of those that were named to be shown beside them.
+//! Looks at the memory and the descriptors of processes once a second: Go's that are followed, others that were met, and those that were
+//! named to be shown beside them.
 
 use rustc_hash::FxHashSet;
 
@@ -57,7 +58,7 @@ impl MemoryWatch {
         Ok(Self { meter: Meter::new(), beside, zero: None, next: KtimeNs(0), seen, gone, said: false })
     }
 
-    /// Comes a few times a second: looks at everybody when that is due, else at those of `met` who are new.
+    /// Comes a few times a second: looks at everybody when that is due, else at those of `met` who are new. Those of `followed` come first.
     pub fn look(
         &mut self,
         at: KtimeNs,
@@ -66,19 +67,29 @@ impl MemoryWatch {
     ) -> Round {
         if at < self.next {
             let new: Vec<ProcessKey> = met.filter(|key| !self.seen.contains(key) && !self.gone.contains(key)).collect();
-            return if new.is_empty() { Round::default() } else { self.round(at, new.into_iter(), false) };
+            return if new.is_empty() { Round::default() } else { self.round(at, new, Vec::new(), false) };
         }
         let zero = *self.zero.get_or_insert(at);
         self.next = KtimeNs(zero.0.saturating_add((at.since(zero) / EVERY_NS + 1).saturating_mul(EVERY_NS)));
-        self.round(at, followed, true)
+        self.last(at, followed, met)
     }
 
     /// Looks at everybody once more.
-    pub fn last(&mut self, at: KtimeNs, followed: impl Iterator<Item = ProcessKey>) -> Round {
-        self.round(at, followed, true)
+    pub fn last(
+        &mut self,
+        at: KtimeNs,
+        followed: impl Iterator<Item = ProcessKey>,
+        met: impl Iterator<Item = ProcessKey>,
+    ) -> Round {
+        let followed: Vec<ProcessKey> = followed.collect();
+        let mut others: Vec<ProcessKey> = met.filter(|key| !self.gone.contains(key) && !followed.contains(key)).collect();
+        // The command itself before what it starts.
+        others.sort_unstable_by_key(|key| (key.start_ticks, key.tgid));
+        self.round(at, followed, others, true)
     }
 
-    fn round(&mut self, at: KtimeNs, followed: impl Iterator<Item = ProcessKey>, everybody: bool) -> Round {
+    /// `others`: as many as there is time for.
+    fn round(&mut self, at: KtimeNs, followed: Vec<ProcessKey>, others: Vec<ProcessKey>, everybody: bool) -> Round {
         let mut processes = Vec::new();
         if everybody {
             processes.extend(self.beside.iter().filter_map(|beside| {
@@ -95,12 +106,13 @@ impl MemoryWatch {
             }));
         }
         let mut left_out = false;
-        for key in followed {
+        let in_order = followed.into_iter().map(|key| (key, true)).chain(others.into_iter().map(|key| (key, false)));
+        for (key, is_followed) in in_order {
             if self.gone.contains(&key) {
                 continue;
             }
             if processes.len() >= MAX_PROCESSES {
-                left_out = true;
+                left_out = is_followed;
                 break;
             }
             let Some(memory) = self.meter.read(key) else {
@@ -137,7 +149,7 @@ mod tests {
         let mut watch = MemoryWatch::new(&[child.id()]).unwrap();
         let ms = |ms: u64| KtimeNs(7_000_000_000 + ms * 1_000_000);
         let mut who = |at, followed: Vec<ProcessKey>| -> Vec<(u32, bool)> {
-            let memory = watch.look(ms(at), followed.clone().into_iter(), followed.into_iter()).memory;
+            let memory = watch.look(ms(at), std::iter::empty(), followed.into_iter()).memory;
             memory.map_or(Vec::new(), |all| all.processes.iter().map(|one| (one.tgid.0, one.beside.is_some())).collect())
         };
         let (us, beside) = ((own().tgid.0, false), (child.id(), true));
@@ -160,7 +172,9 @@ mod tests {
         let all = || std::iter::repeat_n(own(), MAX_PROCESSES + 1);
         let first = watch.look(KtimeNs(1), all(), all());
         assert_eq!(first.memory.unwrap().processes.len(), MAX_PROCESSES);
-        assert!(first.note.is_some() && watch.last(KtimeNs(2), all()).note.is_none());
+        let others = MemoryWatch::new(&[]).unwrap().look(KtimeNs(1), std::iter::empty(), all());
+        assert_eq!((others.memory.unwrap().processes.len(), others.note.is_some()), (MAX_PROCESSES, false));
+        assert!(first.note.is_some() && watch.last(KtimeNs(2), all(), all()).note.is_none());
     }
 
     /// Check that who does not exist is refused as wrong usage.

@@ -333,7 +333,7 @@ impl Recorder {
             self.await_reapings();
             self.follower.look_at_orphans(true);
             self.follower.look_at_load(true);
-            let round = self.memory.last(ktime_now(), self.follower.go_keys());
+            let round = self.memory.last(ktime_now(), self.follower.go_keys(), self.follower.metered());
             self.keep(round);
         }
         let at = ktime_now();

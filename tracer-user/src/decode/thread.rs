@@ -4,7 +4,7 @@ use tracer_common::{
     header::{Header, Kind},
     thread::{
         NO_SYSCALL, PREEMPTED, ThreadBirth, ThreadExit, ThreadOff, ThreadOn, ThreadWait, ThreadWake, UNKNOWN_SYSCALL, WAIT_EPOLL,
-        WAIT_FUTEX, WAKER_INTERRUPT, WAKER_TASK, WAKER_UNKNOWN,
+        WAIT_FUTEX, WAKER_INTERRUPT, WAKER_TASK, WAKER_UNKNOWN, WITH_PROCESS,
     },
 };
 
@@ -23,7 +23,11 @@ pub(super) fn decode(kind: Kind, bytes: &[u8]) -> Result<What, DecodeError> {
         }
         Kind::ThreadExit => {
             let exit: ThreadExit = read(bytes)?;
-            What::ThreadExit { exit_code: exit.exit_code, name: ThreadName(exit.comm) }
+            What::ThreadExit {
+                exit_code: exit.exit_code,
+                with_process: exit.flags & WITH_PROCESS != 0,
+                name: ThreadName(exit.comm),
+            }
         }
         Kind::ThreadOff => {
             let off: ThreadOff = read(bytes)?;
@@ -78,8 +82,9 @@ pub(super) fn encode(what: &What, header: impl Fn(Kind) -> Header) -> Vec<u8> {
             let header = header(Kind::ThreadBirth);
             bytes(&ThreadBirth { header, start_boottime_ns: *start_boottime_ns, child_tid: child.0, _pad: 0 })
         }
-        What::ThreadExit { exit_code, name } => {
-            bytes(&ThreadExit { header: header(Kind::ThreadExit), exit_code: *exit_code, _pad: 0, comm: name.0 })
+        What::ThreadExit { exit_code, with_process, name } => {
+            let flags = if *with_process { WITH_PROCESS } else { 0 };
+            bytes(&ThreadExit { header: header(Kind::ThreadExit), exit_code: *exit_code, flags, comm: name.0 })
         }
         What::ThreadOff(off) => {
             let (syscall, args) = match off.syscall {
@@ -139,7 +144,7 @@ pub(super) mod tests {
         let wake = |waker| What::ThreadWake { tgid: Tgid(50), tid: Tid(51), waker };
         vec![
             What::ThreadBirth { child: Tid(51), start_boottime_ns: 5 },
-            What::ThreadExit { exit_code: 9, name: ThreadName(*b"worker\0\0\0\0\0\0\0\0\0\0") },
+            What::ThreadExit { exit_code: 9, with_process: true, name: ThreadName(*b"worker\0\0\0\0\0\0\0\0\0\0") },
             What::ThreadOff(off),
             What::ThreadOff(event::ThreadOff { syscall: Syscall::Unknown, state: 0, preempted: true, ..off }),
             What::ThreadOff(event::ThreadOff { syscall: Syscall::Known { number: 202, args: [0x7f00, 128] }, ..off }),

@@ -59,7 +59,7 @@ impl Sink for ThreadTally {
     fn thread_life(&mut self, who: &ThreadWho, life: &ThreadLife) {
         let counted = match self.by {
             By::Created => who.born_at.is_some() && life.end != ThreadEnd::Exec,
-            By::Alive => matches!(life.end, ThreadEnd::ProcessEnd | ThreadEnd::RecordingEnd),
+            By::Alive => matches!(life.end, ThreadEnd::ExitOfAll | ThreadEnd::ProcessEnd | ThreadEnd::RecordingEnd),
             By::Lifetime => true,
             By::Blocked | By::Runnable | By::OnCpu => false,
         };

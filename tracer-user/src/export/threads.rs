@@ -64,7 +64,7 @@ impl ThreadTally {
         match life.end {
             // It goes on under another number, and is counted there.
             ThreadEnd::Exec => return,
-            ThreadEnd::Exit => of.exited += 1,
+            ThreadEnd::Exit | ThreadEnd::ExitOfAll => of.exited += 1,
             ThreadEnd::Gone => of.gone += 1,
             ThreadEnd::ProcessEnd | ThreadEnd::RecordingEnd => of.alive += 1,
         }

@@ -9,16 +9,21 @@ use crate::{
     correlate::{
         ReasonId,
         process::{ImageId, ProcessId},
-        thread::{ThreadEnd, ThreadId, ThreadLife, ThreadSpan, ThreadState, ThreadWho},
+        thread::{ThreadEnd, ThreadId, ThreadLife, ThreadSpan, ThreadState, ThreadWho, WaitObject},
     },
     event::ThreadName,
     id::{StackId, Tid},
 };
 
+/// A process that ends wakes all of its threads, one after the other, before the first of them exits: up to so long before, ns.
+const DYING: u64 = 100_000_000;
+
 /// The sink's part.
 #[derive(Default)]
 pub(super) struct ThreadTally {
     living: FxHashMap<ThreadId, OffCpu>,
+    /// When the first thread of a process exited because all of it did.
+    dying: FxHashMap<ProcessId, KtimeNs>,
     /// By process, and name without its digits.
     pub pools: FxHashMap<(ProcessId, String), Pool>,
 }
@@ -28,6 +33,7 @@ pub(super) struct ThreadTally {
 pub(super) struct OffCpu {
     pub image: ImageId,
     pub reason: Option<ReasonId>,
+    pub object: Option<WaitObject>,
     pub user_stack: Option<StackId>,
     pub kernel_stack: Option<StackId>,
     pub since: KtimeNs,
@@ -35,6 +41,13 @@ pub(super) struct OffCpu {
     pub here_since: KtimeNs,
     pub wakes: u32,
     pub until: KtimeNs,
+}
+
+impl OffCpu {
+    /// Who was woken only to end was not woken there.
+    fn but_for_the_end(self, ended_at: KtimeNs) -> Self {
+        Self { wakes: self.wakes.saturating_sub(u32::from(self.until < ended_at)), ..self }
+    }
 }
 
 /// Threads of one process with names alike.
@@ -76,6 +89,7 @@ impl ThreadTally {
         let fresh = OffCpu {
             image: span.image,
             reason: span.reason,
+            object: span.object,
             user_stack: span.user_stack,
             kernel_stack: span.kernel_stack,
             since: span.start,
@@ -96,13 +110,21 @@ impl ThreadTally {
         pool.lives += 1;
         pool.found += u64::from(!born);
         match life.end {
-            ThreadEnd::ProcessEnd | ThreadEnd::RecordingEnd => pool.alive.push(ThreadSurvivor {
-                tid: who.tid,
-                since: who.since,
-                born,
-                ended_at: life.ended_at,
-                off_cpu: off_cpu.filter(|off| off.until >= life.ended_at),
-            }),
+            ThreadEnd::ExitOfAll | ThreadEnd::ProcessEnd | ThreadEnd::RecordingEnd => {
+                let until = if life.end == ThreadEnd::RecordingEnd {
+                    life.ended_at
+                } else {
+                    let dying = *self.dying.entry(who.process).or_insert(life.ended_at);
+                    KtimeNs(dying.0.saturating_sub(DYING))
+                };
+                pool.alive.push(ThreadSurvivor {
+                    tid: who.tid,
+                    since: who.since,
+                    born,
+                    ended_at: life.ended_at,
+                    off_cpu: off_cpu.filter(|off| off.until >= until).map(|off| off.but_for_the_end(life.ended_at)),
+                });
+            }
             ThreadEnd::Exit | ThreadEnd::Exec | ThreadEnd::Gone => {
                 pool.exited += 1;
                 record(&mut pool.ended, life.ended_at.since(who.since));

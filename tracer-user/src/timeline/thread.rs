@@ -120,6 +120,7 @@ fn rows<'s>(timeline: &'s Timeline<'_>, line: &'s ThreadLine) -> Vec<Row<'s>> {
     }
     let death = match line.life.end {
         ThreadEnd::Exit => Some("exit"),
+        ThreadEnd::ExitOfAll => Some("exit, with all of its process"),
         ThreadEnd::Exec => Some("exec: goes on under its process's number"),
         ThreadEnd::ProcessEnd => Some("process end"),
         ThreadEnd::Gone => Some("gone by then"),

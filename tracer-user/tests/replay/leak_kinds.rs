@@ -238,6 +238,37 @@ fn processes() {
     }
 }
 
+/// Check that children that had to be killed when their parent was done are what it left behind.
+#[test]
+fn processes_of_one_that_ended() {
+    let mut scene = shop(10_000);
+    for n in 0..90u32 {
+        child(&mut scene, 200 + 100 * u64::from(n), 2_000 + n);
+    }
+    scene.stop(9_300_000, TGID, 0);
+    for n in 0..90u32 {
+        let start_boottime_ns = BORN + u64::from(2_000 + n) * 10 * MS;
+        let exit = ProcessExit { start_boottime_ns, wait_status: Some(9), parent: Some(Tgid(1)), autoreaped: false };
+        scene.event(9_310_000, 0, 2_000 + n, None, What::ProcessExit(exit));
+    }
+    let leak = only(&judged(&scene).0, "process");
+    assert_eq!((&leak["strength"], &leak["tgid"], &leak["count"]), (&"suspected".into(), &TGID.into(), &90.into()), "{leak:#}");
+}
+
+/// Check that children whose end may be among lost records are no leak.
+#[test]
+fn processes_and_loss() {
+    let mut scene = shop(10_000);
+    for n in 0..90u32 {
+        child(&mut scene, 200 + 100 * u64::from(n), 2_000 + n);
+    }
+    dies(&mut scene, 9_400, 2_000);
+    scene.lose();
+    reaped(&mut scene, 9_500, 2_001);
+    let leak = only(&judged(&scene).0, "process");
+    assert_eq!((&leak["strength"], &leak["weakened_by_loss"]), (&"watched".into(), &true.into()), "{leak:#}");
+}
+
 /// Check that a kind of descriptor whose number rises to the end is suspected, with its counts; and not one that has come to rest.
 #[test]
 fn descriptors() {

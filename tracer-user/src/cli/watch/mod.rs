@@ -334,7 +334,7 @@ impl Watcher {
             self.capture.send(Message::ChildrenSeen(ChildrenSeen { at: now, ..seen }));
         }
         let keys = self.keys();
-        let round = self.memory.last(now, keys.into_iter());
+        let round = self.memory.last(now, keys.into_iter(), std::iter::empty());
         self.keep(round);
         self.dumper.finish();
         self.capture.send(Message::End(End {

@@ -63,7 +63,7 @@ impl Engine {
     pub(in crate::correlate) fn thread_event(&mut self, event: &Event, sink: &mut impl Sink) {
         match event.what {
             What::ThreadBirth { child, .. } => self.thread_birth((event.tgid, child), event, sink),
-            What::ThreadExit { name, .. } => self.thread_exit(event, name, sink),
+            What::ThreadExit { with_process, name, .. } => self.thread_exit(event, with_process, name, sink),
             What::ThreadOff(off) => self.thread_off(event, &off, sink),
             What::ThreadOn => {
                 self.on_thread((event.tgid, event.tid), event.at, sink, |thread, sink| {
@@ -168,13 +168,14 @@ impl Engine {
         self.begin_thread(of, image, Some((at, by)), state);
     }
 
-    fn thread_exit(&mut self, event: &Event, name: ThreadName, sink: &mut impl Sink) {
+    fn thread_exit(&mut self, event: &Event, with_process: bool, name: ThreadName, sink: &mut impl Sink) {
         let of = (event.tgid, event.tid);
         self.on_thread(of, event.at, sink, |thread, _| {
             thread.name = Some(name);
             None
         });
-        self.end_thread(of, event.at, ThreadEnd::Exit, sink);
+        let end = if with_process { ThreadEnd::ExitOfAll } else { ThreadEnd::Exit };
+        self.end_thread(of, event.at, end, sink);
         self.threads.exited.insert(event.tid, event.tgid);
     }
 

@@ -110,6 +110,8 @@ pub struct ThreadSpan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ThreadEnd {
     Exit,
+    /// It exited because all of its process did.
+    ExitOfAll,
     /// It executed a program, and has had the number of its process since.
     Exec,
     /// Its process exited, and nobody told of the thread.
@@ -260,7 +262,7 @@ impl Thread {
     fn end(mut self, at: KtimeNs, end: ThreadEnd, sink: &mut impl FnMut(&ThreadWho, ThreadSpan)) -> (ThreadWho, ThreadLife) {
         let at = self.clamp(at);
         let fits = match end {
-            ThreadEnd::Exit | ThreadEnd::Exec => self.state == ThreadState::Running,
+            ThreadEnd::Exit | ThreadEnd::ExitOfAll | ThreadEnd::Exec => self.state == ThreadState::Running,
             ThreadEnd::Gone => false,
             ThreadEnd::ProcessEnd | ThreadEnd::RecordingEnd => true,
         };

@@ -122,7 +122,7 @@ fn whole_life() {
         .event(40, 101, off(2, READ, [3, 0]))
         .event(50, 100, wake(101, Waker::Interrupt))
         .event(51, 101, What::ThreadOn)
-        .event(60, 101, What::ThreadExit { exit_code: 0, name: ThreadName::new("worker") })
+        .event(60, 101, What::ThreadExit { exit_code: 0, with_process: false, name: ThreadName::new("worker") })
         .event(61, 101, off(0, 60, [0; 2]));
     let row = |state, from, to, reason: &str, object: &str, by: &str| {
         (state, from, to, reason.to_owned(), object.to_owned(), by.to_owned())
@@ -230,7 +230,11 @@ fn announced_waits() {
 #[test]
 fn exec_from_a_thread() {
     let mut scene = Scene::new();
-    scene.event(5, 101, What::ThreadOn).event(8, 100, What::ThreadExit { exit_code: 0, name: ThreadName([0; COMM_MAX]) });
+    scene.event(5, 101, What::ThreadOn).event(
+        8,
+        100,
+        What::ThreadExit { exit_code: 0, with_process: false, name: ThreadName([0; COMM_MAX]) },
+    );
     let program = Program { old_tid: Some(Tid(101)), ..Program::default() };
     scene.event(10, 100, What::ProcessExec(Box::new(program))).event(20, 100, off(1, READ, [0; 2]));
     let exit = ProcessExit { start_boottime_ns: 0, wait_status: Some(0), parent: None, autoreaped: false };
@@ -245,7 +249,7 @@ fn exec_from_a_thread() {
 fn reused_numbers() {
     let mut scene = Scene::new();
     let birth = || What::ThreadBirth { child: Tid(101), start_boottime_ns: 0 };
-    scene.event(5, 101, What::ThreadExit { exit_code: 0, name: ThreadName([0; COMM_MAX]) });
+    scene.event(5, 101, What::ThreadExit { exit_code: 0, with_process: false, name: ThreadName([0; COMM_MAX]) });
     scene.event(10, 100, birth()).event(12, 101, What::ThreadOn).event(20, 100, birth());
     assert_eq!(scene.states(101).last(), Some(&(Runnable, 20, 1000)));
     let ends: Vec<(ThreadEnd, u64)> = scene.end_of(101).into_iter().map(|(end, at, _)| (end, at)).collect();

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::{LeakOut, LeaksOut, Summary};
 use crate::{
     export::runtime_text,
-    recording::contract::Frame,
+    recording::contract::{Frame, IN_KERNEL},
     timeline::human::{self, count, duration, plain},
 };
 
@@ -206,7 +206,7 @@ fn because(leak: &LeakOut) -> Option<String> {
 fn own(stack: &[Frame]) -> &[Frame] {
     let is_runtimes = |frame: &&Frame| {
         let function = frame.function.as_str();
-        function.starts_with("runtime.") || function.starts_with("internal/") || function.starts_with("sync.runtime_")
+        frame.file == IN_KERNEL || ["runtime.", "internal/", "sync.runtime_"].iter().any(|inner| function.starts_with(inner))
     };
     let inner = stack.iter().take_while(is_runtimes).count();
     stack.get(inner..).filter(|own| !own.is_empty()).unwrap_or(stack)
@@ -225,7 +225,8 @@ pub(super) fn place(frame: Option<&Frame>) -> String {
         || "(born before, or lost)".to_owned(),
         |frame| {
             let file = frame.file.rsplit('/').next().unwrap_or_default();
-            format!("{} ({}:{})", plain(&frame.function), plain(file), frame.line)
+            let line = if frame.line == 0 { String::new() } else { format!(":{}", frame.line) };
+            format!("{} ({}{line})", plain(&frame.function), plain(file))
         },
     )
 }

@@ -116,6 +116,7 @@ struct Seen {
     rss_bytes: Option<u64>,
     cgroup: Option<CgroupMemory>,
     heap: Option<GoHeap>,
+    descriptors: Option<BTreeMap<String, u64>>,
 }
 
 /// By index of the subject and step.
@@ -135,6 +136,9 @@ fn seen(replayed: &Replayed, tally: &SeriesTally, owners: &Owners<'_>, subjects:
             into.heap = process.heap.or(into.heap);
             if process.cgroup.is_some() {
                 into.cgroup.clone_from(&process.cgroup);
+            }
+            if process.descriptors.is_some() {
+                into.descriptors.clone_from(&process.descriptors);
             }
         }
     }
@@ -285,6 +289,7 @@ fn table(
                     .map(|image| gc(tally, image, step)),
                 rss_bytes: seen.rss_bytes,
                 cgroup: seen.cgroup,
+                descriptors: seen.descriptors,
             })
         };
         let processes = subjects.iter().zip(&columns).enumerate().filter_map(cell).collect();

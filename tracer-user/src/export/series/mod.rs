@@ -3,6 +3,8 @@
 //! [`tally`] counts while the recording is replayed, [`steps`] is how time is cut, [`build`] puts the counts beside what was seen
 //! of memory, [`text`] is what a person reads. The structures here are part of the contract of the report.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::recording::contract::{CgroupMemory, Frame, GoHeap};
@@ -78,6 +80,8 @@ pub struct Cell {
     pub rss_bytes: Option<u64>,
     /// `null`: as above, or its cgroup is not accounted for.
     pub cgroup: Option<CgroupMemory>,
+    /// How many descriptors it has, by kind; `null`: nobody counted since the row before.
+    pub descriptors: Option<BTreeMap<String, u64>>,
 }
 
 /// What a collector did since the row before.
@@ -110,6 +114,7 @@ impl Cell {
         }
         self.rss_bytes = self.rss_bytes.or(before.rss_bytes);
         self.cgroup = self.cgroup.take().or(before.cgroup);
+        self.descriptors = self.descriptors.take().or(before.descriptors);
     }
 }
 

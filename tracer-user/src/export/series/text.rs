@@ -78,7 +78,7 @@ fn stride(series: &SeriesOut, processes: usize) -> usize {
     stride
 }
 
-const COLUMNS: usize = 16;
+const COLUMNS: usize = 17;
 
 /// Which columns there are: what nobody knows of anybody has none.
 struct Columns {
@@ -88,6 +88,7 @@ struct Columns {
     heap: bool,
     gc: bool,
     rss: bool,
+    descriptors: bool,
     cgroup: bool,
     limit: bool,
 }
@@ -103,6 +104,7 @@ impl Columns {
             heap: any(|cell| cell.heap.is_some()),
             gc: any(|cell| cell.gc.is_some()),
             rss: any(|cell| cell.rss_bytes.is_some()),
+            descriptors: any(|cell| cell.descriptors.is_some()),
             cgroup: any(|cell| cell.cgroup.is_some()),
             limit: any(|cell| cell.cgroup.as_ref().is_some_and(|cgroup| cgroup.limit_bytes.is_some())),
         }
@@ -125,6 +127,7 @@ impl Columns {
             column(self.gc, "GC"),
             column(self.gc, "PAUSED"),
             column(self.rss, "RSS"),
+            column(self.descriptors, "FDS"),
             column(self.cgroup, "CGROUP"),
             column(self.limit, "LIMIT"),
         ]
@@ -154,6 +157,7 @@ impl Columns {
             value(self.gc, cell.gc.map(|gc| count(gc.cycles))),
             value(self.gc, cell.gc.map(|gc| duration(gc.pause_ns))),
             value(self.rss, cell.rss_bytes.map(bytes)),
+            value(self.descriptors, cell.descriptors.as_ref().map(|kinds| count(kinds.values().sum()))),
             value(self.cgroup, cgroup.map(|cgroup| bytes(cgroup.current_bytes))),
             value(self.limit, cgroup.map(|cgroup| cgroup.limit_bytes.map_or_else(|| "none".into(), bytes))),
         ]

@@ -19,6 +19,7 @@ use crate::{
         tally::{ended_within_ns, record},
         tests::ByTest,
     },
+    recording::contract::Tier,
 };
 
 /// A parent that has left a zombie for so long does not wait for it.
@@ -31,15 +32,17 @@ const LOOKS_NS: u64 = 2_000_000_000;
 /// Children of one parent that run one program.
 type Key = (ProcessId, String);
 
-/// A time of a child's: its life, or its time as a zombie.
+/// A time of a child's: its life with one of its parents, or its time as a zombie.
 #[derive(Clone, Copy, Debug)]
 struct Stay {
     tgid: Tgid,
     from: KtimeNs,
     /// `None`: to the end of its parent, or of the recording.
     to: Option<KtimeNs>,
-    /// It began while its parent was followed.
+    /// It began while it was followed.
     seen: bool,
+    /// No record that might have told of its end is lost.
+    certain: bool,
 }
 
 #[derive(Default)]
@@ -52,16 +55,22 @@ struct Children {
 pub(super) fn leaks(replayed: &Replayed, is_judged: &impl Fn(ImageId) -> bool) -> Vec<Leak> {
     let processes = replayed.engine.processes();
     let owners = Owners::of(processes);
+    // Nobody looks whether a process is still there; whether a zombie is, somebody does.
+    let lost_until = replayed.lost_until();
     let mut families: BTreeMap<Key, Children> = BTreeMap::new();
     for (_, process) in processes.processes() {
         let Some(image) = process.images.last() else { continue };
         let name = program(processes, *image);
-        if let Some(parent) = process.last_parent().and_then(|parent| owners.at(parent, process.first_seen)) {
+        let born = process.parent.map(|parent| (parent, process.first_seen, process.forked_at.is_some()));
+        let adopted = process.life.adoptions.iter().map(|adoption| (adoption.parent, adoption.at, true));
+        for (parent, from, seen) in born.into_iter().chain(adopted) {
+            let Some(parent) = owners.at(parent, from) else { continue };
             let stay = Stay {
                 tgid: process.tgid,
-                from: process.first_seen,
+                from,
                 to: process.ended.map(|(at, _)| at),
-                seen: process.forked_at.is_some(),
+                seen,
+                certain: processes.image(*image).since >= lost_until || replayed.meta.tier == Tier::T0,
             };
             families.entry((parent, name.clone())).or_default().lives.push(stay);
         }
@@ -122,7 +131,7 @@ fn zombie(owners: &Owners<'_>, process: &Process) -> Option<(ProcessId, Stay)> {
     // Of whom a look found it gone it is not known when; it counts as reaped unless its parent had certainly ended before.
     let slack = if process.life.reaped.is_some_and(|reaped| reaped.by_look) { LOOKS_NS } else { 0 };
     let by_parent = reaped.filter(|at| parents_end.is_none_or(|end| end.0.saturating_add(slack) > at.0));
-    Some((parent, Stay { tgid: process.tgid, from, to: by_parent, seen: true }))
+    Some((parent, Stay { tgid: process.tgid, from, to: by_parent, seen: true, certain: true }))
 }
 
 struct Group<'a> {
@@ -148,12 +157,13 @@ impl<'a> Group<'a> {
     fn verdict(self) -> Option<Leak> {
         let oldest = self.left.first()?;
         let oldest_ns = self.until.since(oldest.from);
-        let growth = self.growth();
+        let growth = self.growth(false);
         let because = match self.kind {
             Kind::Zombie if self.is_unreaped(oldest_ns) => Some(Because::Unreaped),
             _ if growth.unbounded => Some(Because::Growth),
             _ => None,
         };
+        let weakened_by_loss = because.is_none() && self.growth(true).unbounded;
         // A parent that ended has left them to somebody else, who reaps them.
         if because.is_none() && self.parent.ended.is_some() {
             return None;
@@ -175,10 +185,10 @@ impl<'a> Group<'a> {
             blocked: None,
             count: self.left.len(),
             proven: if because == Some(Because::Unreaped) { self.left.len() } else { 0 },
-            unconfirmed: 0,
+            unconfirmed: self.left.iter().filter(|stay| !stay.certain).count(),
             oldest_ns,
             growth,
-            weakened_by_loss: false,
+            weakened_by_loss,
             labels: Vec::new(),
             stacks: None,
             counts: Vec::new(),
@@ -193,9 +203,11 @@ impl<'a> Group<'a> {
         oldest_ns >= UNREAPED_NS && self.left.len() >= MIN_ZOMBIES && slowest_ns < oldest_ns / 2
     }
 
-    fn growth(&self) -> Growth {
+    /// With those whose end may be lost, or without.
+    fn growth(&self, all: bool) -> Growth {
         let from = self.parent.first_seen;
-        let born_ns: Vec<u64> = self.left.iter().filter(|stay| stay.seen).map(|stay| stay.from.since(from)).collect();
+        let counted = self.left.iter().filter(|stay| stay.seen && (all || stay.certain));
+        let born_ns: Vec<u64> = counted.map(|stay| stay.from.since(from)).collect();
         let mut ended = None;
         for stay in &self.ended {
             record(&mut ended, stay.to.unwrap_or(self.until).since(stay.from));

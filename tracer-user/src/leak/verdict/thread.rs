@@ -1,13 +1,14 @@
 //! Threads: by process, by their names without digits, and by where they are off their CPU.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
-use super::{Because, Blocked, Kind, Leak, MAX_NAMED, Strength};
+use super::{Because, Blocked, Kind, Leak, MAX_NAMED, Objects, Strength};
 use crate::{
     clock::KtimeNs,
     correlate::{
         process::{ImageId, ProcessId},
         replay::Replayed,
+        thread::WaitObject,
     },
     leak::{
         advice,
@@ -121,6 +122,16 @@ fn blocked(reason: Option<String>, stack: Vec<Frame>, survivors: &[&ThreadSurviv
         by_timers: None,
         longest_ns: ns().max().unwrap_or(0),
         shortest_ns: ns().min().unwrap_or(0),
-        on: None,
+        on: objects(survivors),
     }
+}
+
+/// What they wait on; of one process, so that an address is one thing.
+fn objects(survivors: &[&ThreadSurvivor]) -> Option<Objects> {
+    let mut objects: BTreeMap<WaitObject, usize> = BTreeMap::new();
+    for object in survivors.iter().filter_map(|survivor| survivor.off_cpu?.object) {
+        *objects.entry(object).or_default() += 1;
+    }
+    let (most_on, waiters) = objects.iter().max_by_key(|(object, count)| (**count, Reverse(**object)))?;
+    Some(Objects { objects: objects.len(), most_on: most_on.to_string(), waiters: *waiters, last_touched: None })
 }

@@ -208,7 +208,7 @@ fn json(command: &mut Command) -> Result<Value> {
 }
 
 /// A program that is ended with us.
-struct Running(Child);
+pub struct Running(pub Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
