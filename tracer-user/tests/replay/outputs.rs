@@ -234,6 +234,7 @@ fn report_contract() {
             "processes": [
               {
                 "cgroup": null,
+                "descriptors": null,
                 "gc": {
                   "cycles": 0,
                   "pause_ns": 0,
@@ -258,6 +259,7 @@ fn report_contract() {
             "processes": [
               {
                 "cgroup": null,
+                "descriptors": null,
                 "gc": {
                   "cycles": 0,
                   "pause_ns": 0,
@@ -282,6 +284,7 @@ fn report_contract() {
             "processes": [
               {
                 "cgroup": null,
+                "descriptors": null,
                 "gc": {
                   "cycles": 0,
                   "pause_ns": 0,
@@ -306,6 +309,7 @@ fn report_contract() {
             "processes": [
               {
                 "cgroup": null,
+                "descriptors": null,
                 "gc": {
                   "cycles": 0,
                   "pause_ns": 0,
@@ -330,6 +334,7 @@ fn report_contract() {
             "processes": [
               {
                 "cgroup": null,
+                "descriptors": null,
                 "gc": {
                   "cycles": 0,
                   "pause_ns": 0,
@@ -354,6 +359,7 @@ fn report_contract() {
             "processes": [
               {
                 "cgroup": null,
+                "descriptors": null,
                 "gc": {
                   "cycles": 0,
                   "pause_ns": 0,
