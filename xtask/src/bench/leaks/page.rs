@@ -9,7 +9,7 @@ use super::{
 
 const HEAD: &str = "# The labelled set
 
-Verdicts on the programs of tests/leakset and on real programs, written by `cargo xtask bench leaks`. A leaking program is found if what is suspected or proven was made at a labelled line, or by the library's function that its comment names.
+Verdicts on the programs of tests/leakset and on real programs, written by `cargo xtask bench leaks`. A leaking program is found if what is suspected or proven was made at a labelled line, or by the library's function that its comment names; of zombies, if its comment says that it leaves them.
 *whole*: from a recording of its life. *loss*: the same with a tenth of its records lost on purpose and no snapshots; what loss forces down to watched says so. *live*: attached to while it runs, with that loss and a snapshot a second. *looks*: `leaks --pid`, without any probe.
 For comparison: *alive* is what a check for goroutines that are left at the end would count, as goleak does; *profile* is what Go 1.27's `goroutineleak` profile counts in the same program.
 

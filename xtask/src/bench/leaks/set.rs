@@ -96,6 +96,10 @@ impl Label {
     }
 
     fn is_on(&self, group: &Value) -> bool {
+        if group["kind"] == "zombie" {
+            // Children have no line: that they are left is what the comment says.
+            return self.comment.contains("zombie");
+        }
         let is_label = |frame: &Value| {
             let own = frame["file"].as_str().is_some_and(|file| file.ends_with(&self.file));
             own && frame["line"].as_u64().is_some_and(|line| self.lines.contains(&line))
