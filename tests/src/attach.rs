@@ -19,7 +19,7 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// `lifetrace attach ARGS… -o REC`, once it follows its target.
+    /// `lifetrace attach ARGS… -o REC`, once it follows its target: at T2, if neither a tier nor a budget is asked for.
     pub fn to(args: &[impl AsRef<OsStr>]) -> Result<Self> {
         let mut attached = Self::start(args)?;
         attached.running.said("lifetrace: following")?;
@@ -54,5 +54,10 @@ impl Attached {
 fn command(args: &[impl AsRef<OsStr>], recording: &Recording) -> Command {
     let mut command = lifetrace::command();
     command.arg("attach").args(args).arg("-o").arg(recording.path());
+    let chosen = |arg: &&_| ["--tier", "--budget"].iter().any(|flag| AsRef::<OsStr>::as_ref(*arg) == OsStr::new(flag));
+    if !args.iter().any(|arg| chosen(&arg)) {
+        // What a budget leaves out is no test of anything else.
+        command.args(["--tier", "T2"]);
+    }
     command
 }

@@ -18,6 +18,9 @@ pub struct Report {
     #[serde(default)]
     pub snapshots: Snapshots,
     pub coverage: Vec<Coverage>,
+    #[serde(default)]
+    pub steps: Vec<Step>,
+    pub price: Price,
     pub processes: Vec<Process>,
     pub sites: Vec<Site>,
     #[serde(default)]
@@ -135,6 +138,36 @@ pub struct Snapshots {
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Repairs {
     pub by_kind: BTreeMap<String, u64>,
+}
+
+/// What the probes cost the target.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Price {
+    pub budget: Option<f64>,
+    pub cost_ns: Option<u64>,
+    pub share: Option<f64>,
+    #[serde(default)]
+    pub programs: Vec<Paid>,
+}
+
+/// What those of one program cost it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Paid {
+    pub path: Option<String>,
+    /// By tier.
+    pub hits: BTreeMap<String, u64>,
+    pub cost_ns: u64,
+    pub cpu_ns: u64,
+    pub share: Option<f64>,
+}
+
+/// A change of tier that kept the budget.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Step {
+    pub at_ns: u64,
+    pub tier: String,
+    pub why: String,
+    pub share: f64,
 }
 
 #[derive(Clone, Debug, Deserialize)]

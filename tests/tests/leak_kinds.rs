@@ -120,7 +120,7 @@ fn proven_by_the_collector() -> Result<()> {
             let said = if probes {
                 let recording = dir.path().join("proof.rec");
                 let mut attach = lifetrace::command();
-                attach.args(["attach", "--pid", &pid.to_string(), "--for", "4s", "-o"]).arg(&recording).args(ask);
+                attach.args(["attach", "--pid", &pid.to_string(), "--for", "4s", "--tier", "T2", "-o"]).arg(&recording).args(ask);
                 run(attach)?.expect_code(0)?;
                 Leaks::of(&lifetrace_tests::recording::Recording::at(&recording), &["--fail-on", "proven"], 1)?
             } else {

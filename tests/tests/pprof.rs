@@ -118,7 +118,7 @@ fn other_network_without_admin() -> Result<()> {
         let dir = tempfile::tempdir()?;
         let path = dir.path().join("test.lifetrace");
         let mut attach = without();
-        attach.args(["attach", "--pid", &pid, "--for", "1s", "--pprof", "auto", "-o"]).arg(&path);
+        attach.args(["attach", "--pid", &pid, "--for", "1s", "--tier", "T2", "--pprof", "auto", "-o"]).arg(&path);
         let said = process::run(attach)?.expect_code(0)?;
         said.expect_said(&["another network namespace"])?;
         let recording = Recording::at(&path);
@@ -149,7 +149,7 @@ fn nothing_served() -> Result<()> {
         let mut running = Running::start(sleeper, None)?;
         running.line(0)?;
         let pid = running.pid().to_string();
-        let (said, recording) = Attached::to(&["--pid", &pid, "--for", "1s", "--pprof", "auto"])?.finish()?;
+        let (said, recording) = Attached::to(&["--pid", &pid, "--for", "1s", "--tier", "T2", "--pprof", "auto"])?.finish()?;
         said.expect_said(&["no pprof server found"])?;
         let report = recording.report()?;
         assert_complete(&report);

@@ -86,7 +86,8 @@ pub struct GoLayout {
     /// `g.sched.pc` and `g.sched.bp`: where a goroutine that has stopped goes on, and its frame pointer there.
     pub g_sched_pc: u32,
     pub g_sched_bp: u32,
-    /// 1 where every change of a goroutine's state is probed (T3): then the table of what threads run is kept.
+    /// Not 0 while every change of a goroutine's state is probed (T3): then the table of what threads run is kept, and entries count that
+    /// were made under this number.
     pub scheduling: u32,
     /// Where a thread keeps its g, from the thread pointer (the FS base); 0 where that is not known.
     pub g_tls: i32,
@@ -226,6 +227,7 @@ pub struct CurrentG {
     /// Thread ids are reused: the entry is another thread's where this is not the reader's process.
     pub tgid: u32,
     pub binary: u16,
-    pub _pad: u16,
+    /// The low bits of [`GoLayout::scheduling`] by then: it may be from before a gap.
+    pub since: u16,
 }
 assert_size!(CurrentG, 16);

@@ -1,6 +1,6 @@
 //! Per-CPU counters: losses, and hits that make no record. A hit that counts makes one record, delivered or lost.
 
-use crate::header::Kind;
+use crate::{config::MAX_BINARIES, header::Kind};
 
 /// Index of the per-CPU sequence number.
 pub const SEQ: u32 = 0;
@@ -30,3 +30,13 @@ pub const PREEMPTION_SIGNALS: u32 = 11;
 pub const LOST: u32 = 16;
 /// Size of the table.
 pub const LIMIT: u32 = LOST + Kind::LIMIT;
+
+/// Hits of a binary's probes, whoever ran into them, in a table of their own: [`hits`] for the probes of each tier.
+pub const HITS_LIMIT: u32 = MAX_BINARIES << HITS_SHIFT;
+const HITS_SHIFT: u32 = 2;
+
+/// Index of the hits of a binary's probes of a tier, 1 to 3; 0 for USDT probes.
+#[inline(always)]
+pub const fn hits(binary: u16, tier: u8) -> u32 {
+    (binary as u32) << HITS_SHIFT | (tier & 3) as u32
+}

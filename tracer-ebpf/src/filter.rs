@@ -15,7 +15,7 @@ use tracer_common::{
 
 use crate::{
     emit, go_abi,
-    maps::{FOLLOWED, LAYOUTS, count, count_and_get},
+    maps::{FOLLOWED, LAYOUTS, count, count_and_get, count_hit},
     process,
 };
 
@@ -26,11 +26,12 @@ pub struct Hit {
     pub layout: &'static GoLayout,
 }
 
-/// Decides whether this hit counts. One that does not is counted as what it is; one that does makes a record.
+/// Decides whether this hit of a probe of `tier` counts. One that does not is counted as what it is; one that does makes a record.
 #[inline(always)]
-pub fn accept(ctx: &ProbeContext) -> Option<Hit> {
+pub fn accept(ctx: &ProbeContext, tier: u8) -> Option<Hit> {
     // SAFETY: the context is the one the kernel passed.
     let cookie = Cookie::from_u64(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
+    count_hit(cookie.binary, tier);
     let pid_tgid = bpf_get_current_pid_tgid();
     let tgid = (pid_tgid >> 32) as u32;
     let Some(followed) = FOLLOWED.get_ptr_mut(&tgid).or_else(|| adopt(cookie.adopt, tgid)) else {

@@ -16,7 +16,7 @@ use crate::{
 /// Runs on a system stack: R14 is not the goroutine that asks.
 #[inline(always)]
 pub fn stop_the_world(ctx: &ProbeContext) {
-    let Some(Hit { cookie, pid_tgid, layout }) = accept(ctx) else {
+    let Some(Hit { cookie, pid_tgid, layout }) = accept(ctx, 1) else {
         return;
     };
     let goid = current_goid(ctx, layout);
@@ -28,7 +28,7 @@ pub fn stop_the_world(ctx: &ProbeContext) {
 /// Runs on a system stack too.
 #[inline(always)]
 pub fn start_the_world(ctx: &ProbeContext) {
-    let Some(Hit { cookie, pid_tgid, layout }) = accept(ctx) else {
+    let Some(Hit { cookie, pid_tgid, layout }) = accept(ctx, 1) else {
         return;
     };
     let goid = current_goid(ctx, layout);
@@ -39,7 +39,7 @@ pub fn start_the_world(ctx: &ProbeContext) {
 /// The goroutine that begins the cycle has passed every check that could call it off.
 #[inline(always)]
 pub fn cycle_start(ctx: &ProbeContext) {
-    let Some(Hit { cookie, pid_tgid, layout }) = accept(ctx) else {
+    let Some(Hit { cookie, pid_tgid, layout }) = accept(ctx, 1) else {
         return;
     };
     let goid = current_goid(ctx, layout);

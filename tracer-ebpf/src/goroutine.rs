@@ -62,7 +62,7 @@ struct Origin {
 /// before this record. Runs in a closure on the system stack of the creating thread.
 #[inline(always)]
 pub fn birth(ctx: &ProbeContext) {
-    let Some(Hit { cookie, pid_tgid, layout }) = accept(ctx) else {
+    let Some(Hit { cookie, pid_tgid, layout }) = accept(ctx, 1) else {
         return;
     };
     let g = go_abi::register(ctx, cookie.register);
@@ -94,7 +94,7 @@ fn waits_on(layout: &GoLayout, wait_reason: u8, frame: u64, lock: u64) -> u64 {
 /// gopark's caller is at the top of the stack, its frame pointer still in the register; before Go 1.21, gopark's own is.
 #[inline(always)]
 pub fn park(ctx: &ProbeContext) {
-    let Some(Hit { cookie, pid_tgid, layout }) = accept(ctx) else {
+    let Some(Hit { cookie, pid_tgid, layout }) = accept(ctx, 2) else {
         return;
     };
     let Some(goid) = goid_of(go_abi::current_g(ctx), layout) else {
@@ -112,7 +112,7 @@ pub fn park(ctx: &ProbeContext) {
 /// the function that holds the copy.
 #[inline(always)]
 pub fn inlined_park(ctx: &ProbeContext) {
-    let Some(Hit { cookie, pid_tgid, layout }) = accept(ctx) else {
+    let Some(Hit { cookie, pid_tgid, layout }) = accept(ctx, 2) else {
         return;
     };
     let g = go_abi::current_g(ctx);
@@ -134,7 +134,7 @@ pub fn inlined_park(ctx: &ProbeContext) {
 /// `park_m` is about to call `casgstatus(gp, _Gwaiting, _Grunnable)` because the unlock function returned false.
 #[inline(always)]
 pub fn park_abort(ctx: &ProbeContext) {
-    let Some(Hit { cookie, pid_tgid, layout }) = accept(ctx) else {
+    let Some(Hit { cookie, pid_tgid, layout }) = accept(ctx, 2) else {
         return;
     };
     let Some(goid) = goid_of(go_abi::register(ctx, cookie.register), layout) else {
@@ -147,7 +147,7 @@ pub fn park_abort(ctx: &ProbeContext) {
 /// The runtime is about to call `casgstatus(gp, _Gwaiting, _Grunnable)`: the goroutine cannot run before this record.
 #[inline(always)]
 pub fn wake(ctx: &ProbeContext) {
-    let Some(Hit { cookie, pid_tgid, layout }) = accept(ctx) else {
+    let Some(Hit { cookie, pid_tgid, layout }) = accept(ctx, 2) else {
         return;
     };
     let Some(goid) = goid_of(go_abi::register(ctx, cookie.register), layout) else {
@@ -161,7 +161,7 @@ pub fn wake(ctx: &ProbeContext) {
 /// The runtime is about to call `casgstatus(gp, _Grunning, _Gdead)`: the g still has its goid.
 #[inline(always)]
 pub fn exit(ctx: &ProbeContext) {
-    let Some(Hit { cookie, pid_tgid, layout }) = accept(ctx) else {
+    let Some(Hit { cookie, pid_tgid, layout }) = accept(ctx, 1) else {
         return;
     };
     let Some(goid) = goid_of(go_abi::register(ctx, cookie.register), layout) else {

@@ -84,6 +84,19 @@ pub static ADOPTION: Array<Adoption> = Array::with_max_entries(1, 0);
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counters::LIMIT, 0);
 
+/// [`counters::hits`], one table a CPU.
+#[map]
+pub static HITS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counters::HITS_LIMIT, 0);
+
+/// Counts a hit of a binary's probes of a tier.
+#[inline(always)]
+pub fn count_hit(binary: u16, tier: u8) {
+    if let Some(slot) = HITS.get_ptr_mut(counters::hits(binary, tier)) {
+        // SAFETY: as in `count`.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(slot, 1) };
+    }
+}
+
 /// Adds one to this CPU's counter.
 ///
 /// Atomic although the counter is this CPU's own: a uprobe program can be preempted, and the next task on this CPU may run

@@ -113,7 +113,8 @@ fn current_goid(task: *const u8, pid_tgid: u64, binary: u16, layout: &GoLayout) 
     if let Some(current) = CURRENT.get_ptr(&tid) {
         // SAFETY: a map value that lives as long as the program runs.
         let current = unsafe { *current };
-        if current.tgid == (pid_tgid >> 32) as u32 && current.binary == binary {
+        let its_own = current.tgid == (pid_tgid >> 32) as u32 && current.binary == binary;
+        if its_own && layout.scheduling != 0 && current.since == layout.scheduling as u16 {
             return Some(current.goid);
         }
     }

@@ -20,7 +20,7 @@ use crate::{
 /// In `(*T).Run(name string, f func(t *T))`: the receiver is the first argument, the name the two behind it.
 #[inline(always)]
 pub fn run(ctx: &ProbeContext) {
-    let Some(Hit { cookie, pid_tgid, layout }) = accept(ctx) else {
+    let Some(Hit { cookie, pid_tgid, layout }) = accept(ctx, 1) else {
         return;
     };
     let goid = current_goid(ctx, layout);

@@ -50,15 +50,17 @@ pub fn on_system_stack(ctx: &ProbeContext) {
 
 #[inline(always)]
 fn change(ctx: &ProbeContext, stack: StackFrom) {
-    let Some(Hit { cookie, pid_tgid, layout }) = accept(ctx) else {
+    let Some(Hit { cookie, pid_tgid, layout }) = accept(ctx, 3) else {
         return;
     };
     let g = go_abi::register(ctx, cookie.register);
     let Some(goid) = goid_of(g, layout) else {
         return;
     };
+    let (tgid, since) = ((pid_tgid >> 32) as u32, layout.scheduling as u16);
+    let current = CurrentG { goid, tgid, binary: cookie.binary, since };
     match cookie.to {
-        status::RUNNING => runs_on_thread(pid_tgid, goid, cookie.binary),
+        status::RUNNING => runs_on_thread(pid_tgid, current),
         // A system call is its own doing: the thread is still its.
         status::SYSCALL => {}
         _ => leaves_thread(layout, pid_tgid),
@@ -90,9 +92,8 @@ fn saved_stack(cookie: tracer_common::config::Cookie, pid_tgid: u64, g: u64, lay
 
 /// Only the thread itself writes its entry, so the words need not change together.
 #[inline(always)]
-fn runs_on_thread(pid_tgid: u64, goid: u64, binary: u16) {
-    let (tid, tgid) = (pid_tgid as u32, (pid_tgid >> 32) as u32);
-    let current = CurrentG { goid, tgid, binary, _pad: 0 };
+fn runs_on_thread(pid_tgid: u64, current: CurrentG) {
+    let tid = pid_tgid as u32;
     match CURRENT.get_ptr_mut(&tid) {
         // SAFETY: a map value that lives as long as the program runs.
         Some(entry) => unsafe { *entry = current },

@@ -17,7 +17,7 @@ use tracer_common::{
 
 use crate::{
     emit, filter,
-    maps::{FOLLOWED, USDT_SPECS, count},
+    maps::{FOLLOWED, USDT_SPECS, count, count_hit},
     mem::read_kernel,
 };
 
@@ -26,6 +26,7 @@ use crate::{
 pub fn hit(ctx: &ProbeContext) {
     // SAFETY: the context is the one the kernel passed.
     let cookie = UsdtCookie::from_u64(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
+    count_hit(cookie.object, 0);
     let pid_tgid = bpf_get_current_pid_tgid();
     let tgid = (pid_tgid >> 32) as u32;
     if FOLLOWED.get_ptr(&tgid).is_none() && filter::adopt(cookie.adopt, tgid).is_none() {

@@ -132,7 +132,13 @@ impl Load {
     /// Everything before the first event of a goroutine.
     fn begin(&mut self) -> Result<()> {
         self.writer.binary(&binary())?;
-        self.writer.note(&Note::Coverage { at: KtimeNs(ZERO), binary: BinaryId(1), tier: Tier::T2 })?;
+        self.writer.note(&Note::Coverage {
+            at: KtimeNs(ZERO),
+            binary: BinaryId(1),
+            tier: Tier::T2,
+            why: None,
+            share_ppm: None,
+        })?;
         self.writer.drained(&Drained { at: KtimeNs(0), next_seq: vec![] })?;
         let joined = Joined {
             at: KtimeNs(ZERO),
@@ -278,6 +284,7 @@ fn meta() -> Meta {
         tier: Tier::T2,
         command: vec![],
         target: Some("--pid 4711".into()),
+        budget_ppm: None,
         hit_cost_ns: Some(800),
         threads: tracer_user::recording::contract::Threads::Off,
     }

@@ -1,7 +1,7 @@
 //! Time: the one place where clocks are read.
 
 use std::{
-    ops::Sub,
+    ops::{Add, Sub},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -18,6 +18,13 @@ impl KtimeNs {
     /// Nanoseconds from `earlier` to here; 0 if `earlier` is later (records of two CPUs may be that close).
     pub fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl Add<u64> for KtimeNs {
+    type Output = Self;
+    fn add(self, ns: u64) -> Self {
+        Self(self.0.saturating_add(ns))
     }
 }
 

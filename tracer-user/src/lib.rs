@@ -18,6 +18,7 @@ pub mod event;
 pub mod export;
 pub mod finding;
 pub mod golang;
+pub mod governor;
 pub mod id;
 #[cfg(feature = "live")]
 pub mod kernel;

@@ -34,7 +34,7 @@ use crate::{
         session::{Session, Sizes},
         signals::{Inherited, Signals},
     },
-    recording::contract::Meta,
+    recording::contract::{Meta, Tier},
     target::{cgroup::Cgroup, executable::Executable, procfs},
     usdt::Table,
 };
@@ -44,6 +44,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Follows until the time is over, somebody interrupts, or the one process has ended.
 pub fn attach(args: &AttachArgs, global: Global) -> Result<u8> {
+    args.detail.within_a_budget().check().map_err(Failure::usage)?;
     let target = Target::find(args)?;
     let memory = MemoryWatch::new(&args.beside.with_pid)?;
     let table = usdt::table(&args.usdt)?;
@@ -69,26 +70,27 @@ async fn record(
     if let Target::Cgroup(cgroup) = &target {
         session.adopt_cgroup(cgroup.id, cgroup.level).map_err(Failure::environment)?;
     }
-    let meta = Meta {
-        target: Some(args.target.to_string()),
-        threads: args.detail.threads(),
-        ..meta(args.detail.tier.into(), calibrated(&mut session))
-    };
-    let first = target.first(args)?;
+    let detail = args.detail.within_a_budget();
+    let traps = calibrated(&mut session);
+    let meta =
+        Meta { target: Some(args.target.to_string()), threads: detail.threads(), ..meta(detail.tier(), detail.budget(), traps) };
+    let first = target.first(detail.tier())?;
     let writer = create(&args.output, &meta, identity)?;
     let how = How {
-        tier: args.detail.tier.into(),
+        tier: detail.tier(),
+        budget: detail.budget(),
         empty_probes: false,
         bad_layout: false,
         each_mount: false,
         spare_toolchain: false,
-        snapshot_every: args.detail.snapshot_every.0,
+        snapshot_every: detail.snapshot_every.0,
         adopt: target.adopt_others(),
     };
-    let mut follower = Follower::new(session, Capture::start(writer)?, how, table)?;
-    follower.follow_threads(args.detail.threads());
-    follower.sample_cpus(args.detail.cpu_hz());
-    follower.ask(Asker::new(&args.pprof, args.detail.snapshot_every.0, follower.capture()));
+    let mut follower = Follower::new(session, Capture::start(writer)?, how, table, traps)?;
+    follower.guard(detail.guard_url.as_deref())?;
+    follower.follow_threads(detail.threads());
+    follower.sample_cpus(detail.cpu_hz());
+    follower.ask(Asker::new(&args.pprof, detail.snapshot_every.0, follower.capture()));
     let found = target.join(first, &mut follower);
     let mut recorder = Recorder::new(follower, ring, memory);
     let reason = match found {
@@ -145,7 +147,7 @@ impl Target {
     }
 
     /// The file that is to be probed first. One that cannot be traced is refused before an older recording is overwritten.
-    fn first(&self, args: &AttachArgs) -> Result<Option<(File, Analysed)>, Failure> {
+    fn first(&self, tier: Tier) -> Result<Option<(File, Analysed)>, Failure> {
         let path = match self {
             Self::Process(key) => PathBuf::from(format!("/proc/{}/exe", key.tgid)),
             Self::Executable(path) => path.clone(),
@@ -156,9 +158,8 @@ impl Target {
         if !go && is_program(&path) {
             return Ok(None);
         }
-        let analysed = File::open(&path)
-            .map_err(anyhow::Error::from)
-            .and_then(|file| analyse(&file, args.detail.tier.into()).map(|analysed| (file, analysed)));
+        let analysed =
+            File::open(&path).map_err(anyhow::Error::from).and_then(|file| analyse(&file, tier).map(|analysed| (file, analysed)));
         let cannot = |error: anyhow::Error| Failure::environment(error.context(format!("{} cannot be traced", path.display())));
         analysed.map(Some).map_err(cannot)
     }

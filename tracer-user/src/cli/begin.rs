@@ -8,7 +8,7 @@ use nix::unistd::{getegid, geteuid, setfsgid, setfsuid};
 use super::Failure;
 use crate::{
     clock::ClockTie,
-    kernel::{calibrate, command::Identity, facts::Offers, features, session::Session},
+    kernel::{calibrate::Traps, command::Identity, facts::Offers, features, session::Session},
     recording::{
         contract::{Meta, Threads, Tier},
         writer::Writer,
@@ -29,13 +29,13 @@ pub fn may_trace() -> Result<()> {
     Ok(())
 }
 
-/// What a hit costs here, if that can be measured.
-pub fn calibrated(session: &mut Session) -> Option<u64> {
-    calibrate::hit_cost_ns(session).inspect_err(|error| tracing::warn!(%error, "the cost of a hit could not be measured")).ok()
+/// What a probe's trap costs here, if that can be measured.
+pub fn calibrated(session: &mut Session) -> Option<Traps> {
+    Traps::measure(session).inspect_err(|error| tracing::warn!(%error, "the cost of a hit could not be measured")).ok()
 }
 
 /// The facts of this machine and this moment; what is traced is for the caller to add.
-pub fn meta(tier: Tier, hit_cost_ns: Option<u64>) -> Meta {
+pub fn meta(tier: Tier, budget: Option<f64>, traps: Option<Traps>) -> Meta {
     Meta {
         lifetrace: env!("CARGO_PKG_VERSION").to_owned(),
         hostname: features::hostname(),
@@ -43,9 +43,10 @@ pub fn meta(tier: Tier, hit_cost_ns: Option<u64>) -> Meta {
         cpus: std::thread::available_parallelism().map_or(0, |cpus| cpus.get() as u32),
         clock: ClockTie::now(),
         tier,
+        budget_ppm: budget.map(|share| (share * 1e6) as u32),
         command: Vec::new(),
         target: None,
-        hit_cost_ns,
+        hit_cost_ns: traps.map(|traps| traps.push),
         threads: Threads::Off,
     }
 }

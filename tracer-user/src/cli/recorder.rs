@@ -153,7 +153,12 @@ impl Recorder {
                     ready?;
                     more = !self.drain();
                 }
-                _ = tick.tick() => more = !self.drain(),
+                _ = tick.tick() => {
+                    more = !self.drain();
+                    if !self.failed() {
+                        self.follower.keep_budget();
+                    }
+                }
                 () = tokio::task::yield_now(), if more => more = !self.drain(),
             }
             if let Some(ended) = course.ended()? {
@@ -277,6 +282,7 @@ impl Recorder {
         let began = ktime_now();
         while !self.follower.looks_are_done() && ktime_now().since(began) < LAST_LOOK_NS {
             self.drain();
+            self.follower.keep_budget();
             std::thread::sleep(Duration::from_millis(1));
         }
         self.follower.give_up_looks();
@@ -298,6 +304,7 @@ impl Recorder {
     fn ask_at_last(&mut self, whole: bool) {
         while self.follower.ask_at_last(whole) {
             self.drain();
+            self.follower.keep_budget();
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -337,6 +344,9 @@ impl Recorder {
             self.keep(round);
         }
         let at = ktime_now();
+        if let Err(error) = self.follower.book(at) {
+            tracing::warn!(%error, "the last of the price is missing");
+        }
         self.follower.capture().send(Message::Note(Note::Detaching { at }));
         self.follower.detach();
         let detach_ns = Some(ktime_now().since(at));

@@ -68,6 +68,7 @@ pub struct Asked<'a> {
 /// Runs a command to its end, and records it.
 pub fn recorded(asked: Asked<'_>) -> Result<Recorded> {
     let Asked { how: args, command, output, spare_toolchain, stdout } = asked;
+    args.detail.check().map_err(Failure::ours)?;
     let name = command.first().context("no command")?.clone();
     let program = resolve(&name, std::env::var_os("PATH").as_deref()).map_err(command_error)?;
     let identity = Identity::choose(args.user.as_deref(), args.as_root).map_err(command_error)?;
@@ -111,10 +112,11 @@ async fn record(
     let (mut session, mut ring, logger) =
         Session::load(sizes(args), offers(|name| args.knob(name).is_some())).map_err(Failure::ours)?;
     ring.inject(Faults::from_knobs(|name| args.knob(name)));
-    let hit_cost_ns = calibrated(&mut session);
-    let meta = Meta { command, threads: args.detail.threads(), ..meta(args.detail.tier.into(), hit_cost_ns) };
+    let traps = calibrated(&mut session);
+    let tier = args.detail.tier();
+    let meta = Meta { command, threads: args.detail.threads(), ..meta(tier, args.detail.budget(), traps) };
     // Everything that can be refused is refused before an older recording of that name is overwritten.
-    let own = Own::look_at(&launch.program, args.detail.tier.into(), spare_toolchain)?;
+    let own = Own::look_at(&launch.program, tier, spare_toolchain)?;
     let writer = create(output, &meta, launch.identity.as_ref())?;
     let gate = match Gate::start(session.followed_fd()) {
         Ok(gate) => Some(gate),
@@ -124,7 +126,8 @@ async fn record(
         }
     };
     let how = How {
-        tier: args.detail.tier.into(),
+        tier,
+        budget: args.detail.budget(),
         empty_probes: args.empty_probes,
         bad_layout: args.knob("bad-layout").is_some(),
         each_mount: args.knob("probe-each-mount").is_some(),
@@ -132,7 +135,8 @@ async fn record(
         snapshot_every: args.detail.snapshot_every.0,
         adopt: ADOPT_NOBODY,
     };
-    let mut follower = Follower::new(session, Capture::start(writer)?, how, table)?;
+    let mut follower = Follower::new(session, Capture::start(writer)?, how, table, traps)?;
+    follower.guard(args.detail.guard_url.as_deref())?;
     own.probe(&mut follower, gate.as_ref(), &launch.program)?;
     follower.follow_threads(args.detail.threads());
     follower.sample_cpus(args.detail.cpu_hz());

@@ -77,6 +77,9 @@ impl Engine {
             && let Some(image) = self.processes.running(joined.tgid, joined.at)
         {
             self.populations.entry(image).or_default().joining = true;
+            if let Some(program) = self.programs.get(&joined.binary) {
+                sink.covered(image, program.tier, joined.at);
+            }
         }
     }
 
@@ -140,13 +143,17 @@ impl Engine {
         dump.kinds.iter().map(known).collect()
     }
 
+    /// What the probes tell of a program: as of now, for the dump may have been asked for before that changed.
+    fn tier_of(&self, dump: &GoroutineDump) -> Tier {
+        self.programs.get(&dump.binary).map_or(dump.tier, |program| program.tier)
+    }
+
     fn begin_look(&mut self, image: ImageId, dump: &GoroutineDump) {
+        let tier = self.tier_of(dump);
         let population = self.populations.entry(image).or_default();
         if population.looking.is_none() {
             population.looks += 1;
-            let alone = dump.tier == Tier::T0;
-            population.looks_alone = alone;
-            let look = Look { number: population.looks, from: dump.from, to: dump.to, alone };
+            let look = Look { number: population.looks, from: dump.from, to: dump.to, tier, gap: population.gap };
             let census = Census { from: dump.from, to: dump.to, source: dump.source, sites: FxHashMap::default(), torn: 0 };
             population.looking = Some((look, census));
         }
@@ -182,7 +189,7 @@ impl Engine {
         let goroutine = match population.live.get_mut(goid) {
             Some(known) => {
                 // One that belongs to a thread of C has no birth that could be lost.
-                if known.identify(origin) && !population.joining && !look.alone && origin.gopc.0 != 0 {
+                if known.identify(origin) && !population.joining && !look.is_alone_on_lives() && origin.gopc.0 != 0 {
                     known.who.origin_by_look = true;
                     self.repairs.count("origin_by_snapshot");
                 }
@@ -204,11 +211,12 @@ impl Engine {
                     born_by,
                     origin: Some(origin),
                     origin_by_look: false,
+                    unseen: look.is_alone_on_lives(),
                     since,
                     depth,
                     slot: 0,
                 };
-                let fresh = Goroutine::found(who, look, seen, looked_at, dump.tier >= Tier::T3);
+                let fresh = Goroutine::found(who, look, seen, looked_at);
                 population.live.insert(fresh).1
             }
         };
@@ -238,6 +246,7 @@ impl Engine {
         sink.census(image, &census);
         if dump.torn == 0 {
             population.all_seen_at = Some(dump.from);
+            population.gap = false;
         }
         let mut missing: Vec<Goid> =
             population.live.iter_mut().filter_map(|goroutine| goroutine.missed(look).then_some(goroutine.who.goid)).collect();
@@ -249,7 +258,7 @@ impl Engine {
             let foreign = goroutine.is_of_foreign_thread();
             if !foreign {
                 self.populations.entry(image).or_default().dead.insert(goid);
-                if !look.alone {
+                if !look.is_alone_on_lives() {
                     self.repairs.count("gone_by_snapshot");
                 }
             }
@@ -260,16 +269,13 @@ impl Engine {
 
     /// What a goroutine did, as far as events of the tier will keep that up.
     fn seen(&mut self, found: &Likeness, dump: &GoroutineDump) -> Seen {
-        // Births and exits alone would leave it there for ever.
-        if dump.tier == Tier::T1 {
-            return Seen::Open(SpanState::Awake);
-        }
-        let scheduled = |state| if dump.tier >= Tier::T3 { state } else { SpanState::Awake };
+        let tier = self.tier_of(dump);
+        let scheduled = |state| if tier >= Tier::T3 { state } else { SpanState::Awake };
         match found.state.as_deref() {
             Some("waiting" | "leaked") => {
                 let name = found.wait_reason.as_deref();
                 // Without every change of state, a switch between coroutines is no park.
-                if name == Some("coroutine") && dump.tier < Tier::T3 {
+                if name == Some("coroutine") && tier == Tier::T2 {
                     return Seen::Open(SpanState::Awake);
                 }
                 match name.map(|name| self.intern(name)) {

@@ -17,7 +17,7 @@ use crate::{
     event::{Event, Transition, What},
     golang::SEMAPHORE_REASONS,
     id::{Address, BinaryId, Goid, Tid},
-    recording::contract::{Adopted, Binary, ChildrenSeen, Found, Gone, TestsSeen},
+    recording::contract::{Adopted, Binary, ChildrenSeen, Found, Gone, TestsSeen, Tier},
 };
 
 pub mod cgroup;
@@ -75,6 +75,16 @@ const PSEUDO_WAITS: [&str; 10] = [
     "flushing proc caches",
 ];
 
+/// The tier whose probes make an event.
+fn needs(what: &What) -> Tier {
+    match what {
+        What::GoroutineBirth { .. } | What::GoroutineExit { .. } => Tier::T1,
+        What::GoroutinePark { .. } | What::GoroutineParkAbort { .. } | What::GoroutineWake { .. } => Tier::T2,
+        What::GoroutineTransition { .. } => Tier::T3,
+        _ => Tier::T0,
+    }
+}
+
 /// Names of wait reasons that are told apart.
 const MAX_REASONS: usize = 4096;
 
@@ -86,7 +96,8 @@ struct Program {
     reasons: Vec<Option<ReasonId>>,
     hchan_lock: Option<u64>,
     semaphores: bool,
-    scheduling: bool,
+    /// What its probes tell.
+    tier: Tier,
     /// What a goroutine waits for that hands its thread to a coroutine.
     coroutine: Option<ReasonId>,
     stw_reasons: Vec<String>,
@@ -116,7 +127,33 @@ impl Engine {
         let stw_reasons = binary.stw_reasons.clone();
         let (hchan_lock, semaphores, scheduling) = (binary.hchan_lock, binary.semaphores, binary.scheduling);
         let coroutine = self.intern("coroutine").filter(|_| scheduling);
-        self.programs.insert(binary.id, Program { sites, reasons, hchan_lock, semaphores, scheduling, coroutine, stw_reasons });
+        // Recordings that do not say otherwise have parks and wakes.
+        let tier = if scheduling { Tier::T3 } else { Tier::T2 };
+        self.programs.insert(binary.id, Program { sites, reasons, hchan_lock, semaphores, tier, coroutine, stw_reasons });
+    }
+
+    /// From here on the processes of a binary are followed at a tier.
+    pub fn cover(&mut self, binary: BinaryId, tier: Tier, at: KtimeNs, sink: &mut impl Sink) {
+        let Some(program) = self.programs.get_mut(&binary) else { return };
+        let from = std::mem::replace(&mut program.tier, tier);
+        if from == tier {
+            return;
+        }
+        let mut images: Vec<ImageId> =
+            self.populations.keys().copied().filter(|image| self.processes.image(*image).binary == Some(binary)).collect();
+        images.sort_unstable();
+        for image in images {
+            if tier == Tier::T0 {
+                self.close_gc(image, at, sink);
+            }
+            let Some(population) = self.populations.get_mut(&image) else { continue };
+            population.gap |= from == Tier::T0;
+            population.left.clear();
+            for goroutine in population.live.iter_mut() {
+                goroutine.covered(tier, at, &mut |who, span| sink.span(who, &span));
+            }
+            sink.covered(image, tier, at);
+        }
     }
 
     pub fn processes(&self) -> &Processes {
@@ -292,15 +329,10 @@ impl Engine {
         if let Some(repair) = lost {
             self.repairs.count(repair.name());
         }
-        if who.born_by.is_some() && !self.by_looks_alone(who.image) {
+        if who.born_by.is_some() && !who.unseen {
             self.repairs.count("born_by_snapshot");
         }
         sink.life(&who, &Life { ended_at, end, last_known, looked_at });
-    }
-
-    /// Whether no event tells of the goroutines of an image: then nothing of them is a repair.
-    fn by_looks_alone(&self, image: ImageId) -> bool {
-        self.populations.get(&image).is_some_and(|population| population.looks_alone)
     }
 
     /// The image that an event of a probe is about.
@@ -334,7 +366,11 @@ impl Engine {
         }
         let program = event.binary.and_then(|binary| self.programs.get(&binary));
         let site = program.and_then(|program| program.sites.get(&event.site.0));
-        let (scheduling, coroutine) = program.map_or((false, None), |program| (program.scheduling, program.coroutine));
+        let (tier, coroutine) = program.map_or((Tier::T2, None), |program| (program.tier, program.coroutine));
+        if needs(&event.what) > tier {
+            // Probes that are being set or taken away: not all of them tell.
+            return;
+        }
         match event.what {
             What::ProcessImage { ip } => {
                 // Without the site's address the bias stays unknown, and addresses of this image without names.
@@ -344,16 +380,17 @@ impl Engine {
                     self.repairs.count("lost_process_exec");
                     self.apply(change, sink);
                 }
+                sink.covered(image, tier, event.at);
             }
             What::GoroutineBirth { goid, parent, gopc, startpc, stack } => {
-                let first = match (scheduling, site) {
+                let first = match (tier >= Tier::T3, site) {
                     (false, _) => First::Awake,
                     (true, Some((function, _))) if function.starts_with("runtime.newcoro") => {
                         First::Waiting(Park { reason: coroutine, stack: None, object: None, tid: Some(event.tid) })
                     }
                     (true, _) => First::Runnable,
                 };
-                self.birth(image, goid, event.at, Origin { parent, gopc, startpc, stack }, first, sink);
+                self.birth(image, goid, event.at, Origin { parent, gopc, startpc, stack }, (first, tier), sink);
             }
             What::GoroutinePark { goid, wait_reason, lock, stack } => {
                 let reason = program.and_then(|program| program.reasons.get(wait_reason as usize).copied());
@@ -368,32 +405,28 @@ impl Engine {
                 let shared = SEMAPHORE_REASONS.contains(&name) && !program.is_some_and(|program| program.semaphores);
                 let object = object.filter(|_| !shared);
                 let park = Park { reason, stack, object, tid: Some(event.tid) };
-                self.with(image, goid, scheduling, |goroutine| {
-                    goroutine.park(event.at, park, &mut |who, span| sink.span(who, &span))
-                });
+                self.with(image, goid, tier, |goroutine| goroutine.park(event.at, park, &mut |who, span| sink.span(who, &span)));
             }
             What::GoroutineParkAbort { goid } => {
-                self.with(image, goid, scheduling, |goroutine| {
+                self.with(image, goid, tier, |goroutine| {
                     goroutine.park_abort(event.at, &mut |who, span| sink.span(who, &span));
                     None
                 });
             }
             What::GoroutineWake { goid, waker } => {
                 let function = site.map(|(function, _)| wake::Waker::of_site(function));
-                let Some(goroutine) = self.goroutine(image, goid, scheduling) else { return };
+                let Some(goroutine) = self.goroutine(image, goid, tier) else { return };
                 let blocked_on = goroutine.blocked_on();
                 let reason = blocked_on.map_or("", |id| self.reasons[id.0 as usize].as_str());
                 let by = wake::attribute(waker, function, reason);
-                self.with(image, goid, scheduling, |goroutine| {
-                    goroutine.wake(event.at, by, &mut |who, span| sink.span(who, &span))
-                });
+                self.with(image, goid, tier, |goroutine| goroutine.wake(event.at, by, &mut |who, span| sink.span(who, &span)));
             }
-            What::GoroutineExit { goid } => self.exit(image, goid, scheduling, event, sink),
+            What::GoroutineExit { goid } => self.exit(image, goid, tier, event, sink),
             What::GoroutineTransition { goid, transition, stack } => {
                 let by = self.thread_changes(image, event.tid, goid, transition);
                 let park = Park { reason: coroutine, stack, object: None, tid: Some(event.tid) };
                 let step = Step { transition, park, by };
-                self.with(image, goid, scheduling, |goroutine| {
+                self.with(image, goid, tier, |goroutine| {
                     goroutine.transition(event.at, step, &mut |who, span| sink.span(who, &span))
                 });
             }
@@ -420,13 +453,21 @@ impl Engine {
     }
 
     /// Applies an event to the goroutine it is about, and counts what that shows to be lost.
-    fn with(&mut self, image: ImageId, goid: Goid, scheduling: bool, apply: impl FnOnce(&mut Goroutine) -> Option<Repair>) {
-        if let Some(repair) = self.goroutine(image, goid, scheduling).and_then(apply) {
+    fn with(&mut self, image: ImageId, goid: Goid, tier: Tier, apply: impl FnOnce(&mut Goroutine) -> Option<Repair>) {
+        if let Some(repair) = self.goroutine(image, goid, tier).and_then(apply) {
             self.repairs.count(repair.name());
         }
     }
 
-    fn birth(&mut self, image: ImageId, goid: Goid, at: KtimeNs, origin: Origin, first: First, sink: &mut impl Sink) {
+    fn birth(
+        &mut self,
+        image: ImageId,
+        goid: Goid,
+        at: KtimeNs,
+        origin: Origin,
+        (first, tier): (First, Tier),
+        sink: &mut impl Sink,
+    ) {
         let population = self.populations.entry(image).or_default();
         if population.dead.contains(goid) {
             // Goids are never used twice: the birth is late, and the life it begins has been told.
@@ -443,6 +484,7 @@ impl Engine {
             born_by: None,
             origin: Some(origin),
             origin_by_look: false,
+            unseen: false,
             since: at,
             depth,
             slot: 0,
@@ -454,16 +496,17 @@ impl Engine {
             self.tell_life(life, LifeEnd::Gone, sink);
             self.repairs.count("lost_exit");
         }
-        self.populations.entry(image).or_default().live.insert(Goroutine::born(who, first));
+        sink.born(&who);
+        self.populations.entry(image).or_default().live.insert(Goroutine::born(who, first, tier));
     }
 
-    fn exit(&mut self, image: ImageId, goid: Goid, scheduling: bool, event: &Event, sink: &mut impl Sink) {
-        if self.goroutine(image, goid, scheduling).is_none() {
+    fn exit(&mut self, image: ImageId, goid: Goid, tier: Tier, event: &Event, sink: &mut impl Sink) {
+        if self.goroutine(image, goid, tier).is_none() {
             return;
         }
         let population = self.populations.entry(image).or_default();
         population.dead.insert(goid);
-        if scheduling {
+        if tier >= Tier::T3 {
             population.left.insert(event.tid, goid);
         }
         if let Some(goroutine) = population.live.remove(goid) {
@@ -475,7 +518,7 @@ impl Engine {
     /// The goroutine that an event is about; one that is met for the first time begins as unknown since its image did, or since
     /// all goroutines were seen, and it was not.
     /// `None` if it has exited: the event is late.
-    fn goroutine(&mut self, image: ImageId, goid: Goid, scheduling: bool) -> Option<&mut Goroutine> {
+    fn goroutine(&mut self, image: ImageId, goid: Goid, tier: Tier) -> Option<&mut Goroutine> {
         let population = self.populations.entry(image).or_default();
         if let Some(slot) = population.live.slot(goid) {
             return population.live.at(slot);
@@ -486,7 +529,7 @@ impl Engine {
         }
         let began = self.processes.image(image).since;
         let since = population.all_seen_at.map_or(began, |at| at.max(began));
-        Some(population.live.insert(Goroutine::met(image, goid, since, scheduling)).1)
+        Some(population.live.insert(Goroutine::met(image, goid, since, tier)).1)
     }
 }
 

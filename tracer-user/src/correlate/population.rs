@@ -24,8 +24,8 @@ pub(super) struct Population {
     /// The look that is under way, and what it has counted so far.
     pub looking: Option<(Look, Census)>,
     pub looks: u32,
-    /// The newest look was made without probes: no event tells of these goroutines (T0).
-    pub looks_alone: bool,
+    /// Since the newest look that saw every goroutine there was a time without probes.
+    pub gap: bool,
     /// The process ran before it was followed, and no look has told yet what lived then.
     pub joining: bool,
     /// When the newest look began that saw every goroutine: one that it did not see was born later.

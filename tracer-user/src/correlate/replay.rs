@@ -161,6 +161,12 @@ impl Replaying {
             Block::ThreadsMet(met) => tables.put_off(met.at, Later::Threads(met)),
             Block::TestsSeen(seen) => tables.put_off(seen.at, Later::Tests(seen)),
             Block::ChildrenSeen(seen) => tables.put_off(seen.at, Later::Children(seen)),
+            Block::Note(note) => {
+                if let Note::Coverage { at, binary, tier, .. } = note {
+                    tables.put_off(at, Later::Coverage(binary, tier));
+                }
+                tables.keep(Block::Note(note));
+            }
             Block::Drained(mark) => {
                 orderer.drained(&mark, &mut |event| tables.release(event, engine, sink));
                 // Nothing older will come: what was put off until then need not wait for an event.
@@ -238,6 +244,7 @@ enum Later {
     Threads(ThreadsMet),
     Tests(TestsSeen),
     Children(ChildrenSeen),
+    Coverage(BinaryId, Tier),
 }
 
 impl Tables {
@@ -283,6 +290,7 @@ impl Tables {
                 Later::Threads(met) => engine.threads_met(&met),
                 Later::Tests(seen) => engine.tests_seen(&seen, sink),
                 Later::Children(seen) => engine.children_seen(&seen),
+                Later::Coverage(binary, tier) => engine.cover(binary, tier, time, sink),
                 Later::Dump(dump) => {
                     engine.dump(&dump, sink);
                     let stacks = dump.stacks.into_iter();
@@ -382,7 +390,7 @@ impl Replayed {
             .notes
             .iter()
             .filter_map(|note| match note {
-                Note::Coverage { at, binary: of, tier } if *of == binary => Some((*at, *tier)),
+                Note::Coverage { at, binary: of, tier, .. } if *of == binary => Some((*at, *tier)),
                 _ => None,
             })
             .collect();

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     clock::KtimeNs,
     id::{Address, Goid, StackId, Tid},
-    recording::contract::DumpSource,
+    recording::contract::{DumpSource, Tier},
 };
 
 /// A set of labels ([`Engine::labels`](super::Engine::labels)).
@@ -135,6 +135,10 @@ pub trait Sink {
     fn begin(&mut self, _zero: KtimeNs) {}
     fn span(&mut self, who: &Who, span: &Span);
     fn life(&mut self, who: &Who, life: &Life);
+    /// A birth was told of, when it happened.
+    fn born(&mut self, _who: &Who) {}
+    /// From here on an image is followed at a tier. After the spans that end with the one before.
+    fn covered(&mut self, _image: ImageId, _tier: Tier, _at: KtimeNs) {}
     /// A look found other labels on a goroutine than are known of it. In order of time, before its life.
     fn labels(&mut self, _who: &Who, _at: KtimeNs, _labels: LabelsId) {}
     /// A look at all goroutines of an image is over.
@@ -176,6 +180,16 @@ impl<A: Sink, B: Sink> Sink for Both<A, B> {
     fn life(&mut self, who: &Who, life: &Life) {
         self.0.life(who, life);
         self.1.life(who, life);
+    }
+
+    fn born(&mut self, who: &Who) {
+        self.0.born(who);
+        self.1.born(who);
+    }
+
+    fn covered(&mut self, image: ImageId, tier: Tier, at: KtimeNs) {
+        self.0.covered(image, tier, at);
+        self.1.covered(image, tier, at);
     }
 
     fn labels(&mut self, who: &Who, at: KtimeNs, labels: LabelsId) {

@@ -22,3 +22,4 @@ pub mod tally;
 pub mod thread_flame;
 pub mod threads;
 pub mod units;
+pub mod windows;

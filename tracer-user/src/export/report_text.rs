@@ -1,13 +1,20 @@
 //! The report as a person reads it.
 
-use std::io::{self, Write};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+};
 
-use crate::timeline::human::{count, duration, plain};
+use crate::{
+    recording::contract::Tier,
+    timeline::human::{count, duration, plain},
+};
 
 use super::{
     labels_text, processes_text,
     report::{DepthOut, Quantiles, Report, SiteOut, Totals},
     runtime_text,
+    windows::Estimate,
 };
 
 /// Sites shown; the rest is counted.
@@ -41,6 +48,7 @@ pub fn write(report: &Report, color: bool, out: &mut impl Write) -> io::Result<(
         writeln!(out, "snapshots  {line}")?;
     }
     writeln!(out, "price      {}", price(report))?;
+    budget(report, out)?;
     for asked in &report.price.asked {
         let (requests, took) = (count(asked.requests), duration(asked.took_ns));
         let url = plain(&asked.url);
@@ -113,6 +121,47 @@ fn price(report: &Report) -> String {
     let cpu = price.target_cpu_ns.map_or(String::new(), |ns| format!(" of {} CPU time", duration(ns)));
     let share = price.share.map_or(String::new(), |share| format!(" ({:.2} %)", share * 100.0));
     format!("{hits}{cost}{cpu}{share}")
+}
+
+/// What was paid to keep the budget: how long at which tier, and what sums over windows stand for.
+fn budget(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    let Some(budget) = report.price.budget else { return Ok(()) };
+    for paid in report.price.programs.iter().filter(|_| report.price.programs.len() > 1) {
+        let share = paid.share.map_or("unknown".into(), |share| format!("{:.2} %", share * 100.0));
+        let path = plain(paid.path.as_deref().unwrap_or("?"));
+        writeln!(out, "           {path}: about {} of {} ({share})", duration(paid.cost_ns), duration(paid.cpu_ns))?;
+    }
+    let mut by_tier: BTreeMap<Tier, u64> = BTreeMap::new();
+    for span in &report.coverage {
+        *by_tier.entry(span.tier).or_default() += span.to_ns - span.from_ns;
+    }
+    let tiers: Vec<String> = by_tier.iter().rev().map(|(tier, ns)| format!("{tier:?} for {}", duration(*ns))).collect();
+    let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+    for step in &report.steps {
+        *reasons.entry(step.why.name()).or_default() += 1;
+    }
+    let reasons: Vec<String> = reasons.iter().map(|(why, times)| format!("{why} {times}")).collect();
+    let steps = if reasons.is_empty() { "no step".to_owned() } else { format!("steps: {}", reasons.join(", ")) };
+    writeln!(out, "budget     {} %: {}; {steps}", budget * 100.0, tiers.join(", "))?;
+    let scaled = report.processes.iter().filter_map(|process| Some((process.tgid, process.scaled?)));
+    for (tgid, scaled) in scaled {
+        let number = |value: f64| count(value.max(0.0) as u64);
+        let time = |value: f64| duration(value.max(0.0) as u64);
+        let parts = [
+            estimate(scaled.born, number).map(|born| format!("{born} born")),
+            estimate(scaled.waits, number).map(|waits| format!("{waits} waits")),
+            estimate(scaled.blocked_ns, time).map(|blocked| format!("{blocked} blocked")),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        writeln!(out, "scaled     pid {tgid}, over the gaps too: about {}", parts.join(", "))?;
+    }
+    Ok(())
+}
+
+fn estimate(estimate: Option<Estimate>, text: impl Fn(f64) -> String) -> Option<String> {
+    let Estimate { value, error } = estimate?;
+    let error = error.map_or("(too few windows for an error)".to_owned(), |error| format!("± {}", text(error)));
+    Some(format!("{} {error}", text(value)))
 }
 
 fn sites(sites: &[SiteOut], many: bool, out: &mut impl Write) -> io::Result<()> {

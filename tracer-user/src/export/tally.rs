@@ -18,9 +18,13 @@ use crate::{
     },
     finding::FindingTally,
     id::Address,
+    recording::contract::Tier,
 };
 
-use super::{cpu::CpuTally, gc::GcTally, labels::LabelTally, series::tally::SeriesTally, threads::ThreadTally, units::UnitTally};
+use super::{
+    cpu::CpuTally, gc::GcTally, labels::LabelTally, series::tally::SeriesTally, threads::ThreadTally, units::UnitTally,
+    windows::Windows,
+};
 
 /// Goroutines of one site.
 #[derive(Clone, Debug, Default)]
@@ -169,6 +173,7 @@ pub struct Tally {
     pub series: SeriesTally,
     pub threads: ThreadTally,
     pub units: UnitTally,
+    pub windows: Windows,
 }
 
 impl Sink for Tally {
@@ -176,8 +181,17 @@ impl Sink for Tally {
         self.series.begin(zero);
     }
 
+    fn born(&mut self, who: &Who) {
+        self.windows.born(who);
+    }
+
+    fn covered(&mut self, image: ImageId, tier: Tier, at: KtimeNs) {
+        self.windows.cover(image, tier, at);
+    }
+
     fn span(&mut self, who: &Who, span: &Span) {
         self.findings.span(who, span);
+        self.windows.span(who, span);
         self.labels.span(who, span);
         let ns = span.end.since(span.start);
         if matches!(span.state, SpanState::Awake | SpanState::Unknown) {

@@ -6,22 +6,12 @@
 //!
 //! Source: `kernel/trace/bpf_trace.c` (`__bpf_trace_run`), `include/uapi/linux/bpf.h` (`bpf_prog_info.recursion_misses`, Linux 5.12).
 
-use std::{
-    collections::BTreeMap,
-    ffi::c_int,
-    io,
-    mem::{size_of, zeroed},
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
-};
+use std::{collections::BTreeMap, os::fd::AsFd};
 
 use aya::{Ebpf, programs::Program};
-use aya_obj::generated::{bpf_attr__bindgen_ty_9 as ObjectInfo, bpf_prog_info};
 
-use super::{facts::first_of, multi::bpf};
+use super::{facts::first_of, program_info};
 use crate::recording::contract::LeftOut;
-
-/// `BPF_OBJ_GET_INFO_BY_FD` of `linux/bpf.h`.
-const BPF_OBJ_GET_INFO_BY_FD: c_int = 15;
 
 /// By tracepoint: how many runs were left out at most, whichever process they were about. Zeros are not listed.
 pub fn runs(ebpf: &Ebpf) -> Vec<LeftOut> {
@@ -29,20 +19,11 @@ pub fn runs(ebpf: &Ebpf) -> Vec<LeftOut> {
     for (name, program) in ebpf.programs() {
         let Program::BtfTracePoint(program) = program else { continue };
         // One that is not attached has nothing to tell.
-        let Some(misses) = program.fd().ok().and_then(|fd| misses(fd.as_fd()).ok()) else { continue };
+        let Some(info) = program.fd().ok().and_then(|fd| program_info::of(fd.as_fd()).ok()) else { continue };
+        let misses = info.recursion_misses;
         // What both of two left out is at most what each did.
         let least = by_hook.entry(first_of(name)).or_insert(misses);
         *least = misses.min(*least);
     }
     by_hook.into_iter().filter(|(_, runs)| *runs > 0).map(|(hook, runs)| LeftOut { hook: hook.to_owned(), runs }).collect()
-}
-
-fn misses(program: BorrowedFd<'_>) -> io::Result<u64> {
-    // SAFETY: a structure of integers.
-    let mut info: bpf_prog_info = unsafe { zeroed() };
-    let info_len = size_of::<bpf_prog_info>() as u32;
-    let attr = ObjectInfo { bpf_fd: program.as_raw_fd().cast_unsigned(), info_len, info: std::ptr::from_mut(&mut info) as u64 };
-    // SAFETY: `info` outlives the call and is as long as it says; what the kernel does not know stays zero.
-    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &attr) }?;
-    Ok(info.recursion_misses)
 }

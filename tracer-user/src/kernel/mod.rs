@@ -14,6 +14,7 @@ pub mod gate;
 mod left_out;
 mod multi;
 pub mod offsets;
+mod program_info;
 pub mod programs;
 pub mod readiness;
 pub mod ring;

@@ -85,6 +85,11 @@ impl MultiPrograms {
         matches!(refused, Err(error) if error.raw_os_error() == Some(libc::EBADF))
     }
 
+    /// The loaded program of a name.
+    pub fn program(&self, name: &str) -> Option<BorrowedFd<'_>> {
+        self.0.get(name).map(AsFd::as_fd)
+    }
+
     /// Sets probes at all points of a file, for all processes, or for one. They are there until the link is closed.
     pub fn attach(&self, program: &'static str, path: &Path, points: &[Point], tgid: Option<u32>) -> io::Result<OwnedFd> {
         let program = self.0.get(program).ok_or(io::ErrorKind::NotFound)?;

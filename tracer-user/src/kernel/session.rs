@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
-    thread,
+    thread::{self, JoinHandle},
 };
 
 use aya::{
@@ -23,6 +23,7 @@ use tracer_common::{
     config::{
         Adoption, ClassicLayout, Cookie, Followed, GoLayout, KernelLayout, MAX_BINARIES, THREADS_AUTO, THREADS_ON, pt_regs_offset,
     },
+    counters as table,
     usdt::{MAX_SPECS, UsdtCookie, UsdtSpec},
 };
 
@@ -31,6 +32,7 @@ use super::{
     facts::{self, Group, Offers, Told},
     left_out,
     multi::{MultiPrograms, Point},
+    program_info,
     ring::Ring,
     usdt::{self, Specs, UsdtTarget},
     watermark::Reading,
@@ -40,7 +42,7 @@ use crate::{
     event::Transition,
     golang::{Hook, HookSite},
     id::{BinaryId, SiteId, Tgid, Tid},
-    recording::contract::{Counters, Threads},
+    recording::contract::{Counters, Threads, Tier},
 };
 
 /// The committed object (`cargo xtask build-ebpf`).
@@ -88,6 +90,7 @@ impl Default for Sizes {
 }
 
 /// A binary to be probed.
+#[derive(Clone, Copy)]
 pub struct Target<'a> {
     pub id: BinaryId,
     /// Opened by the kernel when a probe is set: `/proc/self/fd/N` names exactly the file that was analysed.
@@ -106,7 +109,12 @@ pub struct Session {
     ebpf: Ebpf,
     /// `None` on kernels before 6.6, where every probe has a link of its own.
     multi: Option<MultiPrograms>,
-    links: FxHashMap<BinaryId, Vec<Link>>,
+    links: FxHashMap<BinaryId, Links>,
+    /// Probes that are being taken away.
+    closing: Vec<JoinHandle<()>>,
+    /// Under which number the table of what threads run is kept ([`GoLayout::scheduling`]): never 0.
+    scheduling: u16,
+    hits: PerCpuArray<MapData, u64>,
     /// The sampling clock of each CPU.
     clocks: Vec<PerfEventLink>,
     counters: PerCpuArray<MapData, u64>,
@@ -122,6 +130,16 @@ pub struct Session {
     offers: Offers,
     told: Vec<Told>,
 }
+
+/// The probes of a binary, by their tier: T1, T2, T3. Those of USDT are T1's.
+#[derive(Default)]
+struct Links([Vec<Link>; 3]);
+
+/// Hits of a binary's probes, whoever ran into them, by their tier: USDT, T1, T2, T3.
+pub type Hits = [u64; 4];
+
+/// What the kernel measured of the programs behind probes: how long they ran altogether, ns, and how often.
+pub type RunTimes = FxHashMap<&'static str, (u64, u64)>;
 
 /// Probes of ours; they go when it is dropped.
 pub struct Link(#[expect(dead_code, reason = "held for its drop")] Held);
@@ -167,6 +185,9 @@ impl Session {
             specs: Specs::default(),
             classic: Array::try_from(take(&mut ebpf, "CLASSIC")?).map_err(KernelError::map("CLASSIC"))?,
             links: FxHashMap::default(),
+            closing: Vec::new(),
+            scheduling: 0,
+            hits: PerCpuArray::try_from(take(&mut ebpf, "HITS")?).map_err(KernelError::map("HITS"))?,
             clocks: Vec::new(),
             kernel_layout,
             offers,
@@ -245,24 +266,43 @@ impl Session {
         self.adoption.set(0, Pod(adoption), 0).map_err(KernelError::map("ADOPTION"))
     }
 
-    /// Sets every probe of a plan. On failure those already set are taken back.
-    pub fn attach(&mut self, target: &Target<'_>) -> Result<(), KernelError> {
+    /// Brings a binary to a tier: sets those of its probes up to it that are not set, and begins to take those above it away. On failure
+    /// nothing has changed.
+    pub fn probe_at(&mut self, target: &Target<'_>, tier: Tier) -> Result<(), KernelError> {
         let index = u32::from(target.id.0);
         if index == 0 || index >= MAX_BINARIES {
             return Err(KernelError::TooManyBinaries(MAX_BINARIES - 1));
         }
-        self.layouts.set(index, Pod(target.layout), 0).map_err(KernelError::map("LAYOUTS"))?;
-        let mut by_program: BTreeMap<&'static str, Vec<Point>> = BTreeMap::new();
-        for (site_id, site) in target.sites {
+        let had = self.links.entry(target.id).or_default().tier();
+        if tier > had {
+            // A probe that is still being taken away would tell everything twice.
+            self.closing.drain(..).for_each(|closing| drop(closing.join()));
+        }
+        if tier >= Tier::T3 && had < Tier::T3 {
+            // What was kept before a gap is not true any more.
+            self.scheduling = self.scheduling.checked_add(1).unwrap_or(1);
+        }
+        let scheduling = if tier >= Tier::T3 { self.scheduling.max(1).into() } else { 0 };
+        self.layouts.set(index, Pod(GoLayout { scheduling, ..target.layout }), 0).map_err(KernelError::map("LAYOUTS"))?;
+        if tier <= had {
+            let above = self.links.entry(target.id).or_default().take_above(tier);
+            self.closing.retain(|closing| !closing.is_finished());
+            self.closing.extend(close(above));
+            return Ok(());
+        }
+        let mut by_program: BTreeMap<(Tier, &'static str), Vec<Point>> = BTreeMap::new();
+        for (site_id, site) in target.sites.iter().filter(|(_, site)| site.hook.tier() > had && site.hook.tier() <= tier) {
             let program = if target.empty { "empty" } else { program_of(site) };
             let cookie = cookie(target, *site_id, site).to_u64();
-            by_program.entry(program).or_default().push(Point { file_offset: site.file_offset, cookie, ref_counter: 0 });
+            let point = Point { file_offset: site.file_offset, cookie, ref_counter: 0 };
+            by_program.entry((site.hook.tier(), program)).or_default().push(point);
         }
-        let mut links = Vec::new();
-        for (program, points) in by_program {
-            links.extend(self.attach_points(program, target.path, &points, UProbeScope::AllProcesses)?);
+        let mut set = Vec::new();
+        for ((of, program), points) in by_program {
+            set.push((of, self.attach_points(program, target.path, &points, UProbeScope::AllProcesses)?));
         }
-        self.links.insert(target.id, links);
+        let links = self.links.entry(target.id).or_default();
+        set.into_iter().for_each(|(of, more)| links.of(of).extend(more));
         Ok(())
     }
 
@@ -321,7 +361,7 @@ impl Session {
                 links.collect::<Result<_, _>>().map_err(failed)?
             }
         };
-        self.links.insert(target.id, links.into_iter().map(|link| Link(Held::Many(link))).collect());
+        self.links.entry(target.id).or_default().of(Tier::T1).extend(links.into_iter().map(|link| Link(Held::Many(link))));
         Ok(())
     }
 
@@ -367,29 +407,71 @@ impl Session {
         self.followed_fd.as_fd()
     }
 
+    /// How often each probed binary's probes were hit so far.
+    pub fn hits(&self) -> Result<Vec<(BinaryId, Hits)>, KernelError> {
+        let sum = |index| self.hits.get(&index, 0).map(|counts| counts.iter().sum()).map_err(KernelError::map("HITS"));
+        let of = |id: &BinaryId| {
+            let mut hits = Hits::default();
+            for (tier, hits) in (0..).zip(&mut hits) {
+                *hits = sum(table::hits(id.0, tier))?;
+            }
+            Ok((*id, hits))
+        };
+        self.links.keys().map(of).collect()
+    }
+
+    /// How long the programs behind probes ran, as far as that was measured (`BPF_ENABLE_STATS`).
+    pub fn run_times(&self) -> RunTimes {
+        let fd = |name| match &self.multi {
+            Some(multi) => multi.program(name),
+            None => {
+                let program: &UProbe = self.ebpf.program(name)?.try_into().ok()?;
+                program.fd().ok().map(AsFd::as_fd)
+            }
+        };
+        let of = |name: &'static str| program_info::of(fd(name)?).ok().map(|info| (name, (info.run_time_ns, info.run_cnt)));
+        PROBES.into_iter().filter_map(of).collect()
+    }
+
     /// Takes every probe away. The kernel needs up to a quarter of a second for each, so they go side by side.
     pub fn detach_probes(&mut self) {
-        close(self.links.drain().flat_map(|(_, links)| links));
+        let closing = close(self.links.drain().flat_map(|(_, Links(links))| links).flatten());
+        self.closing.drain(..).chain(closing).for_each(|closing| drop(closing.join()));
     }
 
     /// Takes the probes of one binary away.
     pub fn detach_binary(&mut self, id: BinaryId) {
-        close(self.links.remove(&id).into_iter().flatten());
+        let links = self.links.remove(&id).unwrap_or_default().take_above(Tier::T0);
+        close(links).into_iter().for_each(|closing| drop(closing.join()));
     }
 }
 
-fn close(links: impl Iterator<Item = Link>) {
+impl Links {
+    fn of(&mut self, tier: Tier) -> &mut Vec<Link> {
+        &mut self.0[usize::from(tier.number()).saturating_sub(1).min(2)]
+    }
+
+    /// The highest of which any are set.
+    fn tier(&self) -> Tier {
+        let set = |tier: &Tier| !self.0[usize::from(tier.number()).saturating_sub(1)].is_empty();
+        [Tier::T3, Tier::T2, Tier::T1].into_iter().find(set).unwrap_or(Tier::T0)
+    }
+
+    fn take_above(&mut self, tier: Tier) -> Vec<Link> {
+        self.0.iter_mut().skip(usize::from(tier.number())).flat_map(std::mem::take).collect()
+    }
+}
+
+/// Closes links side by side; the threads that do.
+fn close(links: impl IntoIterator<Item = Link>) -> Vec<JoinHandle<()>> {
     let mut shares: Vec<Vec<Link>> = Vec::new();
     shares.resize_with(CLOSERS, Vec::new);
-    for (index, link) in links.enumerate() {
+    for (index, link) in links.into_iter().enumerate() {
         shares[index % CLOSERS].push(link);
     }
     shares.retain(|share| !share.is_empty());
     // Where no thread is to be had, its share is closed here and now.
-    let closers: Vec<_> = shares.into_iter().filter_map(|share| thread::Builder::new().spawn(move || drop(share)).ok()).collect();
-    for closer in closers {
-        let _ = closer.join();
-    }
+    shares.into_iter().filter_map(|share| thread::Builder::new().spawn(move || drop(share)).ok()).collect()
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, KernelError> {
@@ -427,7 +509,7 @@ fn cookie(target: &Target<'_>, site_id: SiteId, site: &HookSite) -> Cookie {
 }
 
 /// The program that serves a site.
-fn program_of(site: &HookSite) -> &'static str {
+pub fn program_of(site: &HookSite) -> &'static str {
     use Transition::*;
     match site.hook {
         Hook::Birth => "go_newproc1",

@@ -295,6 +295,7 @@ fn no_meta() -> Meta {
         tier: Tier::T0,
         command: Vec::new(),
         target: None,
+        budget_ppm: None,
         hit_cost_ns: None,
         threads: super::contract::Threads::Off,
     }

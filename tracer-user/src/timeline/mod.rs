@@ -366,7 +366,7 @@ impl<'a> Timeline<'a> {
             repaired: span.by_look.then_some(STATE_BY_SNAPSHOT),
             cpus: &[],
         }));
-        let of_life = if line.who.born_by.is_some() {
+        let of_life = if line.who.born_by.is_some() && !line.who.unseen {
             Some(BORN_BY_SNAPSHOT)
         } else {
             line.who.origin_by_look.then_some(ORIGIN_BY_SNAPSHOT)

@@ -179,7 +179,9 @@ impl<'a> Writer<'a> {
             let set = if set.is_empty() { "none".to_owned() } else { set.join(" ") };
             writeln!(out, "  labels seen at {}: {set}", human::instant(self.replayed.since_zero(*at)))?;
         }
-        if line.who.born_by.is_some() {
+        if line.who.born_by.is_some() && line.who.unseen {
+            writeln!(out, "  its birth was not seen: a snapshot found it, no probe was there to tell")?;
+        } else if line.who.born_by.is_some() {
             writeln!(out, "  its birth was lost: a snapshot found it")?;
         } else if line.who.origin_by_look {
             writeln!(out, "  its birth was lost: a snapshot told where it comes from")?;

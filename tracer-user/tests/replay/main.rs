@@ -13,6 +13,7 @@ use tracer_user::{
 };
 
 mod checks;
+mod coverage;
 mod damage;
 mod leak_kinds;
 mod leaks;

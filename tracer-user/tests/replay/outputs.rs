@@ -116,9 +116,11 @@ fn report_contract() {
       },
       "price": {
         "asked": [],
+        "budget": null,
         "cost_ns": 8000,
         "duplicate_hits": 0,
         "probe_hits": 10,
+        "programs": [],
         "share": 0.002,
         "target_cpu_ns": 4000000
       },
@@ -168,6 +170,7 @@ fn report_contract() {
           "reaped_by": null,
           "reaper_seen": null,
           "runtime": null,
+          "scaled": null,
           "signal": null,
           "signals": {
             "received": 0,
@@ -423,6 +426,7 @@ fn report_contract() {
           "runnable": null,
           "runnable_ns": null,
           "running_ns": null,
+          "scaled": null,
           "stack_bytes": null,
           "start_function": "main.worker",
           "syscall_ns": null,
@@ -455,6 +459,7 @@ fn report_contract() {
           "runnable": null,
           "runnable_ns": null,
           "running_ns": null,
+          "scaled": null,
           "stack_bytes": null,
           "start_function": "runtime.main",
           "syscall_ns": null,
@@ -480,6 +485,7 @@ fn report_contract() {
         "reading_ns": 0,
         "taken": 0
       },
+      "steps": [],
       "system_sites": [
         {
           "alive": 1,
@@ -497,6 +503,7 @@ fn report_contract() {
           "runnable": null,
           "runnable_ns": null,
           "running_ns": null,
+          "scaled": null,
           "stack_bytes": null,
           "start_function": "runtime.bgsweep",
           "syscall_ns": null,

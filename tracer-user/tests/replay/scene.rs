@@ -11,7 +11,7 @@ use tracer_user::{
     recording::{
         contract::{
             Binary, CgroupMemory, Code, CodeEntry, CodeUse, Counters, Drained, DumpBegins, End, Frame, GoHeap, GoroutineDump,
-            KindCount, Lost, MemoryAt, Meta, Note, ProcessMemory, Profile, ProfileKind, Site, Tier, UsdtFile,
+            KindCount, Lost, MemoryAt, Meta, Note, ProcessMemory, Profile, ProfileKind, Site, Tier, UsdtFile, Why,
         },
         frame_record,
         writer::Writer,
@@ -50,6 +50,8 @@ pub struct Scene {
     pub events: Vec<Event>,
     seqs: [u64; 4],
     pub tier: Option<Tier>,
+    /// From when on another tier was followed, ms.
+    pub steps: Vec<(u64, Tier, Why)>,
     pub lost: Vec<Lost>,
     pub unended: bool,
     /// Behind so many events: up to when everything is there. By place.
@@ -362,6 +364,7 @@ impl Scene {
             tier: self.tier.unwrap_or(Tier::T2),
             command: ["./shop", "--workers", "2"].map(str::to_owned).to_vec(),
             target: None,
+            budget_ppm: (!self.steps.is_empty()).then_some(10_000),
             hit_cost_ns: Some(800),
             threads: tracer_user::recording::contract::Threads::Off,
         }
@@ -373,7 +376,13 @@ impl Scene {
         writer.binary(&binary(self.tier >= Some(Tier::T3))).unwrap();
         self.usdt.iter().for_each(|file| writer.usdt(file).unwrap());
         let tier = self.tier.unwrap_or(Tier::T2);
-        writer.note(&Note::Coverage { at: KtimeNs(ZERO + MS / 2), binary: BinaryId(1), tier }).unwrap();
+        writer
+            .note(&Note::Coverage { at: KtimeNs(ZERO + MS / 2), binary: BinaryId(1), tier, why: None, share_ppm: None })
+            .unwrap();
+        for (at_ms, tier, why) in &self.steps {
+            let (at, share_ppm) = (KtimeNs(ZERO + at_ms * MS), Some(1000));
+            writer.note(&Note::Coverage { at, binary: BinaryId(1), tier: *tier, why: Some(*why), share_ppm }).unwrap();
+        }
         if self.sampled {
             writer.note(&Note::Sampling { at: KtimeNs(ZERO), hz: 100, cpus: 2 }).unwrap();
             writer.note(&Note::Sampling { at: KtimeNs(ZERO + 15 * MS), hz: 0, cpus: 2 }).unwrap();

@@ -49,11 +49,20 @@ pub struct LaunchArgs {
 const DEFAULT_CPU_HZ: u32 = 99;
 
 /// How much is followed.
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct DetailArgs {
-    /// How much to follow: 1 births and deaths; 2 parks and wakes too; 3 scheduling and system calls as well
-    #[arg(long, value_enum, default_value_t = TierArg::T2, value_name = "TIER")]
-    pub tier: TierArg,
+    /// How much to follow: 1 births and deaths; 2 parks and wakes too; 3 scheduling and system calls as well; with --budget, at most
+    /// [default: 2, with --budget 3]
+    #[arg(long, value_enum, value_name = "TIER")]
+    pub tier: Option<TierArg>,
+    /// Follow as much as costs a program no more than this share of its CPU time, now more, now less: 1%, 0.5% [default of attach without
+    /// --tier: 1%]
+    #[arg(long, value_name = "PERCENT")]
+    pub budget: Option<Share>,
+    /// Take all probes away, for a while, once this URL of the target answers much later than without them, fails, or, where it answers
+    /// with a number alone, with a much lower one
+    #[arg(long, value_name = "URL", value_parser = parse_guard)]
+    pub guard_url: Option<String>,
     /// Whose threads to follow on and off their CPUs: those of all programs, of all but Go's, of none [default: auto, at T3 on]
     #[arg(long, value_enum, value_name = "WHOSE")]
     pub threads: Option<ThreadsArg>,
@@ -64,6 +73,32 @@ pub struct DetailArgs {
     /// never
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_every)]
     pub snapshot_every: Every,
+}
+
+/// A share of the target's CPU time; 0.01 is 1 %.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Share(pub f64);
+
+/// What an attached process pays if nothing else is said.
+pub const DEFAULT_BUDGET: Share = Share(0.01);
+
+impl FromStr for Share {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = text.strip_suffix('%').and_then(|number| number.trim_end().parse::<f64>().ok());
+        let share = number.map(|percent| Self(percent / 100.0)).filter(|Self(share)| *share > 0.0 && *share <= 1.0);
+        share.ok_or_else(|| "a percentage above 0 % and up to 100 % is wanted, such as 1%".to_owned())
+    }
+}
+
+/// A page that is asked again and again.
+fn parse_guard(text: &str) -> Result<String, String> {
+    let rest = text.strip_prefix("http://").ok_or("a URL such as http://127.0.0.1:8080/healthz is wanted, without TLS")?;
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let fine =
+        !host.is_empty() && !host.starts_with(':') && !host.contains('@') && rest.bytes().all(|byte| byte.is_ascii_graphic());
+    fine.then(|| text.to_owned()).ok_or_else(|| "that is no URL that can be asked".to_owned())
 }
 
 /// How often something is done, if ever.
@@ -99,19 +134,49 @@ pub enum ThreadsArg {
 }
 
 impl DetailArgs {
+    /// How much is followed; where there is a budget, at most.
+    pub fn tier(&self) -> Tier {
+        match self.tier {
+            Some(tier) => tier.into(),
+            None if self.budget.is_some() => Tier::T3,
+            None => Tier::T2,
+        }
+    }
+
+    /// What the probes may cost, as a share of the target's CPU time.
+    pub fn budget(&self) -> Option<f64> {
+        self.budget.map(|Share(share)| share)
+    }
+
+    /// The same, with a budget where neither that nor a tier was asked for.
+    pub fn within_a_budget(&self) -> Self {
+        Self { budget: self.budget.or(self.tier.is_none().then_some(DEFAULT_BUDGET)), ..self.clone() }
+    }
+
+    /// Whether what was asked for goes together.
+    pub fn check(&self) -> Result<(), anyhow::Error> {
+        let alone = self.guard_url.is_some() && self.budget.is_none();
+        if alone { Err(anyhow::anyhow!("--guard-url takes probes away that --budget sets: give a --budget")) } else { Ok(()) }
+    }
+
+    /// Everything was asked for.
+    fn wants_all(&self) -> bool {
+        self.tier == Some(TierArg::T3)
+    }
+
     /// Whose threads are followed in detail.
     pub fn threads(&self) -> Threads {
         match self.threads {
             Some(ThreadsArg::Off) => Threads::Off,
             Some(ThreadsArg::On) => Threads::On,
-            None if Tier::from(self.tier) >= Tier::T3 => Threads::On,
+            None if self.wants_all() => Threads::On,
             Some(ThreadsArg::Auto) | None => Threads::Auto,
         }
     }
 
     /// How often a second CPUs are sampled.
     pub fn cpu_hz(&self) -> u32 {
-        let default = if Tier::from(self.tier) >= Tier::T3 { DEFAULT_CPU_HZ } else { 0 };
+        let default = if self.wants_all() { DEFAULT_CPU_HZ } else { 0 };
         self.cpu_hz.unwrap_or(default)
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     golang::GoBinary,
     id::{BinaryId, ProcessKey, Tgid},
     kernel::gate::FileKey,
-    recording::contract::{DumpBegins, DumpSource, Tier},
+    recording::contract::{DumpBegins, DumpSource},
     snapshot::process::Process,
     target::procfs,
 };
@@ -32,7 +32,6 @@ pub struct GoProcess {
     pub key: ProcessKey,
     pub binary: BinaryId,
     pub code: Arc<GoBinary>,
-    pub tier: Tier,
     program: FileKey,
     /// When it is to be looked at next.
     due: KtimeNs,
@@ -117,9 +116,9 @@ impl Follower {
     /// Puts the questions that are due.
     pub fn ask_around(&mut self) {
         let Some(mut asker) = self.asker.take() else { return };
-        for GoProcess { key, binary, code, tier, program, .. } in self.go_processes() {
-            let (code, program) = (Arc::clone(code), *program);
-            asker.meet(&Subject { key: *key, program, binary: *binary, code, tier: *tier }, &self.capture);
+        for GoProcess { key, binary, code, program, .. } in self.go_processes() {
+            let (code, program, tier) = (Arc::clone(code), *program, self.tier_of(*binary));
+            asker.meet(&Subject { key: *key, program, binary: *binary, code, tier }, &self.capture);
         }
         asker.keep(|key| self.checks.processes.contains_key(key));
         asker.look_around(|tgid| self.announce_dump(tgid, DumpSource::Pprof));
@@ -127,6 +126,12 @@ impl Follower {
             self.look_soon(tgid);
         }
         self.asker = Some(asker);
+    }
+
+    /// Probes of a program have just been set: what lives is looked at before long, if processes are looked at at all.
+    pub(super) fn look_soon_at_all(&mut self, binary: BinaryId) {
+        let processes = self.checks.processes.values_mut().filter(|process| process.binary == binary);
+        processes.for_each(|process| process.due = KtimeNs(0));
     }
 
     /// What Go's collector proved stands in the states of the goroutines, until it collects again.
@@ -155,8 +160,8 @@ impl Follower {
                 continue;
             }
             let Ok(program) = FileKey::of_process(tgid) else { continue };
-            let Some(Some(Probed { id, code, tier, .. })) = self.known.get(&program) else { continue };
-            let fresh = || GoProcess { key: stat.key, binary: *id, code: Arc::clone(code), tier: *tier, program, due };
+            let Some(Some(Probed { id, code, .. })) = self.known.get(&program) else { continue };
+            let fresh = || GoProcess { key: stat.key, binary: *id, code: Arc::clone(code), program, due };
             let known = before.remove(&stat.key).filter(|process| process.program == program && process.binary == *id);
             self.checks.processes.insert(stat.key, known.unwrap_or_else(fresh));
         }
@@ -172,6 +177,6 @@ impl Follower {
             return;
         }
         self.announce_dump(tgid, DumpSource::Memory);
-        self.dumper.dump(Job { key: of.key, process, binary: of.binary, tier: of.tier, check: true });
+        self.dumper.dump(Job { key: of.key, process, binary: of.binary, tier: self.tier_of(of.binary), check: true });
     }
 }

@@ -22,24 +22,24 @@ use crate::{
     clock::{KtimeNs, ktime_now},
     golang::{self, GoBinary, HookSite, Plan},
     id::{Address, BinaryId, ProcessKey, SiteId, Tgid},
-    kernel::{
-        cgroups::Names,
-        gate::FileKey,
-        ring::Ring,
-        session::{Session, Target},
-        shared,
-    },
+    kernel::{calibrate::Traps, cgroups::Names, gate::FileKey, ring::Ring, session::Session, shared},
     recording::contract::{Binary, Counters, Note, Site, Threads, Tier},
     target::load::Accounts,
     usdt::Table,
 };
 
+mod attachment;
+mod budget;
 mod checks;
+mod guard;
 mod kin;
 mod processes;
 mod usdt;
 
+use attachment::Attachment;
+use budget::Prices;
 use checks::Checks;
+use guard::Guard;
 use kin::Family;
 use processes::Used;
 use usdt::Usdt;
@@ -65,7 +65,7 @@ impl Analysed {
 pub fn analyse(file: &File, asked: Tier) -> Result<Analysed> {
     let key = FileKey::of(file)?;
     let code = GoBinary::open(file)?;
-    let mut layout = code.layout()?;
+    let layout = code.layout()?;
     let mut tier = asked;
     let mut plan = code.plan(tier);
     for lower in [Tier::T2, Tier::T1].into_iter().filter(|lower| *lower < asked) {
@@ -79,7 +79,6 @@ pub fn analyse(file: &File, asked: Tier) -> Result<Analysed> {
     if !plan.complete() {
         bail!("{} lacks hooks that even T1 needs: {}", code.version(), missing(&plan));
     }
-    layout.scheduling = u32::from(tier >= Tier::T3);
     Ok(Analysed { key, code, tier, plan, layout, path: path_of(file) })
 }
 
@@ -88,9 +87,8 @@ pub fn analyse(file: &File, asked: Tier) -> Result<Analysed> {
 struct Probed {
     id: BinaryId,
     code: Arc<GoBinary>,
-    tier: Tier,
-    /// From here on nothing of it is missed.
-    since: KtimeNs,
+    /// From here on nothing of it is missed; `None`: it is followed at a budget, with gaps.
+    since: Option<KtimeNs>,
     /// What the probes depend on: the same file with the same plan keeps them.
     sites: Vec<(u64, u64)>,
     layout: GoLayout,
@@ -99,7 +97,10 @@ struct Probed {
 /// How binaries are probed.
 #[derive(Clone, Copy, Debug)]
 pub struct How {
+    /// Where there is a budget, the most that is followed.
     pub tier: Tier,
+    /// What the probes may cost a program, as a share of its CPU time; `None`: no matter.
+    pub budget: Option<f64>,
     /// With programs that do nothing: the floor of a benchmark.
     pub empty_probes: bool,
     /// With offsets that fit no runtime: what the BPF side says of it is tested.
@@ -128,6 +129,9 @@ pub struct Follower {
     /// `None`: nobody is asked by HTTP.
     asker: Option<Asker>,
     trials: Trials,
+    prices: Prices,
+    /// `None`: the target is not asked how it fares.
+    guard: Option<Guard>,
     /// Processes whose CPU time is counted, and those that were joined.
     metered: FxHashMap<ProcessKey, Used>,
     joined: FxHashSet<ProcessKey>,
@@ -143,11 +147,13 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// `table` says which USDT probes are followed.
-    pub fn new(session: Session, capture: Capture, how: How, table: Table) -> std::io::Result<Self> {
+    /// `table` says which USDT probes are followed, `traps` what a probe costs.
+    pub fn new(session: Session, capture: Capture, how: How, table: Table, traps: Option<Traps>) -> std::io::Result<Self> {
         Ok(Self {
+            prices: Prices::new(traps),
             dumper: Dumper::start(&capture)?,
             asker: None,
+            guard: None,
             session,
             capture,
             checks: Checks::new(how.snapshot_every),
@@ -279,6 +285,7 @@ impl Follower {
             }
             let shared = self.known.values().flatten().any(|other| other.id == probed.id);
             if !shared {
+                self.prices.close(probed.id);
                 self.session.detach_binary(probed.id);
             }
         }
@@ -291,9 +298,9 @@ impl Follower {
         if self.how.bad_layout {
             analysed.layout.m_curg = MAX_OFFSET + 1;
         }
-        let tier = analysed.tier;
         let (id, code) = self.attach(file, analysed, adopt)?;
-        self.known.insert(key, Some(Probed { id, code, tier, since: ktime_now(), sites, layout }));
+        let since = self.how.budget.is_none().then(ktime_now);
+        self.known.insert(key, Some(Probed { id, code, since, sites, layout }));
         Ok(())
     }
 
@@ -328,10 +335,8 @@ impl Follower {
             tracing::warn!("{text}");
             self.capture.send(Message::Note(Note::Warning { at: ktime_now(), text }));
         }
-        let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        let empty = self.how.empty_probes;
-        self.session.attach(&Target { id, path: &by_descriptor, layout, sites: &sites, empty, adopt })?;
-        self.capture.send(Message::Note(Note::Coverage { at: ktime_now(), binary: id, tier }));
+        let attachment = Attachment { id, file: file.try_clone()?, layout, sites, empty: self.how.empty_probes, adopt };
+        self.set_first(attachment, tier)?;
         Ok((id, code))
     }
 
@@ -369,7 +374,8 @@ impl Follower {
     /// Takes the probes of a binary away for good.
     fn disown(&mut self, binary: BinaryId) {
         // Said first: taking probes away takes a while.
-        self.capture.send(Message::Note(Note::Coverage { at: ktime_now(), binary, tier: Tier::T0 }));
+        self.capture.send(Message::Note(Note::Coverage { at: ktime_now(), binary, tier: Tier::T0, why: None, share_ppm: None }));
+        self.prices.close(binary);
         self.session.detach_binary(binary);
         for probed in self.known.values_mut() {
             probed.take_if(|probed| probed.id == binary);
@@ -378,7 +384,7 @@ impl Follower {
 
     /// Writes the kernel side's counters if they changed.
     pub fn note_counters(&mut self, ring: &Ring) -> Result<()> {
-        let counters = self.session.counters(ring)?;
+        let counters = Counters { paid: self.prices.paid(), ..self.session.counters(ring)? };
         let same = self.last_counters.as_ref().is_some_and(|last| Counters { at: counters.at, ..last.clone() } == counters);
         if !same {
             self.capture.send(Message::Counters(Box::new(counters.clone())));

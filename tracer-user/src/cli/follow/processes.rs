@@ -49,10 +49,10 @@ impl Follower {
             let probed = analyse(&file, self.how.tier).and_then(|analysed| self.probe(&file, analysed, adopt));
             probed.map_err(|source| JoinError::Unprobed { tgid, source })?;
         }
-        let Some(Some(Probed { id, code, tier, .. })) = self.known.get(&key) else {
+        let Some(Some(Probed { id, code, .. })) = self.known.get(&key) else {
             return Err(JoinError::Refused { tgid });
         };
-        let (id, code, tier) = (*id, Arc::clone(code), *tier);
+        let (id, code, tier) = (*id, Arc::clone(code), self.tier_of(*id));
         self.session.follow(tgid).map_err(|source| JoinError::Unprobed { tgid, source: source.into() })?;
         // The number may have passed to another process, and the process to another program.
         let same =
@@ -141,7 +141,7 @@ impl Follower {
             return; // it has ended already
         };
         let file = FileKey::of_process(tgid);
-        let probed_since = file.ok().and_then(|key| self.known.get(&key)?.as_ref().map(|probed| probed.since));
+        let probed_since = file.ok().and_then(|key| self.known.get(&key)?.as_ref()?.since);
         // A process's start is told in boot time, which runs on while the machine sleeps; so it may seem late, and never early.
         let began = KtimeNs(stat.key.start_ticks.saturating_mul(NS_PER_TICK));
         if probed_since.is_some_and(|since| began > since) {

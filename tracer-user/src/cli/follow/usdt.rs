@@ -204,11 +204,12 @@ impl Follower {
         self.capture.send(Message::Usdt(file));
         let path = PathBuf::from(format!("/proc/self/fd/{}", place.file.as_raw_fd()));
         self.session.attach_usdt(&UsdtTarget { id, path: &path, adopt, probes: &points })?;
+        self.prices.open_usdt(id);
         tracing::debug!("{} USDT probes in {}", points.len(), place.path.display());
         Ok(id)
     }
 
-    fn warn(&self, text: String) {
+    pub(super) fn warn(&self, text: String) {
         tracing::warn!("{text}");
         self.capture.send(Message::Note(Note::Warning { at: ktime_now(), text }));
     }

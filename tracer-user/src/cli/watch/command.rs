@@ -37,7 +37,7 @@ pub fn recorded(asked: Asked<'_>, why: &str) -> Result<(Ended, Result<(), Captur
     let inherited = Inherited::set_aside()?;
     let mut signals = Signals::open()?;
     let words: Vec<String> = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    let writer = create(output, &Meta { command: words, ..meta(Tier::T0, None) }, identity.as_ref())?;
+    let writer = create(output, &Meta { command: words, ..meta(Tier::T0, None, None) }, identity.as_ref())?;
     let launch = Launch { program, name, args: command[1..].to_vec(), identity, inherited, stdout };
     let capture = Capture::start(writer)?;
     let text = format!("no probes ({why}): goroutines are only seen where they are when their process is looked at");

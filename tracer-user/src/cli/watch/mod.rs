@@ -205,7 +205,13 @@ impl Watcher {
             let code = Arc::new(code);
             let described = describe(id, &path, &code, Tier::T0, &[]);
             self.capture.send(Message::Binary(Box::new((described, Arc::clone(&code)))));
-            self.capture.send(Message::Note(Note::Coverage { at: ktime_now(), binary: id, tier: Tier::T0 }));
+            self.capture.send(Message::Note(Note::Coverage {
+                at: ktime_now(),
+                binary: id,
+                tier: Tier::T0,
+                why: None,
+                share_ppm: None,
+            }));
             (id, code)
         });
         self.known.insert(program, known.clone());

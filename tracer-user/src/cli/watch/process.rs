@@ -43,7 +43,7 @@ pub fn recorded(tgid: Tgid, watch: Duration, pprof: &PprofArgs, output: &Path) -
     let identity = Identity::choose(None, false).map_err(Failure::usage)?;
     Inherited::set_aside()?;
     let mut signals = Signals::open()?;
-    let meta = Meta { target: Some(format!("--pid {tgid}")), ..meta(Tier::T0, None) };
+    let meta = Meta { target: Some(format!("--pid {tgid}")), ..meta(Tier::T0, None, None) };
     let capture = Capture::start(create(output, &meta, identity.as_ref())?)?;
     let every = (watch / LOOKS).clamp(MIN_EVERY, MAX_EVERY);
     let asker = Asker::new(pprof, None, &capture);

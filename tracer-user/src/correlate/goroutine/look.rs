@@ -3,12 +3,12 @@
 //! A look is no instant: what it says was so at some time between its beginning and its end. So an event in that time or later is
 //! newer, one look alone is never believed against events, and two in a row are, if no event came between them.
 //!
-//! Where there are no events (T0) each look is believed, and between two that say different things nothing is known.
+//! Where there are no events (T0; for states T1 as well) each look is believed, and between two that say different things nothing is known.
 
 use std::num::NonZeroU32;
 
 use super::{Goroutine, ImageId, Open, Park, Repair, Span, SpanState, State, Who};
-use crate::clock::KtimeNs;
+use crate::{clock::KtimeNs, recording::contract::Tier};
 
 /// A look at a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,8 +17,22 @@ pub struct Look {
     pub number: u32,
     pub from: KtimeNs,
     pub to: KtimeNs,
-    /// No event tells of these goroutines: looks are all there is (T0).
-    pub alone: bool,
+    /// What the probes told when it was taken.
+    pub tier: Tier,
+    /// Since the look before there was a time without probes.
+    pub gap: bool,
+}
+
+impl Look {
+    /// No event tells of parks and wakes.
+    pub fn is_alone_on_states(&self) -> bool {
+        self.tier < Tier::T2
+    }
+
+    /// No event tells of births and exits, or some time none did.
+    pub fn is_alone_on_lives(&self) -> bool {
+        self.tier == Tier::T0 || self.gap
+    }
 }
 
 /// What a look told of a goroutine besides its state.
@@ -100,16 +114,22 @@ impl Looks {
         self.last.leaked = false;
     }
 
-    /// When it was seen last, where looks are all there is.
+    /// When it was seen last, where looks are all that tells of its state.
     pub fn seen_alone(&self) -> Option<KtimeNs> {
-        self.found.filter(|look| look.alone).map(|look| look.from)
+        self.found.filter(Look::is_alone_on_states).map(|look| look.from)
+    }
+
+    /// Other probes tell from here on: what looks said is over.
+    pub fn forget(&mut self) {
+        self.outdated();
+        self.found = None;
     }
 }
 
 impl Goroutine {
     /// Seen by a look, and known by nothing else; of what was before nothing is known.
-    pub fn found(who: Who, look: Look, seen: Seen, looked_at: LookedAt, scheduling: bool) -> Self {
-        let mut found = Self::new(who, look.from, seen.state(look.from, false), scheduling);
+    pub fn found(who: Who, look: Look, seen: Seen, looked_at: LookedAt) -> Self {
+        let mut found = Self::new(who, look.from, seen.state(look.from, false), look.tier);
         found.found = Some(Found { from: look.from, until: look.to, unknown_since: who.since, only: true });
         found.looks.found = Some(look);
         found.looks.last = looked_at;
@@ -148,8 +168,8 @@ impl Goroutine {
         let before = self.looks.found.replace(look);
         self.looks.missed = 0;
         self.looks.last = looked_at;
-        if let Some(before) = before.filter(|_| look.alone) {
-            self.look_again(before, look, seen, sink);
+        if look.is_alone_on_states() {
+            self.look_alone(before, look, seen, sink);
             return None;
         }
         let told = match &mut self.state {
@@ -191,9 +211,9 @@ impl Goroutine {
         }
     }
 
-    /// Another look, where there are no events. It stays where it is if it is where it was: that it went on and came back in between would
-    /// leave no trace.
-    fn look_again(&mut self, before: Look, look: Look, seen: Seen, sink: &mut impl FnMut(&Who, Span)) {
+    /// A look, where no events tell of its state. It stays where it is if it is where it was `before`: that it went on and came back in between
+    /// would leave no trace.
+    fn look_alone(&mut self, before: Option<Look>, look: Look, seen: Seen, sink: &mut impl FnMut(&Who, Span)) {
         let told = match self.state {
             State::Open(open) => Seen::Open(open.state),
             State::Blocked { park, .. } => Seen::Blocked(park),
@@ -201,19 +221,49 @@ impl Goroutine {
         if told == seen {
             return;
         }
-        self.settle(before.from, None, sink);
-        self.part_unseen(before.from, look.from, sink);
+        let known_until = before.map_or(look.from, |before| before.from);
+        self.settle(known_until, None, sink);
+        self.part_unseen(known_until, look.from, sink);
         self.last = look.from;
         self.state = seen.state(look.from, false);
     }
 
-    /// It did what it did until it was `seen` last, and until `at` nothing is known.
+    /// It did what it did until it was `seen` last, and until `at` no more is known than that it lived, if so much.
     pub(super) fn part_unseen(&self, seen: KtimeNs, at: KtimeNs, sink: &mut impl FnMut(&Who, Span)) {
+        let since = match self.state {
+            State::Open(open) => open.since,
+            State::Blocked { since, .. } => since,
+        };
+        let seen = seen.max(since);
         match self.state {
             State::Open(open) => self.emit(open, seen, None, sink),
             State::Blocked { .. } => _ = self.close(seen, SpanState::Blocked, None, None, sink),
         }
-        self.emit(Open::unknown(seen), at, None, sink);
+        let unseen = if self.tier == Tier::T1 { SpanState::Awake } else { SpanState::Unknown };
+        self.emit(Open { state: unseen, ..Open::unknown(seen) }, at, None, sink);
+    }
+
+    /// From here on its process is followed at another tier. What the probes go on to tell goes on.
+    pub fn covered(&mut self, tier: Tier, at: KtimeNs, sink: &mut impl FnMut(&Who, Span)) {
+        let from = self.tier;
+        let waits = matches!(self.state, State::Blocked { .. });
+        if from >= Tier::T2 && tier >= Tier::T2 && waits {
+            (self.tier, self.echo) = (tier, None);
+            return;
+        }
+        self.settle(at, None, sink);
+        let known_until = self.looks.seen_alone().filter(|_| from < Tier::T2).unwrap_or(at);
+        self.part_unseen(known_until, at, sink);
+        let was_awake = matches!(self.state, State::Open(open) if open.state != SpanState::Unknown);
+        let state = match tier {
+            Tier::T1 => SpanState::Awake,
+            Tier::T2 if from == Tier::T3 && was_awake => SpanState::Awake,
+            _ => SpanState::Unknown,
+        };
+        self.last = self.last_known();
+        self.looks.forget();
+        (self.tier, self.echo) = (tier, None);
+        self.begin(state, at, None);
     }
 
     /// Whether a look that has found all goroutines did not find this one, and neither did the one before, if there are events.
@@ -222,7 +272,7 @@ impl Goroutine {
             return false;
         }
         self.looks.missed += 1;
-        self.looks.missed >= if look.alone { 1 } else { 2 }
+        self.looks.missed >= if look.is_alone_on_lives() { 1 } else { 2 }
     }
 
     /// It belongs to a thread of C, which takes and leaves it as it calls into Go: it has no birth, and comes and goes with no event.

@@ -10,6 +10,7 @@ use crate::{
     clock::KtimeNs,
     event::Transition,
     id::{Address, Goid, StackId, Tid},
+    recording::contract::Tier,
 };
 
 use super::{ImageId, LabelsId, ReasonId, Span, SpanState, WokenBy};
@@ -45,6 +46,8 @@ pub struct Who {
     pub origin: Option<Origin>,
     /// A look at its process told of `origin`, where an event should have.
     pub origin_by_look: bool,
+    /// Of `born_by`: no probe was there to tell of the birth.
+    pub unseen: bool,
     /// Birth, or the earliest time of which anything can be said (then its life begins in `Unknown`).
     pub since: KtimeNs,
     /// Its place in the tree of creation: 0 for main and for those whose parent is not known, else one more than its parent's.
@@ -185,8 +188,8 @@ pub struct Goroutine {
     /// The newest event: nothing of it may lie before that.
     last: KtimeNs,
     state: State,
-    /// Every change of its state is told (T3).
-    scheduling: bool,
+    /// What probes tell of it.
+    tier: Tier,
     echo: Option<Echo>,
     /// Its state was read out of memory, and no event of it has come since.
     found: Option<Found>,
@@ -197,25 +200,35 @@ pub struct Goroutine {
 
 impl Goroutine {
     /// Born under our eyes.
-    pub fn born(who: Who, first: First) -> Self {
+    pub fn born(who: Who, first: First, tier: Tier) -> Self {
         let since = who.since;
         let state = match first {
             First::Awake => State::open(SpanState::Awake, since),
             First::Runnable => State::open(SpanState::Runnable, since),
             First::Waiting(park) => State::blocked(since, park, None),
         };
-        Self::new(who, since, state, first != First::Awake)
+        Self::new(who, since, state, tier)
     }
 
     /// Met by another event than its birth; nothing is known of it since `since`.
-    pub fn met(image: ImageId, goid: Goid, since: KtimeNs, scheduling: bool) -> Self {
-        let who =
-            Who { image, goid, born_at: None, born_by: None, origin: None, origin_by_look: false, since, depth: 0, slot: 0 };
-        Self::new(who, since, State::open(SpanState::Unknown, since), scheduling)
+    pub fn met(image: ImageId, goid: Goid, since: KtimeNs, tier: Tier) -> Self {
+        let who = Who {
+            image,
+            goid,
+            born_at: None,
+            born_by: None,
+            origin: None,
+            origin_by_look: false,
+            unseen: false,
+            since,
+            depth: 0,
+            slot: 0,
+        };
+        Self::new(who, since, State::open(SpanState::Unknown, since), tier)
     }
 
-    fn new(who: Who, last: KtimeNs, state: State, scheduling: bool) -> Self {
-        Self { who, last, state, scheduling, echo: None, found: None, looks: look::Looks::default(), labels: None }
+    fn new(who: Who, last: KtimeNs, state: State, tier: Tier) -> Self {
+        Self { who, last, state, tier, echo: None, found: None, looks: look::Looks::default(), labels: None }
     }
 
     /// The memory told where one comes from whose birth was not seen. Whether that was news.
@@ -254,9 +267,14 @@ impl Goroutine {
         self.last
     }
 
+    /// Every change of its state is told.
+    fn is_scheduled(&self) -> bool {
+        self.tier >= Tier::T3
+    }
+
     /// What a goroutine on a thread is said to do.
     fn running(&self) -> SpanState {
-        if self.scheduling { SpanState::Running } else { SpanState::Awake }
+        if self.is_scheduled() { SpanState::Running } else { SpanState::Awake }
     }
 
     fn begin(&mut self, state: SpanState, since: KtimeNs, stack: Option<StackId>) {
@@ -286,7 +304,7 @@ impl Goroutine {
     pub fn park_abort(&mut self, at: KtimeNs, sink: &mut impl FnMut(&Who, Span)) {
         let at = self.clamp(at);
         self.settle(at, None, sink);
-        self.echo = self.scheduling.then_some(Echo::Run);
+        self.echo = self.is_scheduled().then_some(Echo::Run);
         match self.state {
             // The park at least told that it ran then.
             State::Blocked { since: parked, before: Some(open), park, .. } if open.state == SpanState::Unknown => {
@@ -322,7 +340,7 @@ impl Goroutine {
             // Its park is lost.
             State::Open(_) => (None, self.close(at, SpanState::Blocked, Some(by), None, sink)),
         };
-        match self.scheduling {
+        match self.is_scheduled() {
             true => self.begin(SpanState::Runnable, at, stack),
             false => self.begin(SpanState::Awake, at, None),
         }
@@ -370,8 +388,16 @@ impl Goroutine {
     /// It ends by itself, on thread `tid`.
     pub fn exit(mut self, at: KtimeNs, tid: Tid, sink: &mut impl FnMut(&Who, Span)) -> Parting {
         let at = self.clamp(at);
+        let seen_alone = self.looks.seen_alone();
         self.settle(at, None, sink);
-        let lost = self.close(at, self.running(), None, Some(tid), sink);
+        let lost = match seen_alone {
+            // Of what it did before no event could tell.
+            Some(seen) if self.tier < Tier::T2 => {
+                self.part_unseen(seen, at, sink);
+                None
+            }
+            _ => self.close(at, self.running(), None, Some(tid), sink),
+        };
         Parting { who: self.who, ended_at: at, last_known: at, looked_at: self.looks.last, lost }
     }
 

@@ -20,11 +20,15 @@ use Happens::*;
 fn run(first: Option<First>, scheduling: bool, events: &[Happens]) -> Vec<String> {
     run_from(
         match first {
-            Some(first) => Goroutine::born(who(), first),
-            None => Goroutine::met(who().image, who().goid, who().since, scheduling),
+            Some(first) => Goroutine::born(who(), first, tier(scheduling)),
+            None => Goroutine::met(who().image, who().goid, who().since, tier(scheduling)),
         },
         events,
     )
+}
+
+fn tier(scheduling: bool) -> Tier {
+    if scheduling { Tier::T3 } else { Tier::T2 }
 }
 
 fn who() -> Who {
@@ -37,6 +41,7 @@ fn who() -> Who {
         born_by: None,
         origin: Some(origin),
         origin_by_look: false,
+        unseen: false,
         since,
         depth: 0,
         slot: 0,
@@ -244,8 +249,8 @@ fn lives_that_begin_otherwise() {
 }
 
 fn found(seen: Seen, scheduling: bool) -> Goroutine {
-    let look = Look { number: 1, from: KtimeNs(20), to: KtimeNs(30), alone: false };
-    Goroutine::found(Who { born_at: None, ..who() }, look, seen, LookedAt::default(), scheduling)
+    let look = Look { number: 1, from: KtimeNs(20), to: KtimeNs(30), tier: tier(scheduling), gap: false };
+    Goroutine::found(Who { born_at: None, ..who() }, look, seen, LookedAt::default())
 }
 
 /// Check what is made of a goroutine that was read out of memory between 20 and 30, waiting or not, by its first event.

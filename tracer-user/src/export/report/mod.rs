@@ -30,7 +30,7 @@ mod sites;
 
 pub use depths::DepthOut;
 pub use processes::{CgroupOut, CoverageOut, LifeOut, ProcessOut};
-pub use session::{LostOut, MetaOut, Price, RepairsOut, SignalCounts, SnapshotsOut};
+pub use session::{LostOut, MetaOut, PaidOut, Price, RepairsOut, SignalCounts, SnapshotsOut, StepOut};
 pub use sites::{Quantiles, SiteOut, WaitOut};
 
 #[derive(Serialize)]
@@ -44,6 +44,8 @@ pub struct Report {
     pub snapshots: SnapshotsOut,
     pub price: Price,
     pub coverage: Vec<CoverageOut>,
+    /// How the governor changed that (`--budget`).
+    pub steps: Vec<StepOut>,
     pub processes: Vec<ProcessOut>,
     /// Cgroups of followed processes, by path: quota, throttling, memory.
     pub cgroups: Vec<CgroupOut>,
@@ -85,15 +87,15 @@ pub fn report(replayed: &Replayed, tally: &Tally) -> Report {
     let merged = sites::merge(replayed, tally);
     let mut by_process: BTreeMap<ProcessId, Totals> = BTreeMap::new();
     let (mut sites, mut system_sites) = (Vec::new(), Vec::new());
-    for ((process, created_by, start_function), (site, tier)) in &merged {
+    for ((process, created_by, start_function), site) in &merged {
         let totals = by_process.entry(*process).or_default();
         let system = start_function.as_deref().is_some_and(is_system);
         if system {
-            totals.system += site.population.seen();
+            totals.system += site.tally.population.seen();
         } else {
-            totals.own.add(&site.population);
+            totals.own.add(&site.tally.population);
         }
-        let out = sites::site_out(replayed, *process, (created_by.clone(), start_function.clone()), site, *tier);
+        let out = sites::site_out(replayed, *process, (created_by.clone(), start_function.clone()), site);
         if system { system_sites.push(out) } else { sites.push(out) }
     }
     let order = |site: &SiteOut| std::cmp::Reverse((site.population.alive, site.blocked_ns, site.population.seen()));
@@ -121,7 +123,8 @@ pub fn report(replayed: &Replayed, tally: &Tally) -> Report {
         snapshots: session::snapshots(replayed),
         price: session::price(replayed),
         coverage: processes::coverage(replayed),
-        processes: processes::processes(replayed, &by_process, &tally.threads),
+        steps: session::steps(replayed),
+        processes: processes::processes(replayed, &by_process, tally),
         cgroups: processes::cgroups(replayed),
         signals: session::signals(replayed),
         sites,

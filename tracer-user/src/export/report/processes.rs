@@ -8,7 +8,8 @@ use crate::{
     clock::KtimeNs,
     container,
     correlate::{
-        process::{Process, ProcessId},
+        goroutine::SiteKey,
+        process::{ImageId, Process, ProcessId},
         replay::Replayed,
     },
     recording::contract::{Note, OffsetsSource, Tier},
@@ -16,7 +17,7 @@ use crate::{
 };
 
 use super::{
-    super::threads::{ThreadTally, ThreadsOut},
+    super::{tally::Tally, threads::ThreadsOut, windows::Scaled},
     Totals,
 };
 
@@ -43,6 +44,8 @@ pub struct ProcessOut {
     pub tier: Option<Tier>,
     /// `null`: no probe was in it.
     pub goroutines: Option<Totals>,
+    /// Sums over windows, scaled to its whole life; `null`: there were no gaps, or no windows.
+    pub scaled: Option<Scaled>,
     pub started_at_ns: Option<u64>,
     pub exited_at_ns: Option<u64>,
     pub exit_code: Option<u32>,
@@ -119,12 +122,13 @@ pub(super) fn coverage(replayed: &Replayed) -> Vec<CoverageOut> {
     out.collect()
 }
 
-pub(super) fn processes(replayed: &Replayed, totals: &BTreeMap<ProcessId, Totals>, threads: &ThreadTally) -> Vec<ProcessOut> {
+pub(super) fn processes(replayed: &Replayed, totals: &BTreeMap<ProcessId, Totals>, tally: &Tally) -> Vec<ProcessOut> {
     let all = replayed.engine.processes();
     all.processes()
         .map(|(id, process)| {
-            let threads = threads.out(replayed, id);
-            ProcessOut { threads, ..process_out(replayed, process, totals.get(&id).copied()) }
+            let threads = tally.threads.out(replayed, id);
+            let scaled = process.images.iter().rev().find_map(|image| scaled(replayed, tally, *image, None));
+            ProcessOut { threads, scaled, ..process_out(replayed, process, totals.get(&id).copied()) }
         })
         .collect()
 }
@@ -156,6 +160,7 @@ fn process_out(replayed: &Replayed, process: &Process, totals: Option<Totals>) -
         offsets: binary.and_then(|binary| binary.offsets.clone()),
         tier,
         goroutines: tier.map(|_| totals.unwrap_or_default()),
+        scaled: None,
         started_at_ns: process.forked_at.map(|at| replayed.since_zero(at)),
         exited_at_ns: process.ended.map(|(at, _)| replayed.since_zero(at)),
         exit_code: status.filter(|status| status & 0x7f == 0).map(|status| status >> 8 & 0xff),
@@ -173,6 +178,12 @@ fn process_out(replayed: &Replayed, process: &Process, totals: Option<Totals>) -
             ..life_out(replayed, process)
         },
     }
+}
+
+/// What windows tell of all the life of an image, or of one of its sites.
+pub(super) fn scaled(replayed: &Replayed, tally: &Tally, image: ImageId, site: Option<&SiteKey>) -> Option<Scaled> {
+    let until = replayed.engine.processes().image(image).until.unwrap_or(replayed.ended_at);
+    tally.windows.scaled(image, site, until)
 }
 
 fn life_out(replayed: &Replayed, process: &Process) -> LifeOut {

@@ -9,7 +9,7 @@ use crate::{
     id::Tgid,
     recording::{
         Completeness,
-        contract::{Counters, Note, Tier},
+        contract::{Counters, Note, Tier, Why},
     },
 };
 
@@ -84,14 +84,71 @@ pub(super) fn snapshots(replayed: &Replayed) -> SnapshotsOut {
 
 #[derive(Serialize)]
 pub struct Price {
+    /// What was to be kept (`--budget`), as a share of a program's CPU time.
+    pub budget: Option<f64>,
     pub probe_hits: Option<u64>,
     /// Of `probe_hits`, those through a second probe at the same place: another mount of the same file.
     pub duplicate_hits: Option<u64>,
     pub cost_ns: Option<u64>,
     pub target_cpu_ns: Option<u64>,
     pub share: Option<f64>,
+    /// What each program paid.
+    pub programs: Vec<PaidOut>,
     /// What processes were asked by HTTP, each by itself.
     pub asked: Vec<AskedOut>,
+}
+
+/// What the probes in one file cost.
+#[derive(Clone, Serialize)]
+pub struct PaidOut {
+    pub path: Option<String>,
+    /// By tier; `usdt` besides.
+    pub hits: BTreeMap<&'static str, u64>,
+    pub cost_ns: u64,
+    /// CPU time of its processes while they were followed.
+    pub cpu_ns: u64,
+    pub share: Option<f64>,
+}
+
+fn paid(replayed: &Replayed) -> Vec<PaidOut> {
+    let counters = replayed.counters.as_ref();
+    let all = counters.into_iter().flat_map(|counters| &counters.paid).map(|paid| {
+        let usdt = replayed.usdt.iter().find(|file| file.id == paid.binary).map(|file| file.path.clone());
+        let cost_ns = paid.cost_ns.iter().fold(0, |sum: u64, ns| sum.saturating_add(*ns));
+        PaidOut {
+            path: replayed.binaries.get(&paid.binary).map(|binary| binary.path.clone()).or(usdt),
+            hits: ["usdt", "T1", "T2", "T3"].into_iter().zip(paid.hits).filter(|(_, hits)| *hits > 0).collect(),
+            cost_ns,
+            cpu_ns: paid.cpu_ns,
+            share: (paid.cpu_ns > 0).then(|| cost_ns as f64 / paid.cpu_ns as f64),
+        }
+    });
+    all.collect()
+}
+
+/// How a program was followed over time, where a budget was kept.
+#[derive(Clone, Serialize)]
+pub struct StepOut {
+    pub path: Option<String>,
+    pub at_ns: u64,
+    pub tier: Tier,
+    pub why: Why,
+    /// What was paid by then, as a share of its CPU time.
+    pub share: f64,
+}
+
+pub(super) fn steps(replayed: &Replayed) -> Vec<StepOut> {
+    let steps = replayed.notes.iter().filter_map(|note| match note {
+        Note::Coverage { at, binary, tier, why: Some(why), share_ppm } => Some(StepOut {
+            path: replayed.binaries.get(binary).map(|binary| binary.path.clone()),
+            at_ns: replayed.since_zero(*at),
+            tier: *tier,
+            why: *why,
+            share: f64::from(share_ppm.unwrap_or(0)) / 1e6,
+        }),
+        _ => None,
+    });
+    steps.collect()
 }
 
 /// What a process was asked for its profiles.
@@ -173,10 +230,15 @@ pub(super) fn meta(replayed: &Replayed) -> MetaOut {
 pub(super) fn price(replayed: &Replayed) -> Price {
     let probe_hits = replayed.counters.as_ref().map(probe_hits);
     let duplicate_hits = replayed.counters.as_ref().map(|counters| counters.duplicate_hits);
-    let cost_ns = probe_hits.zip(replayed.meta.hit_cost_ns).map(|(hits, cost)| hits.saturating_mul(cost));
+    let programs = paid(replayed);
+    // Recordings that do not say what was paid have the hits that counted, and what a trap costs.
+    let by_hits = probe_hits.zip(replayed.meta.hit_cost_ns).map(|(hits, cost)| hits.saturating_mul(cost));
+    let by_program = (!programs.is_empty()).then(|| programs.iter().fold(0, |sum: u64, paid| sum.saturating_add(paid.cost_ns)));
+    let cost_ns = by_program.or(by_hits);
     let target_cpu_ns = replayed.end.as_ref().and_then(|end| end.target_cpu_ns);
     let share = cost_ns.zip(target_cpu_ns).filter(|(_, cpu)| *cpu > 0).map(|(cost, cpu)| cost as f64 / cpu as f64);
-    Price { probe_hits, duplicate_hits, cost_ns, target_cpu_ns, share, asked: asked(replayed) }
+    let budget = replayed.meta.budget_ppm.map(|ppm| f64::from(ppm) / 1e6);
+    Price { budget, probe_hits, duplicate_hits, cost_ns, target_cpu_ns, share, programs, asked: asked(replayed) }
 }
 
 fn probe_hits(counters: &Counters) -> u64 {

@@ -4,7 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::super::tally::{Population, SiteTally, Tally, Waits};
+use super::{
+    super::{
+        tally::{Population, SiteTally, Tally, Waits},
+        windows::Scaled,
+    },
+    processes,
+};
 use crate::{
     correlate::{goroutine::SiteKey, process::ProcessId, replay::Replayed},
     recording::contract::{Frame, Tier},
@@ -28,6 +34,8 @@ pub struct SiteOut {
     /// CPU time by samples; `null` where CPUs were not sampled.
     pub oncpu_ns: Option<u64>,
     pub waits: Option<BTreeMap<String, WaitOut>>,
+    /// Sums over windows, scaled to all the time; `null`: there were no gaps, or no windows.
+    pub scaled: Option<Scaled>,
 }
 
 #[derive(Serialize)]
@@ -47,7 +55,15 @@ pub struct Quantiles {
 }
 
 /// Sites that read alike: same process, `go` statement and start function.
-pub(super) type Merged = BTreeMap<(ProcessId, Option<Frame>, Option<String>), (SiteTally, Option<Tier>)>;
+pub(super) type Merged = BTreeMap<(ProcessId, Option<Frame>, Option<String>), MergedSite>;
+
+/// One of them.
+#[derive(Default)]
+pub(super) struct MergedSite {
+    pub tally: SiteTally,
+    tier: Option<Tier>,
+    scaled: Option<Scaled>,
+}
 
 pub(super) fn merge(replayed: &Replayed, tally: &Tally) -> Merged {
     let symbols = Symbolizer::new(replayed);
@@ -60,8 +76,9 @@ pub(super) fn merge(replayed: &Replayed, tally: &Tally) -> Merged {
         let process = replayed.engine.processes().image(key.image).process;
         let created_by = key.gopc.map(|gopc| symbols.go_statement(key.image, gopc));
         let start_function = key.startpc.filter(|pc| pc.0 != 0).map(|pc| crate::symbolize::label(&symbols.entry(key.image, pc)));
-        let (into, tier) = merged.entry((process, created_by, start_function)).or_default();
+        let MergedSite { tally: into, tier, scaled } = merged.entry((process, created_by, start_function)).or_default();
         *tier = replayed.tier(key.image).max(*tier);
+        *scaled = Scaled::sum(*scaled, processes::scaled(replayed, tally, key.image, Some(key)));
         into.population.add(&site.population);
         into.population.unconfirmed += site.alive_known.iter().filter(|at| **at < lost_until).count() as u64;
         into.blocked_ns = into.blocked_ns.saturating_add(site.blocked_ns);
@@ -83,9 +100,9 @@ pub(super) fn site_out(
     replayed: &Replayed,
     process: ProcessId,
     (created_by, start_function): (Option<Frame>, Option<String>),
-    site: &SiteTally,
-    tier: Option<Tier>,
+    MergedSite { tally: site, tier, scaled }: &MergedSite,
 ) -> SiteOut {
+    let (tier, scaled) = (*tier, *scaled);
     let (traced, scheduling) = (tier >= Some(Tier::T2), tier >= Some(Tier::T3));
     let name = |reason| Option::map_or(reason, "unknown", |reason| replayed.engine.reason(reason)).to_owned();
     SiteOut {
@@ -100,6 +117,7 @@ pub(super) fn site_out(
         runnable: scheduling.then(|| quantiles(&site.runnable)).flatten(),
         stack_bytes: site.stack_bytes,
         oncpu_ns: replayed.sampling().map(|_| site.oncpu_ns),
+        scaled,
         waits: traced.then(|| site.waits.iter().map(|(reason, waits)| (name(*reason), wait_out(waits))).collect()),
     }
 }

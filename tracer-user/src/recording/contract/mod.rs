@@ -35,7 +35,11 @@ pub struct Meta {
     pub cpus: u32,
     /// The recording's zero: every `*_ns` of the outputs counts from `clock.ktime_ns`.
     pub clock: ClockTie,
+    /// Where there is a budget, the most that is followed.
     pub tier: Tier,
+    /// What the probes may cost a program, in millionths of its CPU time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_ppm: Option<u32>,
     /// The command followed (`run`), as given.
     pub command: Vec<String>,
     /// What was attached to (`attach`): `--pid 4711`.
@@ -55,6 +59,60 @@ pub enum Tier {
     T1,
     T2,
     T3,
+}
+
+impl Tier {
+    pub const ALL: [Self; 4] = [Self::T0, Self::T1, Self::T2, Self::T3];
+
+    /// 0 to 3.
+    pub fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The next one, if there is any.
+    pub fn above(self) -> Self {
+        Self::ALL.get(usize::from(self.number()) + 1).copied().unwrap_or(self)
+    }
+
+    /// The one before, if there is any.
+    pub fn below(self) -> Self {
+        Self::ALL[usize::from(self.number()).saturating_sub(1)]
+    }
+}
+
+/// Why processes are followed at another tier from some time on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Why {
+    /// To see what it costs.
+    Trial,
+    /// It can be paid for all the time.
+    Room,
+    /// Enough was saved for a window.
+    Window,
+    /// The window is paid up.
+    WindowOver,
+    /// It costs more than the budget.
+    Dear,
+    /// It costs many times the budget.
+    Runaway,
+    /// The target itself is worse off (`--guard-url`).
+    Guard,
+}
+
+impl Why {
+    /// In a few words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Trial => "trial",
+            Self::Room => "room for more",
+            Self::Window => "window",
+            Self::WindowOver => "window over",
+            Self::Dear => "too dear",
+            Self::Runaway => "much too dear",
+            Self::Guard => "the target is worse off",
+        }
+    }
 }
 
 /// A probed file, written when it is attached.
@@ -157,8 +215,17 @@ pub struct Frame {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "note", rename_all = "snake_case")]
 pub enum Note {
-    /// From here on `tgid` (all processes of `binary`) is followed at `tier`.
-    Coverage { at: KtimeNs, binary: BinaryId, tier: Tier },
+    /// From here on all processes of `binary` are followed at `tier`: probes that are set were by then, those that are taken away were all
+    /// there until then. `why`, and the price by then in millionths of the target's CPU time, where a budget is kept.
+    Coverage {
+        at: KtimeNs,
+        binary: BinaryId,
+        tier: Tier,
+        #[serde(default)]
+        why: Option<Why>,
+        #[serde(default)]
+        share_ppm: Option<u32>,
+    },
     /// A process that runs without probes, and why.
     Unprobed { at: KtimeNs, tgid: Tgid, exe: String, reason: String },
     /// The probes are taken away from here on, one program after the other: later events are not all there, and tell nothing.
@@ -216,6 +283,21 @@ pub struct Counters {
     /// Runs of our programs that the kernel left out; zeros are not listed.
     #[serde(default)]
     pub left_out: Vec<LeftOut>,
+    /// What the probes cost each program; those that were never hit are not listed.
+    #[serde(default)]
+    pub paid: Vec<Paid>,
+}
+
+/// What the probes in one file cost whoever ran into them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paid {
+    pub binary: BinaryId,
+    /// Hits of USDT probes, and of those of T1, T2 and T3, followed or not.
+    pub hits: [u64; 4],
+    /// What they cost: the trap as it was calibrated, and the program as the kernel measured it.
+    pub cost_ns: [u64; 4],
+    /// CPU time that the followed processes of the program used since they were met.
+    pub cpu_ns: u64,
 }
 
 /// A tracepoint's program was not run: at most so often for what is followed, for it was about any process.

@@ -159,7 +159,11 @@ impl Bench<'_> {
         let recording = self.programs.join(format!("{}.live.lifetrace", entry.name));
         let running = self.start(entry)?;
         let mut attach = Command::new(self.lifetrace);
-        attach.args(["attach", "--quiet", "--for", "9s", "--snapshot-every", "1s"]).args(LOSS).arg("-o").arg(&recording);
+        attach
+            .args(["attach", "--quiet", "--tier", "T2", "--for", "9s", "--snapshot-every", "1s"])
+            .args(LOSS)
+            .arg("-o")
+            .arg(&recording);
         let status = attach.args(["--pid", &running.0.id().to_string()]).status()?;
         drop(running);
         if !status.success() {

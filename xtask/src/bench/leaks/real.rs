@@ -68,7 +68,10 @@ pub fn all(lifetrace: &Path) -> Result<Vec<Judged>> {
         let seconds = format!("{SECONDS}s");
         let client = Running(case.client.stdout(Stdio::null()).stderr(Stdio::null()).spawn().context(case.load)?);
         let mut attach = Command::new(lifetrace);
-        let status = attach.args(["attach", "--quiet", "--for", &seconds, "--pid", &pid, "-o"]).arg(&recording).status()?;
+        let status = attach
+            .args(["attach", "--quiet", "--tier", "T2", "--for", &seconds, "--pid", &pid, "-o"])
+            .arg(&recording)
+            .status()?;
         if !status.success() {
             bail!("attach to {}: {status}", case.program);
         }

@@ -1,0 +1,204 @@
+//! A price that is kept: the governor on programs that cost nothing, too much, and that fare worse.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener},
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use lifetrace_tests::{
+    attach::Attached,
+    bpf::Inventory,
+    deadline::{PATIENCE, let_pass, slowness},
+    fixture,
+    process::Running,
+    report::{Coverage, Report},
+    scenario::{Need, alone, along},
+    truth::{self, Births},
+};
+use nix::sys::signal::Signal;
+
+const S: u64 = 1_000_000_000;
+
+fn start(name: &str, args: &[&str]) -> Result<Running> {
+    let mut command = Command::new(fixture::go(name)?);
+    command.args(args);
+    Running::start(command, None)
+}
+
+/// Two goroutines that do nothing but wake each other: no program pays more for T2.
+fn pingpong() -> Result<Running> {
+    start("pingpong", &["-rounds", "2000000000"])
+}
+
+fn end(running: Running) -> Result<()> {
+    running.signal(Signal::SIGKILL)?;
+    running.finish().map(drop)
+}
+
+/// How long a process was followed at a tier.
+fn time_at(report: &Report, tier: &str) -> u64 {
+    report.coverage.iter().filter(|span| span.tier == tier).map(length).sum()
+}
+
+fn length(span: &Coverage) -> u64 {
+    span.to_ns.unwrap().saturating_sub(span.from_ns)
+}
+
+/// Check that a program that pays next to nothing is followed in all detail soon, without being told to, and that every goroutine of it is
+/// known then.
+#[test]
+fn cheap() -> Result<()> {
+    alone(&[Need::Root], || {
+        let mut target = start("sleeper", &["-n", "50"])?;
+        let births: Births = truth::read(&target.line(0)?)?;
+        let pid = target.pid().to_string();
+        let (_, recording) = Attached::to(&["--pid", &pid, "--budget", "1%", "--for", "8s"])?.finish()?;
+        end(target)?;
+        let report = recording.report()?;
+        assert_eq!(report.price.budget, Some(0.01));
+        assert!(report.price.share.unwrap_or(0.0) < 0.5, "{:?}", report.price);
+        assert!(time_at(&report, "T2") + time_at(&report, "T3") > 4 * S, "{:?}\n{:#?}", report.coverage, report.steps);
+        let first: Vec<&str> = report.steps.iter().take(2).map(|step| step.why.as_str()).collect();
+        assert_eq!(first, ["trial", "room"], "{:#?}", report.steps);
+        let known: u64 = report.sites.iter().map(|site| site.alive).sum();
+        let made: u64 = births.sites.iter().map(|site| site.made).sum();
+        assert!(known >= made, "{known} of {made} are known: {:#?}", report.sites);
+        Ok(())
+    })
+}
+
+/// Check that a program that would pay many times the budget at T2 is tried there for a moment, and pays no more than that; everything that
+/// it pays nothing for it keeps.
+#[test]
+fn much_too_dear() -> Result<()> {
+    alone(&[Need::Root], || {
+        let target = pingpong()?;
+        let pid = target.pid().to_string();
+        let (_, recording) = Attached::to(&["--pid", &pid, "--budget", "1%", "--tier", "T2", "--for", "12s"])?.finish()?;
+        end(target)?;
+        let report = recording.report()?;
+        assert!(report.steps.iter().any(|step| step.tier == "T1" && step.why == "runaway"), "{:#?}", report.steps);
+        assert!(time_at(&report, "T2") < 2 * S * u64::from(slowness()), "{:#?}", report.steps);
+        assert!(time_at(&report, "T1") > 8 * S, "{:#?}", report.steps);
+        // What a first trial costs that has to be taken for a moment.
+        assert!(report.price.programs[0].share.unwrap() < 0.05 * f64::from(slowness()), "{:#?}", report.price);
+        Ok(())
+    })
+}
+
+/// Check that what costs a little more than the budget is followed in windows of a second or more, with gaps, and that sums are scaled.
+#[test]
+fn windows() -> Result<()> {
+    alone(&[Need::Root], || {
+        let target = pingpong()?;
+        let pid = target.pid().to_string();
+        let (_, recording) = Attached::to(&["--pid", &pid, "--budget", "40%", "--tier", "T2", "--for", "15s"])?.finish()?;
+        end(target)?;
+        let report = recording.report()?;
+        let windows: Vec<&Coverage> = report.coverage.iter().filter(|span| span.tier == "T2").collect();
+        assert!(windows.len() >= 3, "{:#?}\n{:#?}", report.steps, report.price);
+        // The first one is a trial, and the last one may be cut off by the end.
+        assert!(windows[1..windows.len() - 1].iter().all(|window| length(window) >= S), "{windows:#?}");
+        assert!(time_at(&report, "T1") > 2 * S, "{:#?}", report.coverage);
+        assert!(report.price.programs[0].share.unwrap() < 0.5, "{:#?}", report.price);
+        let text = recording.answer("report", &["--format", "text"])?;
+        assert!(text.contains("scaled     pid ") && text.contains(" waits, "), "{text}");
+        Ok(())
+    })
+}
+
+/// Check that hits of a process that is not followed are counted, where it runs the same file: it pays too. And that a budget counts them.
+#[test]
+fn bystander() -> Result<()> {
+    alone(&[Need::Root], || {
+        let (target, bystander) = (start("sleeper", &["-n", "3"])?, start("sleeper", &["-n", "3", "-churn"])?);
+        let pid = target.pid().to_string();
+        let follow = |args: &[&str]| -> Result<Report> {
+            Attached::to(&[&["--pid", &pid, "--for", "5s"], args].concat())?.finish()?.1.report()
+        };
+        let (at_t1, governed) = (follow(&["--tier", "T1"])?, follow(&["--budget", "1%"])?);
+        end(target)?;
+        end(bystander)?;
+        assert!(at_t1.price.programs[0].hits["T1"] > 1_000, "{:?}", at_t1.price);
+        assert!(at_t1.goroutines.born.is_some_and(|born| born < 100), "{:?}", at_t1.goroutines);
+        assert!(governed.steps.iter().any(|step| step.why == "runaway"), "{:#?}", governed.steps);
+        Ok(())
+    })
+}
+
+/// A page that answers at once, or, once it was told to, much later.
+fn page() -> Result<(SocketAddr, Arc<AtomicBool>)> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let slow = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&slow);
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut question = [0; 4096];
+            let _ = stream.read(&mut question);
+            if told.load(Ordering::Relaxed) {
+                let_pass(Duration::from_millis(600));
+            }
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n");
+        }
+    });
+    Ok((address, slow))
+}
+
+/// Check that every probe goes within a second, or little more on a slow machine, once the target answers much later than before.
+#[test]
+fn guard() -> Result<()> {
+    alone(&[Need::Root], || {
+        let target = start("sleeper", &["-n", "20"])?;
+        let pid = target.pid().to_string();
+        let (address, slow) = page()?;
+        let url = format!("http://{address}/");
+        let before = Inventory::take()?;
+        let mut attached = Attached::start(&["--pid", &pid, "--budget", "50%", "--guard-url", &url])?;
+        attached.running.said("T3 from here on (Room)")?;
+        let with_probes = before.new_in(&Inventory::take()?);
+        slow.store(true, Ordering::Relaxed);
+        let began = Instant::now();
+        attached.running.said("T0 from here on (Guard)")?;
+        // Three programs of tracepoints stay: they cost a goroutine nothing.
+        let gone = lifetrace_tests::deadline::wait_for("the probes to go", PATIENCE, || {
+            let now = before.new_in(&Inventory::take()?);
+            Ok((now.links.len() < with_probes.links.len()).then_some(()))
+        });
+        gone?;
+        let took = began.elapsed();
+        assert!(took < Duration::from_millis(1500) * slowness(), "it took {took:?}");
+        let (_, recording) = attached.interrupt()?;
+        end(target)?;
+        let report = recording.report()?;
+        let last = report.steps.last().unwrap();
+        assert_eq!((last.tier.as_str(), last.why.as_str()), ("T0", "guard"));
+        assert!(report.meta.warnings.iter().any(|warning| warning.contains("worse than without probes")), "{:?}", report.meta);
+        Ok(())
+    })
+}
+
+/// Check that budgets and guards that make no sense are refused.
+#[test]
+fn refused() -> Result<()> {
+    along(&[], || {
+        for args in [
+            &["--pid", "1", "--budget", "0%"][..],
+            &["--pid", "1", "--budget", "1"],
+            &["--pid", "1", "--budget", "1%", "--guard-url", "https://localhost/"],
+            &["--pid", "1", "--tier", "T2", "--guard-url", "http://localhost/"],
+        ] {
+            let finished = Attached::start(args)?.running.finish()?;
+            assert_eq!(finished.code(), 2, "{args:?}: {finished:?}");
+        }
+        Ok(())
+    })
+}

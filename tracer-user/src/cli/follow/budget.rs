@@ -1,0 +1,339 @@
+//! What the probes cost each program, and the governor that keeps this within the budget.
+//!
+//! Owns the account: how often each program's probes were hit, what a hit costs, how much CPU time the program used. Which tier follows from
+//! that is [`crate::governor`]'s business; a step is taken here, and told to the recording.
+
+use std::{collections::BTreeMap, os::fd::OwnedFd};
+
+use anyhow::Result;
+use aya::sys::{Stats, enable_stats};
+use nix::{sys::time::TimeValLike, time::clock_getcpuclockid, unistd::Pid};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::{Follower, attachment::Attachment};
+use crate::{
+    capture::Message,
+    clock::{KtimeNs, ktime_now},
+    governor::{Governor, RUNAWAY, Reading, Step},
+    id::{BinaryId, ProcessKey},
+    kernel::{
+        KernelError,
+        calibrate::Traps,
+        session::{Hits, RunTimes, Session, program_of},
+    },
+    recording::contract::{Note, Paid, Tier, Why},
+};
+
+/// What a program behind a probe takes until the kernel has told, ns.
+const PROGRAM_NS: f64 = 500.0;
+/// So many runs tell how long a program takes.
+const TELLING_RUNS: u64 = 20;
+/// The kernel measures its programs for so long after a step, and so long every now and then: measuring costs, too.
+const MEASURED_NS: u64 = 1_000_000_000;
+const MEASURED_EVERY_NS: u64 = 30_000_000_000;
+/// How often the price is looked at.
+const BOOKED_EVERY_NS: u64 = 250_000_000;
+/// A kernel that cannot tell what a trap costs is taken for a slow one, ns.
+const UNKNOWN_TRAP_NS: u64 = 2_000;
+
+/// All programs that carry probes.
+pub(super) struct Prices {
+    traps: Option<Traps>,
+    programs: BTreeMap<BinaryId, Priced>,
+    /// How long each program behind a probe takes.
+    run_ns: FxHashMap<&'static str, f64>,
+    runs: RunTimes,
+    /// The kernel measures as long as it is open.
+    measuring: Option<OwnedFd>,
+    measured_at: KtimeNs,
+    booked_at: KtimeNs,
+}
+
+/// A program that carries probes.
+struct Priced {
+    /// `None`: USDT probes, which are counted and not governed.
+    attachment: Option<Attachment>,
+    /// Of the probes that are set.
+    tier: Tier,
+    governor: Option<Governor>,
+    /// The kernel's count, when it was last looked at.
+    hits: Hits,
+    /// What they cost, ns: USDT, T1, T2, T3.
+    paid_ns: [f64; 4],
+    /// CPU time of its processes as last seen, and of all of them since they were met.
+    used: FxHashMap<ProcessKey, u64>,
+    cpu_ns: u64,
+    /// Of USDT probes: what was paid when it was last looked at.
+    usdt_paid: Option<(KtimeNs, f64)>,
+}
+
+impl Prices {
+    pub fn new(traps: Option<Traps>) -> Self {
+        Self {
+            traps,
+            programs: BTreeMap::new(),
+            run_ns: FxHashMap::default(),
+            runs: RunTimes::default(),
+            measuring: None,
+            measured_at: KtimeNs(0),
+            booked_at: KtimeNs(0),
+        }
+    }
+
+    /// The probes of a program are gone, or about to go; what they cost stays.
+    pub fn close(&mut self, binary: BinaryId) {
+        if let Some(priced) = self.programs.get_mut(&binary) {
+            (priced.attachment, priced.governor, priced.tier) = (None, None, Tier::T0);
+        }
+    }
+
+    /// USDT probes have been set.
+    pub fn open_usdt(&mut self, binary: BinaryId) {
+        self.programs.insert(binary, Priced::new(None, Tier::T1, None));
+    }
+
+    /// What each program paid so far.
+    pub fn paid(&self) -> Vec<Paid> {
+        let paid = |(binary, priced): (&BinaryId, &Priced)| Paid {
+            binary: *binary,
+            hits: priced.hits,
+            cost_ns: priced.paid_ns.map(|ns| ns as u64),
+            cpu_ns: priced.cpu_ns,
+        };
+        self.programs.iter().filter(|(_, priced)| priced.hits != Hits::default()).map(paid).collect()
+    }
+
+    /// Lets the kernel measure its programs, or no more; takes what it has measured.
+    fn measure(&mut self, session: &Session, at: KtimeNs) {
+        if self.measuring.is_some() {
+            let runs = session.run_times();
+            for (program, (ns, count)) in &runs {
+                let (before_ns, before) = self.runs.get(program).copied().unwrap_or_default();
+                let (ns, count) = (ns.saturating_sub(before_ns), count.saturating_sub(before));
+                if count >= TELLING_RUNS {
+                    self.run_ns.insert(program, ns as f64 / count as f64);
+                    self.runs.insert(program, (before_ns + ns, before + count));
+                }
+            }
+            if at.since(self.measured_at) >= MEASURED_NS {
+                self.measuring = None;
+            }
+        } else if at.since(self.measured_at) >= MEASURED_EVERY_NS && self.programs.values().any(|priced| priced.tier > Tier::T0) {
+            self.measure_soon(session, at);
+        }
+    }
+
+    fn measure_soon(&mut self, session: &Session, at: KtimeNs) {
+        self.measured_at = at;
+        if self.measuring.is_none() {
+            self.measuring =
+                enable_stats(Stats::RunTime).inspect_err(|error| tracing::debug!(%error, "programs are not measured")).ok();
+            self.runs = session.run_times();
+        }
+    }
+
+    /// What one hit costs at each tier of a program: the mean over its probes.
+    fn unit_ns(&self, priced: &Priced) -> [f64; 4] {
+        let trap_ns = |trap: Option<u64>| trap.unwrap_or(UNKNOWN_TRAP_NS) as f64;
+        let run_ns = |program: &str| self.run_ns.get(program).copied().unwrap_or(PROGRAM_NS);
+        let mut unit = [trap_ns(self.traps.map(|traps| traps.nop)) + run_ns(crate::kernel::usdt::PROGRAM), 0.0, 0.0, 0.0];
+        let Some(attachment) = &priced.attachment else { return unit };
+        for tier in [Tier::T1, Tier::T2, Tier::T3] {
+            let sites = attachment.sites.iter().filter(|(_, site)| site.hook.tier() == tier);
+            let (sum, count) = sites.fold((0.0, 0u32), |(sum, count), (_, site)| {
+                let trap = trap_ns(self.traps.map(|traps| traps.of(&site.instruction, site.emulated)));
+                let program = if attachment.empty { 0.0 } else { run_ns(program_of(site)) };
+                (sum + trap + program, count + 1)
+            });
+            unit[usize::from(tier.number())] = sum / f64::from(count.max(1));
+        }
+        unit
+    }
+}
+
+impl Priced {
+    fn new(attachment: Option<Attachment>, tier: Tier, governor: Option<Governor>) -> Self {
+        Self {
+            attachment,
+            tier,
+            governor,
+            hits: Hits::default(),
+            paid_ns: [0.0; 4],
+            used: FxHashMap::default(),
+            cpu_ns: 0,
+            usdt_paid: None,
+        }
+    }
+
+    /// What was hit since costs so much a hit.
+    fn book(&mut self, hits: Hits, unit_ns: [f64; 4]) {
+        for ((paid, unit), (now, before)) in self.paid_ns.iter_mut().zip(unit_ns).zip(hits.iter().zip(self.hits)) {
+            *paid += now.saturating_sub(before) as f64 * unit;
+        }
+        self.hits = hits;
+    }
+
+    /// A process has used so much CPU time by now.
+    fn use_cpu(&mut self, process: ProcessKey, cpu_ns: u64) {
+        let before = self.used.insert(process, cpu_ns).unwrap_or(cpu_ns);
+        self.cpu_ns += cpu_ns.saturating_sub(before);
+    }
+
+    fn reading(&self, at: KtimeNs) -> Reading {
+        let [_, paid @ ..] = self.paid_ns.map(|ns| ns as u64);
+        Reading { at, paid_ns: paid, cpu_ns: self.cpu_ns }
+    }
+}
+
+impl Follower {
+    /// At which tier a program is followed now.
+    pub fn tier_of(&self, binary: BinaryId) -> Tier {
+        self.prices.programs.get(&binary).map_or(Tier::T0, |priced| priced.tier)
+    }
+
+    /// Sets the first probes of a program: all up to `tier`, or none yet where there is a budget.
+    pub(super) fn set_first(&mut self, attachment: Attachment, tier: Tier) -> Result<()> {
+        let begin = Reading { at: ktime_now(), ..Reading::default() };
+        let governor = self.how.budget.map(|budget| Governor::new(budget, tier, begin));
+        let tier = if governor.is_some() { Tier::T0 } else { tier };
+        let binary = attachment.id;
+        attachment.bring_to(tier, &mut self.session)?;
+        self.prices.measure_soon(&self.session, begin.at);
+        self.prices.programs.insert(binary, Priced::new(Some(attachment), tier, governor));
+        self.capture.send(Message::Note(Note::Coverage { at: ktime_now(), binary, tier, why: None, share_ppm: None }));
+        Ok(())
+    }
+
+    /// At which tier each program is followed that a budget is kept for.
+    pub(super) fn governed(&self) -> impl Iterator<Item = Tier> {
+        self.prices.programs.values().filter(|priced| priced.governor.is_some()).map(|priced| priced.tier)
+    }
+
+    /// Keeps what the probes cost within the budget: looks at it four times a second, or more often where that is called for.
+    pub fn keep_budget(&mut self) {
+        let allowed = self.heed_guard();
+        let at = ktime_now();
+        let urgent = self.prices.programs.values().filter_map(|priced| priced.governor.as_ref()).any(Governor::in_a_hurry);
+        if !urgent && at.since(self.prices.booked_at) < BOOKED_EVERY_NS {
+            return;
+        }
+        if let Err(error) = self.book(at) {
+            tracing::warn!("the price is not known: {error}");
+            return self.alarm();
+        }
+        if !allowed {
+            return;
+        }
+        let mut steps = Vec::new();
+        for (binary, priced) in &mut self.prices.programs {
+            let reading = priced.reading(at);
+            steps.extend(priced.governor.as_mut().and_then(|governor| governor.tick(reading)).map(|step| (*binary, step)));
+        }
+        steps.into_iter().for_each(|(binary, step)| self.step(binary, step));
+        self.stop_usdt(at);
+    }
+
+    /// USDT probes that cost many times the budget of one CPU go, and do not come again.
+    fn stop_usdt(&mut self, at: KtimeNs) {
+        let Some(budget) = self.how.budget else { return };
+        let mut runaways = Vec::new();
+        for (binary, priced) in self.prices.programs.iter_mut().filter(|(_, priced)| priced.attachment.is_none()) {
+            let (since, paid_ns) = *priced.usdt_paid.get_or_insert((at, priced.paid_ns[0]));
+            if at.since(since) < BOOKED_EVERY_NS {
+                continue;
+            }
+            priced.usdt_paid = Some((at, priced.paid_ns[0]));
+            let share = (priced.paid_ns[0] - paid_ns) / (at.since(since) as f64).max(1.0);
+            if priced.tier > Tier::T0 && share > RUNAWAY * budget {
+                priced.tier = Tier::T0;
+                runaways.push((*binary, share));
+            }
+        }
+        for (binary, share) in runaways {
+            let (at, share_ppm) = (ktime_now(), Some((share * 1e6) as u32));
+            self.capture.send(Message::Note(Note::Coverage { at, binary, tier: Tier::T0, why: Some(Why::Runaway), share_ppm }));
+            self.session.detach_binary(binary);
+            self.warn(format!("USDT probes took {:.0} % of a CPU: they are taken away for good", share * 100.0));
+        }
+    }
+
+    /// Looks at what was paid.
+    pub fn book(&mut self, at: KtimeNs) -> Result<(), KernelError> {
+        let hits = self.session.hits()?;
+        self.prices.booked_at = at;
+        self.prices.measure(&self.session, at);
+        for (binary, hits) in hits {
+            let Some(priced) = self.prices.programs.get(&binary) else { continue };
+            let unit = self.prices.unit_ns(priced);
+            if let Some(priced) = self.prices.programs.get_mut(&binary) {
+                priced.book(hits, unit);
+            }
+        }
+        self.look_at_cpu_by_program();
+        Ok(())
+    }
+
+    /// All probes go: the target is worse off, or it is not known what they cost.
+    pub fn alarm(&mut self) {
+        let at = ktime_now();
+        let governed = self.prices.programs.iter_mut();
+        let steps: Vec<(BinaryId, Step)> =
+            governed.filter_map(|(binary, priced)| Some((*binary, priced.governor.as_mut()?.alarm(at)?))).collect();
+        steps.into_iter().for_each(|(binary, step)| self.step(binary, step));
+    }
+
+    fn step(&mut self, binary: BinaryId, step: Step) {
+        let Some(priced) = self.prices.programs.get_mut(&binary) else { return };
+        let Some(attachment) = &priced.attachment else { return };
+        let from = std::mem::replace(&mut priced.tier, step.tier);
+        let share_ppm = Some((step.share * 1e6) as u32);
+        let told = |at| Message::Note(Note::Coverage { at, binary, tier: step.tier, why: Some(step.why), share_ppm });
+        if step.tier <= from {
+            // Said first: while they are taken away, one after the other, they do not tell everything.
+            self.capture.send(told(ktime_now()));
+        }
+        if step.tier != from
+            && let Err(error) = attachment.bring_to(step.tier, &mut self.session)
+        {
+            tracing::warn!("probes of program {} could not be set, they are left alone for a while: {error:#}", binary.0);
+            priced.tier = from;
+            // Nothing has changed: from there it goes down.
+            if let Some(down) = priced.governor.as_mut().and_then(|governor| governor.alarm(ktime_now())) {
+                self.step(binary, down);
+            }
+            return;
+        }
+        if step.tier > from {
+            self.capture.send(told(ktime_now()));
+            self.prices.measure_soon(&self.session, ktime_now());
+            self.look_soon_at_all(binary);
+        }
+        tracing::info!(
+            "program {}: {:?} from here on ({:?}), paid {:.3} % so far",
+            binary.0,
+            step.tier,
+            step.why,
+            step.share * 100.0
+        );
+    }
+
+    /// How much CPU time the processes of each program used.
+    fn look_at_cpu_by_program(&mut self) {
+        let processes: Vec<(ProcessKey, BinaryId)> = self.go_processes().map(|process| (process.key, process.binary)).collect();
+        for (key, binary) in &processes {
+            if let Some(priced) = self.prices.programs.get_mut(binary)
+                && let Some(cpu_ns) = cpu_ns(*key)
+            {
+                priced.use_cpu(*key, cpu_ns);
+            }
+        }
+        let there: FxHashSet<ProcessKey> = processes.into_iter().map(|(key, _)| key).collect();
+        self.prices.programs.values_mut().for_each(|priced| priced.used.retain(|key, _| there.contains(key)));
+    }
+}
+
+/// CPU time of all threads of a process, those that have ended too, to the nanosecond.
+fn cpu_ns(process: ProcessKey) -> Option<u64> {
+    let clock = clock_getcpuclockid(Pid::from_raw(process.tgid.0.cast_signed())).ok()?;
+    u64::try_from(clock.now().ok()?.num_nanoseconds()).ok()
+}
