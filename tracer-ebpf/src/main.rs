@@ -33,6 +33,8 @@ mod signal;
 #[cfg(target_arch = "bpf")]
 mod stack;
 #[cfg(target_arch = "bpf")]
+mod synthetic;
+#[cfg(target_arch = "bpf")]
 mod testing;
 #[cfg(target_arch = "bpf")]
 mod transition;
@@ -47,12 +49,14 @@ fn main() {}
 #[cfg(target_arch = "bpf")]
 mod programs {
     use aya_ebpf::{
-        macros::{btf_tracepoint, kprobe, perf_event, tracepoint, uprobe},
-        programs::{BtfTracePointContext, PerfEventContext, ProbeContext, TracePointContext},
+        macros::{btf_tracepoint, kprobe, perf_event, socket_filter, tracepoint, uprobe},
+        programs::{BtfTracePointContext, PerfEventContext, ProbeContext, SkBuffContext, TracePointContext},
     };
     use tracer_common::thread::{WAIT_EPOLL, WAIT_FUTEX};
 
-    use crate::{classic, gc, goroutine, own_stack, process, sample, sched, signal, testing, transition, turn::Turn, usdt};
+    use crate::{
+        classic, gc, goroutine, own_stack, process, sample, sched, signal, synthetic, testing, transition, turn::Turn, usdt,
+    };
 
     /// After `runtime.newproc1` has returned the new g (in newproc's and newcoro's closures).
     #[uprobe]
@@ -342,6 +346,13 @@ mod programs {
     #[kprobe]
     fn epoll_wait(ctx: ProbeContext) -> u32 {
         sched::wait(&ctx, WAIT_EPOLL, 0);
+        0
+    }
+
+    /// Never attached: benchmarks run it.
+    #[socket_filter]
+    fn synthetic_records(_ctx: SkBuffContext) -> i64 {
+        synthetic::produce();
         0
     }
 

@@ -77,7 +77,7 @@ impl Engine {
             && let Some(image) = self.processes.running(joined.tgid, joined.at)
         {
             self.populations.entry(image).or_default().joining = true;
-            if let Some(program) = self.programs.get(&joined.binary) {
+            if let Some(program) = self.programs.get(&joined.binary).filter(|program| program.gap_until.is_some()) {
                 sink.covered(image, program.tier, joined.at);
             }
         }

@@ -170,6 +170,10 @@ impl Gc {
 impl Engine {
     pub(super) fn gc_event(&mut self, image: ImageId, event: &Event, sink: &mut impl Sink) {
         let &Image { since, executed, .. } = self.processes.image(image);
+        // Behind a gap it is known from the gap's end on, and not from its beginning.
+        let program = event.binary.and_then(|binary| self.programs.get(&binary));
+        let gap = program.and_then(|program| program.gap_until).filter(|until| *until > since);
+        let (since, executed) = gap.map_or((since, executed), |until| (until, false));
         let tell = &mut |told: Told| match told {
             Told::Pause(pause) => sink.pause(image, &pause),
             Told::Cycle(cycle) => sink.cycle(image, &cycle),

@@ -78,7 +78,8 @@ const PSEUDO_WAITS: [&str; 10] = [
 /// The tier whose probes make an event.
 fn needs(what: &What) -> Tier {
     match what {
-        What::GoroutineBirth { .. } | What::GoroutineExit { .. } => Tier::T1,
+        What::GoroutineBirth { .. } | What::GoroutineExit { .. } | What::TestRun { .. } => Tier::T1,
+        What::StopTheWorld { .. } | What::StartTheWorld { .. } | What::GcCycleStart { .. } => Tier::T1,
         What::GoroutinePark { .. } | What::GoroutineParkAbort { .. } | What::GoroutineWake { .. } => Tier::T2,
         What::GoroutineTransition { .. } => Tier::T3,
         _ => Tier::T0,
@@ -98,6 +99,8 @@ struct Program {
     semaphores: bool,
     /// What its probes tell.
     tier: Tier,
+    /// When they last began to tell anything after they had not; `None`: there was no gap.
+    gap_until: Option<KtimeNs>,
     /// What a goroutine waits for that hands its thread to a coroutine.
     coroutine: Option<ReasonId>,
     stw_reasons: Vec<String>,
@@ -129,13 +132,18 @@ impl Engine {
         let coroutine = self.intern("coroutine").filter(|_| scheduling);
         // Recordings that do not say otherwise have parks and wakes.
         let tier = if scheduling { Tier::T3 } else { Tier::T2 };
-        self.programs.insert(binary.id, Program { sites, reasons, hchan_lock, semaphores, tier, coroutine, stw_reasons });
+        self.programs
+            .insert(binary.id, Program { sites, reasons, hchan_lock, semaphores, tier, gap_until: None, coroutine, stw_reasons });
     }
 
     /// From here on the processes of a binary are followed at a tier.
     pub fn cover(&mut self, binary: BinaryId, tier: Tier, at: KtimeNs, sink: &mut impl Sink) {
         let Some(program) = self.programs.get_mut(&binary) else { return };
         let from = std::mem::replace(&mut program.tier, tier);
+        if from == Tier::T0 || tier == Tier::T0 {
+            program.gap_until = Some(at);
+        }
+        let gaps = program.gap_until.is_some();
         if from == tier {
             return;
         }
@@ -143,7 +151,7 @@ impl Engine {
             self.populations.keys().copied().filter(|image| self.processes.image(*image).binary == Some(binary)).collect();
         images.sort_unstable();
         for image in images {
-            if tier == Tier::T0 {
+            if tier == Tier::T0 || from == Tier::T0 {
                 self.close_gc(image, at, sink);
             }
             let Some(population) = self.populations.get_mut(&image) else { continue };
@@ -152,7 +160,9 @@ impl Engine {
             for goroutine in population.live.iter_mut() {
                 goroutine.covered(tier, at, &mut |who, span| sink.span(who, &span));
             }
-            sink.covered(image, tier, at);
+            if gaps {
+                sink.covered(image, tier, at);
+            }
         }
     }
 
@@ -352,6 +362,11 @@ impl Engine {
 
     fn goroutine_event(&mut self, event: &Event, sink: &mut impl Sink) {
         let Some(image) = self.image_of(event, sink) else { return };
+        let program = event.binary.and_then(|binary| self.programs.get(&binary));
+        if program.is_some_and(|program| needs(&event.what) > program.tier) {
+            // Probes that are being set or taken away: not all of them tell.
+            return;
+        }
         match &event.what {
             What::StopTheWorld { .. } | What::StartTheWorld { .. } | What::GcCycleStart { .. } => {
                 return self.gc_event(image, event, sink);
@@ -367,10 +382,7 @@ impl Engine {
         let program = event.binary.and_then(|binary| self.programs.get(&binary));
         let site = program.and_then(|program| program.sites.get(&event.site.0));
         let (tier, coroutine) = program.map_or((Tier::T2, None), |program| (program.tier, program.coroutine));
-        if needs(&event.what) > tier {
-            // Probes that are being set or taken away: not all of them tell.
-            return;
-        }
+        let gap_until = program.and_then(|program| program.gap_until);
         match event.what {
             What::ProcessImage { ip } => {
                 // Without the site's address the bias stays unknown, and addresses of this image without names.
@@ -380,7 +392,13 @@ impl Engine {
                     self.repairs.count("lost_process_exec");
                     self.apply(change, sink);
                 }
-                sink.covered(image, tier, event.at);
+                let gap = gap_until.filter(|until| *until > self.processes.image(image).since);
+                if gap.is_some() {
+                    self.populations.entry(image).or_default().gap = true;
+                }
+                if gap_until.is_some() {
+                    sink.covered(image, tier, event.at);
+                }
             }
             What::GoroutineBirth { goid, parent, gopc, startpc, stack } => {
                 let first = match (tier >= Tier::T3, site) {

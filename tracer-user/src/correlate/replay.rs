@@ -404,6 +404,11 @@ impl Replayed {
         spans.filter(|span| span.from < span.to).collect()
     }
 
+    /// The end of the last time in which no probe told of an image, where there is one; its own end, if none does any more.
+    pub fn untold_until(&self, image: ImageId) -> Option<KtimeNs> {
+        self.coverage(image).into_iter().filter(|span| span.tier == Tier::T0).map(|span| span.to).max()
+    }
+
     /// The best tier that an image was ever followed at.
     pub fn tier(&self, image: ImageId) -> Option<Tier> {
         self.coverage(image).iter().map(|span| span.tier).max()

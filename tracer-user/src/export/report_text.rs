@@ -153,15 +153,18 @@ fn budget(report: &Report, out: &mut impl Write) -> io::Result<()> {
             estimate(scaled.blocked_ns, time).map(|blocked| format!("{blocked} blocked")),
         ];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
-        writeln!(out, "scaled     pid {tgid}, over the gaps too: about {}", parts.join(", "))?;
+        let estimates = [scaled.born, scaled.waits, scaled.blocked_ns];
+        let few = estimates.into_iter().flatten().any(|estimate| estimate.error.is_none());
+        let few = if few { " (without bounds: too few windows)" } else { "" };
+        writeln!(out, "scaled     pid {tgid}, over the gaps too: about {}{few}", parts.join(", "))?;
     }
     Ok(())
 }
 
 fn estimate(estimate: Option<Estimate>, text: impl Fn(f64) -> String) -> Option<String> {
     let Estimate { value, error } = estimate?;
-    let error = error.map_or("(too few windows for an error)".to_owned(), |error| format!("± {}", text(error)));
-    Some(format!("{} {error}", text(value)))
+    let error = error.map_or(String::new(), |error| format!(" ± {}", text(error)));
+    Some(format!("{}{error}", text(value)))
 }
 
 fn sites(sites: &[SiteOut], many: bool, out: &mut impl Write) -> io::Result<()> {

@@ -115,9 +115,7 @@ impl Kind {
     fn close(&mut self, at: KtimeNs) {
         let Some(since) = self.open.take() else { return };
         let width = at.since(since) as f64;
-        self.widths.count += 1;
-        self.widths.w += width;
-        self.widths.ww += width * width;
+        self.widths.add(width);
         let mut whole = Counts::default();
         for (site, counts) in self.now.drain() {
             let sums = self.closed.entry(site).or_default();
@@ -129,10 +127,36 @@ impl Kind {
         self.whole.iter_mut().zip(whole).for_each(|(sums, count)| sums.add(count, width));
     }
 
+    /// The sums of one quantity, of all sites or one, and the windows: the one that is open until then, too.
+    fn with_open(&self, quantity: usize, site: Option<&SiteKey>, until: KtimeNs) -> (Sums, Widths) {
+        let mut sums = match site {
+            Some(site) => self.closed.get(site).map_or_else(Sums::default, |sums| sums[quantity]),
+            None => self.whole[quantity],
+        };
+        let mut widths = self.widths;
+        if let Some(width) = self.open.map(|since| until.since(since) as f64).filter(|width| *width > 0.0) {
+            let count = match site {
+                Some(site) => self.now.get(site).map_or(0.0, |counts| counts[quantity]),
+                None => self.now.values().map(|counts| counts[quantity]).sum(),
+            };
+            sums.add(count, width);
+            widths.add(width);
+        }
+        (sums, widths)
+    }
+
     fn count(&mut self, site: SiteKey, quantity: usize, amount: f64) {
         if self.open.is_some() {
             self.now.entry(site).or_default()[quantity] += amount;
         }
+    }
+}
+
+impl Widths {
+    fn add(&mut self, width: f64) {
+        self.count += 1;
+        self.w += width;
+        self.ww += width * width;
     }
 }
 
@@ -209,10 +233,6 @@ struct Image {
 impl Windows {
     /// From here on an image is followed at a tier.
     pub fn cover(&mut self, image: ImageId, tier: Tier, at: KtimeNs) {
-        if tier >= Tier::T2 && !self.0.contains_key(&image) {
-            // As long as everything is told there is nothing to scale, and nothing to count for that.
-            return;
-        }
         let fresh = || Image { since: at, births: Kind::new(Of::Births), waits: Kind::new(Of::Waits) };
         let image = self.0.entry(image).or_insert_with(fresh);
         image.births.cover(tier, at);
@@ -229,7 +249,8 @@ impl Windows {
     pub fn span(&mut self, who: &Who, span: &Span) {
         if let Some(image) = self.0.get_mut(&who.image) {
             if span.state == SpanState::Blocked {
-                image.waits.count(SiteKey::of(who), 1, 1.0);
+                // One that is cut off by the end of a window is not over: each counts where it ends.
+                image.waits.count(SiteKey::of(who), 1, f64::from(u8::from(span.woken_by.is_some())));
                 image.waits.count(SiteKey::of(who), 2, span.end.since(span.start) as f64);
             }
             image.waits.tick(span.end);
@@ -243,11 +264,8 @@ impl Windows {
         let time_ns = until.since(image.since) as f64;
         let of = |quantity: usize| {
             let kind = if OF[quantity] == Of::Births { &image.births } else { &image.waits };
-            let sums = match site {
-                Some(site) => kind.closed.get(site).map_or_else(Sums::default, |sums| sums[quantity]),
-                None => kind.whole[quantity],
-            };
-            sums.scaled(kind.widths, time_ns)
+            let (sums, widths) = kind.with_open(quantity, site, until);
+            sums.scaled(widths, time_ns)
         };
         // Of what has no gap the sum itself is known, and what has no window is not known at all.
         let told = |kind: &Kind, quantity: usize| if kind.gap { of(quantity) } else { None };
@@ -315,6 +333,17 @@ mod tests {
         let born = windows.scaled(ImageId(0), None, KtimeNs(20 * S)).unwrap().born.unwrap();
         assert!((1990.0..2010.0).contains(&born.value), "{born:?}");
         assert!(born.error.is_some_and(|error| error < 40.0), "{born:?}");
+    }
+
+    /// Check that time in which nothing happened counts, to the end.
+    #[test]
+    fn quiet_end() {
+        let mut windows = Windows::default();
+        windows.cover(ImageId(0), Tier::T0, KtimeNs(0));
+        windows.cover(ImageId(0), Tier::T1, KtimeNs(S));
+        (0..1000).for_each(|n| windows.born(&who(S + n * S / 100)));
+        let born = windows.scaled(ImageId(0), None, KtimeNs(3600 * S)).unwrap().born.unwrap();
+        assert!((1000.0..1001.0).contains(&born.value), "{born:?}");
     }
 
     /// Check that the truth lies within the bounds as often as they say, where each second brings what it likes.

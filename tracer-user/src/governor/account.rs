@@ -24,6 +24,8 @@ impl ByTier {
     }
 }
 
+/// The first reading tells how much the target uses, and what is there at the beginning goes by that: it must not be of a moment.
+const FIRST_NS: f64 = 100e6;
 /// An average of less time than this says little.
 const TELLING_NS: u64 = 30_000_000;
 
@@ -63,6 +65,9 @@ impl Account {
 
     /// What was paid altogether, as a share of what the target used.
     pub fn paid_share(&self) -> f64 {
+        if self.last.cpu_ns == self.begin.cpu_ns {
+            return 0.0;
+        }
         let paid: u64 = (0..3).map(|tier| self.last.paid_ns[tier].saturating_sub(self.begin.paid_ns[tier])).sum();
         paid as f64 / (self.last.cpu_ns.saturating_sub(self.begin.cpu_ns) as f64).max(1.0)
     }
@@ -70,10 +75,10 @@ impl Account {
     /// Books a reading, while `tier` was followed; what each tier costs of late. `None`: no time has passed.
     pub fn add(&mut self, reading: Reading, tier: Tier) -> Option<ByTier> {
         let passed = reading.at.since(self.last.at) as f64;
-        if passed <= 0.0 {
+        let first = self.last == self.begin;
+        if passed <= 0.0 || first && passed < FIRST_NS {
             return None;
         }
-        let first = self.last == self.begin;
         let used = (reading.cpu_ns.saturating_sub(self.last.cpu_ns) as f64).max(IDLE * passed);
         let mut now = ByTier::default();
         for (index, share) in now.0.iter_mut().enumerate() {

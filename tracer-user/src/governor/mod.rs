@@ -74,8 +74,8 @@ struct Hold {
 impl Hold {
     fn again(&mut self, at: KtimeNs, first_ns: u64) {
         let forgotten = at.since(self.until) > FORGOTTEN_NS;
-        let length_ns = if self.length_ns == 0 || forgotten { first_ns } else { (self.length_ns * 2).min(MAX_HOLD_NS) };
-        *self = Self { until: at + length_ns, length_ns: length_ns.max(first_ns) };
+        let length_ns = if forgotten { first_ns } else { (self.length_ns * 2).clamp(first_ns, MAX_HOLD_NS) };
+        *self = Self { until: at + length_ns, length_ns };
     }
 }
 
@@ -148,10 +148,28 @@ impl Governor {
 
     /// Everything goes at once: the target is worse off, whatever our own figures say.
     pub fn alarm(&mut self, at: KtimeNs) -> Option<Step> {
+        if self.tier() == Tier::T0 && self.holds.iter().all(|hold| hold.until > at) {
+            return None;
+        }
         for hold in &mut self.holds {
             hold.again(at, ALARM_HOLD_NS);
         }
         (self.tier() > Tier::T0).then(|| self.go(at, Tier::T0, Phase::Base, Why::Guard))
+    }
+
+    /// The tier that was to be followed from here on could not be had: it goes on as before.
+    pub fn refused(&mut self, at: KtimeNs) {
+        let tier = self.tier();
+        self.hold(tier).again(at, HOLD_NS);
+        self.go(at, self.base.min(tier.below()), Phase::Base, Why::Trial);
+    }
+
+    /// The probes of a step up are set by now: what they cost counts from here on.
+    pub fn set(&mut self, reading: Reading) {
+        let (from, to) = (self.base, self.tier());
+        self.account.add(reading, from);
+        self.account.stepped(from, to, reading.at);
+        self.since = reading.at;
     }
 
     /// Whether there is something to be bought.

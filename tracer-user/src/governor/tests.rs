@@ -165,6 +165,39 @@ fn alarm() {
     assert_eq!(scene.governor.tier(), Tier::T3);
 }
 
+/// Check that an alarm holds for a minute, whatever was held before, and that further ones make it no longer.
+#[test]
+fn alarm_holds() {
+    let mut scene = Scene::new(0.01, Tier::T2);
+    scene.run(5_000, steady(2.0, [0.001, 0.6, 0.0]));
+    assert!(scene.steps.iter().any(|(_, _, why)| *why == Why::Runaway), "{:?}", scene.steps);
+    scene.governor.alarm(scene.reading.at);
+    for _ in 0..50 {
+        assert_eq!(scene.governor.alarm(scene.reading.at), None);
+    }
+    let steps = scene.steps.len();
+    scene.run(59_000, steady(2.0, [0.001, 0.001, 0.0]));
+    assert_eq!(scene.steps.len(), steps, "{:?}", scene.steps);
+    scene.run(400_000, steady(2.0, [0.001, 0.001, 0.0]));
+    assert_eq!(scene.governor.tier(), Tier::T2, "{:?}", scene.steps);
+}
+
+/// Check that a tier that cannot be had is left alone for a while, and nothing else is.
+#[test]
+fn refused() {
+    let mut scene = Scene::new(0.01, Tier::T2);
+    let load = steady(0.5, [0.0001, 0.0001, 0.0]);
+    while scene.governor.tier() < Tier::T2 {
+        scene.run(10, &load);
+    }
+    scene.governor.refused(scene.reading.at);
+    assert_eq!(scene.governor.tier(), Tier::T1);
+    scene.run(9_000, &load);
+    assert_eq!(scene.governor.tier(), Tier::T1, "{:?}", scene.steps);
+    scene.run(5_000, &load);
+    assert_eq!(scene.governor.tier(), Tier::T2, "{:?}", scene.steps);
+}
+
 /// Check that a target that does nothing does not make a single hit count as a fortune.
 #[test]
 fn idle() {

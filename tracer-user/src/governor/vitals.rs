@@ -95,7 +95,7 @@ impl Vitals {
     }
 
     /// Without probes, too, a tenth of the questions has no answer.
-    fn fails_anyhow(&self) -> bool {
+    pub fn fails_anyhow(&self) -> bool {
         let failed = self.calm.iter().filter(|answer| matches!(answer, Answer::Failed | Answer::GivenUp)).count();
         failed * 10 > self.calm.len()
     }

@@ -21,6 +21,7 @@ pub mod ring;
 pub mod session;
 pub mod shared;
 pub mod signals;
+pub mod synthetic;
 pub mod usdt;
 pub mod watermark;
 

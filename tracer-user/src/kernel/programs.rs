@@ -15,7 +15,7 @@ use super::{KernelError, session::OBJECT, verdict};
 #[derive(Clone, Debug, Serialize)]
 pub struct Verified {
     pub name: String,
-    /// The kind of hook that it is for: `uprobe`, `kprobe`, `tracepoint`, `BTF tracepoint`, `perf event`.
+    /// The kind of hook that it is for: `uprobe`, `kprobe`, `tracepoint`, `BTF tracepoint`, `perf event`, `test run`.
     pub kind: &'static str,
     /// Instructions that the verifier went through, over all paths (`bpf_prog_info.verified_insns`, Linux 5.16); the kernel allows a million.
     pub instructions: Option<u32>,
@@ -58,6 +58,7 @@ fn load(program: &mut Program, hook: &str, btf: Result<&Btf, &BtfError>) -> Resu
         Program::TracePoint(program) => program.load(),
         Program::RawTracePoint(program) => program.load(),
         Program::PerfEvent(program) => program.load(),
+        Program::SocketFilter(program) => program.load(),
         Program::BtfTracePoint(program) => program.load(hook, needs_btf()?),
         Program::FEntry(program) => program.load(hook, needs_btf()?),
         _ => return Err("a kind of program that is not tried here".to_owned()),
@@ -84,6 +85,7 @@ fn kind(program: &Program) -> &'static str {
         Program::RawTracePoint(_) => "raw tracepoint",
         Program::BtfTracePoint(_) => "BTF tracepoint",
         Program::PerfEvent(_) => "perf event",
+        Program::SocketFilter(_) => "test run",
         Program::FEntry(_) => "fentry",
         _ => "other",
     }

@@ -34,6 +34,7 @@ use super::{
     multi::{MultiPrograms, Point},
     program_info,
     ring::Ring,
+    synthetic::Producer,
     usdt::{self, Specs, UsdtTarget},
     watermark::Reading,
 };
@@ -111,7 +112,7 @@ pub struct Session {
     multi: Option<MultiPrograms>,
     links: FxHashMap<BinaryId, Links>,
     /// Probes that are being taken away.
-    closing: Vec<JoinHandle<()>>,
+    closing: Vec<(BinaryId, JoinHandle<()>)>,
     /// Under which number the table of what threads run is kept ([`GoLayout::scheduling`]): never 0.
     scheduling: u16,
     hits: PerCpuArray<MapData, u64>,
@@ -276,7 +277,8 @@ impl Session {
         let had = self.links.entry(target.id).or_default().tier();
         if tier > had {
             // A probe that is still being taken away would tell everything twice.
-            self.closing.drain(..).for_each(|closing| drop(closing.join()));
+            let own = self.closing.extract_if(.., |(id, _)| *id == target.id);
+            own.for_each(|(_, closing)| drop(closing.join()));
         }
         if tier >= Tier::T3 && had < Tier::T3 {
             // What was kept before a gap is not true any more.
@@ -286,8 +288,8 @@ impl Session {
         self.layouts.set(index, Pod(GoLayout { scheduling, ..target.layout }), 0).map_err(KernelError::map("LAYOUTS"))?;
         if tier <= had {
             let above = self.links.entry(target.id).or_default().take_above(tier);
-            self.closing.retain(|closing| !closing.is_finished());
-            self.closing.extend(close(above));
+            self.closing.retain(|(_, closing)| !closing.is_finished());
+            self.closing.extend(close(above).into_iter().map(|closing| (target.id, closing)));
             return Ok(());
         }
         let mut by_program: BTreeMap<(Tier, &'static str), Vec<Point>> = BTreeMap::new();
@@ -385,6 +387,11 @@ impl Session {
         Ok(self.clocks.len() as u32)
     }
 
+    /// Loads what makes records that stand for nothing.
+    pub fn producer(&mut self) -> Result<Producer, KernelError> {
+        Producer::load(&mut self.ebpf)
+    }
+
     /// Stops the sampling clock; on how many CPUs it ran, if it did.
     pub fn stop_sampling(&mut self) -> Option<u32> {
         let clocks = std::mem::take(&mut self.clocks);
@@ -417,7 +424,12 @@ impl Session {
             }
             Ok((*id, hits))
         };
-        self.links.keys().map(of).collect()
+        self.links.keys().filter(|id| u32::from(id.0) < MAX_BINARIES).map(of).collect()
+    }
+
+    /// Whether probes are still being taken away.
+    pub fn is_letting_go(&self) -> bool {
+        self.closing.iter().any(|(_, closing)| !closing.is_finished())
     }
 
     /// How long the programs behind probes ran, as far as that was measured (`BPF_ENABLE_STATS`).
@@ -436,7 +448,7 @@ impl Session {
     /// Takes every probe away. The kernel needs up to a quarter of a second for each, so they go side by side.
     pub fn detach_probes(&mut self) {
         let closing = close(self.links.drain().flat_map(|(_, Links(links))| links).flatten());
-        self.closing.drain(..).chain(closing).for_each(|closing| drop(closing.join()));
+        self.closing.drain(..).map(|(_, closing)| closing).chain(closing).for_each(|closing| drop(closing.join()));
     }
 
     /// Takes the probes of one binary away.

@@ -14,6 +14,7 @@ use crate::{
         thread::{ThreadLife, ThreadSpan, ThreadWho},
     },
     id::{Address, Goid, StackId},
+    recording::contract::Tier,
 };
 
 /// Of those that ended, nine of ten lived no longer.
@@ -182,6 +183,13 @@ impl Sink for LeakTally {
             stack_bytes: life.looked_at.stack_bytes(),
             leaked: life.looked_at.leaked,
         });
+    }
+
+    fn covered(&mut self, image: ImageId, _tier: Tier, _at: KtimeNs) {
+        // Who went on and came back in a gap cannot be told from who stayed.
+        if let Some(living) = self.living.get_mut(&image) {
+            living.waiting = Slots::default();
+        }
     }
 
     fn test_seen(&mut self, image: ImageId, goid: Goid, name: Option<&str>) {

@@ -83,7 +83,6 @@ fn looks_in_gaps() {
        2.000 ms         1 ms  awake
        3.000 ms         2 ms  blocked  chan receive
        5.000 ms      1.50 ms  unknown
-       6.500 ms         0 ns  blocked  chan receive
        6.500 ms      1.50 ms  unknown
        8.000 ms         4 ms  alive
       12.000 ms       500 µs  unknown
@@ -98,7 +97,6 @@ fn looks_in_gaps() {
       its birth was not seen: a snapshot found it, no probe was there to tell
       in ./shop
        1.100 ms      5.40 ms  unknown
-       6.500 ms         0 ns  blocked  select
        6.500 ms      1.50 ms  unknown
        8.000 ms         4 ms  alive
       12.000 ms       500 µs  unknown
@@ -118,6 +116,7 @@ fn report() {
     insta::assert_snapshot!(lines.join("\n"), @r"
     trust      no event lost; coverage T2, 1 of them in part
     budget     1 %: T2 for 11.9 ms, T1 for 4 ms, T0 for 3 ms; steps: too dear 1, trial 1, window 1
+    scaled     pid 1000, over the gaps too: about 1 born, 1 waits, 3.75 ms blocked (without bounds: too few windows)
     ");
     let report = report_json(&gaps());
     let coverage: Vec<String> = report["coverage"]
@@ -133,4 +132,18 @@ fn report() {
     "T2" 12000000 20000000
     "#);
     assert_eq!(report["steps"].as_array().unwrap().len(), 3);
+}
+
+/// Check that whoever was there before the last gap, and was not seen behind it, is not said to live for sure.
+#[test]
+fn unconfirmed_behind_gaps() {
+    let mut scene = gaps();
+    scene.steps.truncate(1);
+    let worker = |report: &serde_json::Value| {
+        let sites = report["sites"].as_array().unwrap();
+        sites.iter().find(|site| site["start_function"] == "main.worker").unwrap()["unconfirmed"].as_u64().unwrap()
+    };
+    assert_eq!(worker(&report_json(&scene)), 1);
+    scene.steps.clear();
+    assert_eq!(worker(&report_json(&scene)), 0);
 }

@@ -10,7 +10,7 @@ use aya::sys::{Stats, enable_stats};
 use nix::{sys::time::TimeValLike, time::clock_getcpuclockid, unistd::Pid};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{Follower, attachment::Attachment};
+use super::{Follower, attachment::Attachment, processes::Used};
 use crate::{
     capture::Message,
     clock::{KtimeNs, ktime_now},
@@ -42,6 +42,8 @@ pub(super) struct Prices {
     programs: BTreeMap<BinaryId, Priced>,
     /// How long each program behind a probe takes.
     run_ns: FxHashMap<&'static str, f64>,
+    /// How often each ran while that was measured.
+    run_counts: FxHashMap<&'static str, u64>,
     runs: RunTimes,
     /// The kernel measures as long as it is open.
     measuring: Option<OwnedFd>,
@@ -73,6 +75,7 @@ impl Prices {
             traps,
             programs: BTreeMap::new(),
             run_ns: FxHashMap::default(),
+            run_counts: FxHashMap::default(),
             runs: RunTimes::default(),
             measuring: None,
             measured_at: KtimeNs(0),
@@ -112,6 +115,7 @@ impl Prices {
                 let (ns, count) = (ns.saturating_sub(before_ns), count.saturating_sub(before));
                 if count >= TELLING_RUNS {
                     self.run_ns.insert(program, ns as f64 / count as f64);
+                    *self.run_counts.entry(program).or_default() += count;
                     self.runs.insert(program, (before_ns + ns, before + count));
                 }
             }
@@ -132,7 +136,7 @@ impl Prices {
         }
     }
 
-    /// What one hit costs at each tier of a program: the mean over its probes.
+    /// What one hit costs at each tier of a program: the mean over its probes, weighed by how often the programs behind them ran.
     fn unit_ns(&self, priced: &Priced) -> [f64; 4] {
         let trap_ns = |trap: Option<u64>| trap.unwrap_or(UNKNOWN_TRAP_NS) as f64;
         let run_ns = |program: &str| self.run_ns.get(program).copied().unwrap_or(PROGRAM_NS);
@@ -140,12 +144,16 @@ impl Prices {
         let Some(attachment) = &priced.attachment else { return unit };
         for tier in [Tier::T1, Tier::T2, Tier::T3] {
             let sites = attachment.sites.iter().filter(|(_, site)| site.hook.tier() == tier);
-            let (sum, count) = sites.fold((0.0, 0u32), |(sum, count), (_, site)| {
+            let alike = |program| attachment.sites.iter().filter(|(_, site)| program_of(site) == program).count().max(1);
+            let (sum, weights) = sites.fold((0.0, 0.0), |(sum, weights), (_, site)| {
+                let program = program_of(site);
                 let trap = trap_ns(self.traps.map(|traps| traps.of(&site.instruction, site.emulated)));
-                let program = if attachment.empty { 0.0 } else { run_ns(program_of(site)) };
-                (sum + trap + program, count + 1)
+                let run = if attachment.empty { 0.0 } else { run_ns(program) };
+                let runs = self.run_counts.get(program).map_or(1.0, |runs| *runs as f64);
+                let weight = runs / alike(program) as f64;
+                (sum + weight * (trap + run), weights + weight)
             });
-            unit[usize::from(tier.number())] = sum / f64::from(count.max(1));
+            unit[usize::from(tier.number())] = if weights > 0.0 { sum / weights } else { 0.0 };
         }
         unit
     }
@@ -173,9 +181,9 @@ impl Priced {
         self.hits = hits;
     }
 
-    /// A process has used so much CPU time by now.
-    fn use_cpu(&mut self, process: ProcessKey, cpu_ns: u64) {
-        let before = self.used.insert(process, cpu_ns).unwrap_or(cpu_ns);
+    /// A process has used so much CPU time by now, and so much when it was met.
+    fn use_cpu(&mut self, process: ProcessKey, cpu_ns: u64, met_ns: u64) {
+        let before = self.used.insert(process, cpu_ns).unwrap_or(met_ns);
         self.cpu_ns += cpu_ns.saturating_sub(before);
     }
 
@@ -225,8 +233,11 @@ impl Follower {
             return;
         }
         let mut steps = Vec::new();
-        for (binary, priced) in &mut self.prices.programs {
+        // Hits without the CPU time of who ran into them would seem to cost a fortune: it comes with the next look at who is followed.
+        let known = |priced: &Priced| priced.cpu_ns > 0 || priced.hits == Hits::default();
+        for (binary, priced) in self.prices.programs.iter_mut().filter(|(_, priced)| known(priced)) {
             let reading = priced.reading(at);
+            tracing::trace!(binary = binary.0, tier = ?priced.tier, ?reading, "price");
             steps.extend(priced.governor.as_mut().and_then(|governor| governor.tick(reading)).map(|step| (*binary, step)));
         }
         steps.into_iter().for_each(|(binary, step)| self.step(binary, step));
@@ -295,18 +306,25 @@ impl Follower {
         if step.tier != from
             && let Err(error) = attachment.bring_to(step.tier, &mut self.session)
         {
-            tracing::warn!("probes of program {} could not be set, they are left alone for a while: {error:#}", binary.0);
+            // Nothing has changed.
             priced.tier = from;
-            // Nothing has changed: from there it goes down.
-            if let Some(down) = priced.governor.as_mut().and_then(|governor| governor.alarm(ktime_now())) {
-                self.step(binary, down);
+            if let Some(governor) = &mut priced.governor {
+                governor.refused(ktime_now());
             }
-            return;
+            return self.warn(format!("{:?} of program {} cannot be had now: {error:#}", step.tier, binary.0));
         }
         if step.tier > from {
             self.capture.send(told(ktime_now()));
-            self.prices.measure_soon(&self.session, ktime_now());
+            let at = ktime_now();
+            self.prices.measure_soon(&self.session, at);
             self.look_soon_at_all(binary);
+            if let Err(error) = self.book(at) {
+                tracing::warn!("the price is not known: {error}");
+            }
+            if let Some(priced) = self.prices.programs.get_mut(&binary) {
+                let reading = priced.reading(at);
+                priced.governor.iter_mut().for_each(|governor| governor.set(reading));
+            }
         }
         tracing::info!(
             "program {}: {:?} from here on ({:?}), paid {:.3} % so far",
@@ -324,7 +342,10 @@ impl Follower {
             if let Some(priced) = self.prices.programs.get_mut(binary)
                 && let Some(cpu_ns) = cpu_ns(*key)
             {
-                priced.use_cpu(*key, cpu_ns);
+                // One that was joined is met now; what it is charged by is exact to a hundredth of a second only.
+                let from_start = self.metered.get(key).is_some_and(Used::is_from_start);
+                let met_ns = if from_start { 0 } else { cpu_ns };
+                priced.use_cpu(*key, cpu_ns, met_ns);
             }
         }
         let there: FxHashSet<ProcessKey> = processes.into_iter().map(|(key, _)| key).collect();

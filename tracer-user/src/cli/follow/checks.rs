@@ -156,7 +156,9 @@ impl Follower {
         for (tgid, hit) in self.session.followed().take(MAX_PROCESSES) {
             let Ok(stat) = procfs::stat(tgid) else { continue };
             // Between fork and exec a child has its parent's program, and its parent's goroutines in memory: they are not its own.
-            if !hit && !self.joined.contains(&stat.key) || self.checks.processes.contains_key(&stat.key) {
+            // Where there may be no probes, that it has executed its program tells.
+            let executed = self.how.budget.is_some() && self.metered.contains_key(&stat.key);
+            if !hit && !executed && !self.joined.contains(&stat.key) || self.checks.processes.contains_key(&stat.key) {
                 continue;
             }
             let Ok(program) = FileKey::of_process(tgid) else { continue };

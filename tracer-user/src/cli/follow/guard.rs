@@ -36,6 +36,8 @@ pub(super) struct Guard {
     answers: Receiver<(Instant, Answer)>,
     patience_ns: Arc<AtomicU64>,
     vitals: Vitals,
+    /// It was said that it guards nothing.
+    said_blind: bool,
     began: Instant,
     /// Since when the probes are as they are: set, or not.
     probed: (bool, Instant),
@@ -66,12 +68,26 @@ impl Guard {
         };
         let thread = Some(thread::Builder::new().name("guard".to_owned()).spawn(ask)?);
         let began = Instant::now();
-        Ok(Self { client, answers, patience_ns, vitals: Vitals::default(), began, probed: (false, began), thread })
+        Ok(Self {
+            client,
+            answers,
+            patience_ns,
+            vitals: Vitals::default(),
+            said_blind: false,
+            began,
+            probed: (false, began),
+            thread,
+        })
     }
 
     /// Whether probes may be set.
     fn allows(&self) -> bool {
         self.vitals.is_known() || self.began.elapsed() >= WAITED_FOR
+    }
+
+    /// Whether it turns out just now that nothing is to be learned there.
+    fn is_blind(&self) -> bool {
+        !self.said_blind && self.began.elapsed() >= WAITED_FOR && (!self.vitals.is_known() || self.vitals.fails_anyhow())
     }
 
     /// Takes what was answered; whether the probes, if there are any, must go.
@@ -123,11 +139,17 @@ impl Follower {
 
     /// Looks at how the target fares: probes go that hurt it. False: none may be set yet.
     pub fn heed_guard(&mut self) -> bool {
-        let probed = self.is_probed_now();
+        let probed = self.is_probed_now() || self.session.is_letting_go();
         let Some(guard) = &mut self.guard else { return true };
         if guard.look(probed) {
             self.warn("the target fares worse than without probes: they are taken away for a while".to_owned());
             self.alarm();
+        }
+        if let Some(guard) = &mut self.guard
+            && guard.is_blind()
+        {
+            guard.said_blind = true;
+            self.warn("the URL of the guard tells nothing: it answers too seldom, or fails without probes too".to_owned());
         }
         self.guard.as_ref().is_none_or(Guard::allows)
     }

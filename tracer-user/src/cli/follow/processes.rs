@@ -26,6 +26,13 @@ pub(super) struct Used {
     last_ns: u64,
 }
 
+impl Used {
+    /// It was followed from its start on.
+    pub(super) fn is_from_start(&self) -> bool {
+        self.first_ns == 0
+    }
+}
+
 impl Follower {
     /// Follows a process that runs already: its probes first, then its goroutines out of its memory, so that none is missed in
     /// between. Once for each process. `adopt` says who else is followed that runs the same file.

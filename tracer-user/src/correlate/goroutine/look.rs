@@ -237,6 +237,8 @@ impl Goroutine {
         let seen = seen.max(since);
         match self.state {
             State::Open(open) => self.emit(open, seen, None, sink),
+            // One of no length was seen at one moment, and nothing is known around it.
+            State::Blocked { .. } if seen == since => {}
             State::Blocked { .. } => _ = self.close(seen, SpanState::Blocked, None, None, sink),
         }
         let unseen = if self.tier == Tier::T1 { SpanState::Awake } else { SpanState::Unknown };
@@ -251,6 +253,8 @@ impl Goroutine {
             (self.tier, self.echo) = (tier, None);
             return;
         }
+        // A birth that is told while the look goes on is its own.
+        let only = self.found.filter(|found| found.only && at <= found.until);
         self.settle(at, None, sink);
         let known_until = self.looks.seen_alone().filter(|_| from < Tier::T2).unwrap_or(at);
         self.part_unseen(known_until, at, sink);
@@ -264,6 +268,7 @@ impl Goroutine {
         self.looks.forget();
         (self.tier, self.echo) = (tier, None);
         self.begin(state, at, None);
+        self.found = only.map(|found| Found { from: at, unknown_since: at, ..found });
     }
 
     /// Whether a look that has found all goroutines did not find this one, and neither did the one before, if there are events.

@@ -80,7 +80,10 @@ pub(super) fn merge(replayed: &Replayed, tally: &Tally) -> Merged {
         *tier = replayed.tier(key.image).max(*tier);
         *scaled = Scaled::sum(*scaled, processes::scaled(replayed, tally, key.image, Some(key)));
         into.population.add(&site.population);
-        into.population.unconfirmed += site.alive_known.iter().filter(|at| **at < lost_until).count() as u64;
+        // Who ended while no probe was there may be among those who seem to live; looks alone are another matter.
+        let untold_until = if replayed.meta.tier == Tier::T0 { None } else { replayed.untold_until(key.image) };
+        let doubtful_until = untold_until.unwrap_or_default().max(lost_until);
+        into.population.unconfirmed += site.alive_known.iter().filter(|at| **at < doubtful_until).count() as u64;
         into.blocked_ns = into.blocked_ns.saturating_add(site.blocked_ns);
         into.running_ns = into.running_ns.saturating_add(site.running_ns);
         into.syscall_ns = into.syscall_ns.saturating_add(site.syscall_ns);

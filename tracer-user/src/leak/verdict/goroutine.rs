@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{Because, Kind, LabelCount, Leak, MAX_NAMED, Strength};
 use crate::{
@@ -124,7 +124,9 @@ pub(super) fn leaks(
         let tests = tests.entry(key.image).or_insert_with(|| tally.tests.of(key.image, symbols));
         collect(replayed, symbols, tests.as_mut(), (*key, site), &mut groups);
     }
-    let judge = Judge { replayed, symbols, tally, proven: Proven::new(replayed, &groups) };
+    let images: FxHashSet<ImageId> = tally.sites.keys().map(|site| site.image).collect();
+    let untold_until = images.into_iter().filter_map(|image| Some((image, replayed.untold_until(image)?))).collect();
+    let judge = Judge { replayed, symbols, tally, proven: Proven::new(replayed, &groups), untold_until };
     groups.into_iter().map(|(key, group)| judge.verdict(key, group)).collect()
 }
 
@@ -211,6 +213,8 @@ fn waiting_since(survivors: &[(SiteKey, &Survivor)], at: KtimeNs) -> usize {
 
 struct Judge<'a> {
     replayed: &'a Replayed,
+    /// Until when no probe told of an image, where there is such a time.
+    untold_until: FxHashMap<ImageId, KtimeNs>,
     symbols: &'a Symbolizer<'a>,
     tally: &'a LeakTally,
     proven: Proven,
@@ -315,10 +319,13 @@ impl Judge<'_> {
     /// Until when it is sure that it lived, and whether that is to its process's end. Where records were lost since it was last seen, its exit
     /// may be among them: then it is sure as of the newest look at all of its process, if that found it. `None`: nothing is.
     fn known_until(&self, image: ImageId, survivor: &Survivor) -> Option<(KtimeNs, bool)> {
-        if survivor.last_known >= self.replayed.lost_until() {
-            // Without events the last look is the last word.
-            let alone = self.replayed.meta.tier == Tier::T0;
-            return Some((if alone { survivor.last_known } else { survivor.ended_at }, survivor.outlived_all && !alone));
+        // Without events the last look is the last word.
+        if self.replayed.meta.tier == Tier::T0 && survivor.last_known >= self.replayed.lost_until() {
+            return Some((survivor.last_known, false));
+        }
+        let untold_until = self.untold_until.get(&image).copied().unwrap_or_default();
+        if survivor.last_known >= self.replayed.lost_until().max(untold_until) {
+            return Some((survivor.ended_at, survivor.outlived_all));
         }
         let looked_at = self.tally.looked_at.get(&image)?;
         (survivor.last_known >= *looked_at).then_some((survivor.last_known, false))
@@ -333,7 +340,11 @@ impl Judge<'_> {
             })
             .collect();
         let ns = || waiting.iter().map(|(_, _, ns)| *ns);
-        let told = self.replayed.meta.tier > Tier::T0;
+        let told = survivors.iter().all(|(site, survivor)| {
+            let since = survivor.waiting.as_ref().map_or(survivor.since, |waiting| waiting.here_since);
+            self.untold_until.get(&site.image).is_none_or(|until| since >= *until)
+        });
+        let told = told && self.replayed.meta.tier > Tier::T0;
         Blocked {
             reason: reason.unwrap_or_else(|| "unknown".to_owned()),
             stack,
