@@ -5,7 +5,6 @@
 //! the recorder does. Prints one line of JSON.
 
 use std::{
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -40,7 +39,8 @@ fn main() -> Result<()> {
     let args: Vec<u64> = std::env::args().skip(1).map(|arg| arg.parse()).collect::<Result<_, _>>()?;
     let [producers, rate, seconds] = args[..] else { anyhow::bail!("usage: ingest PRODUCERS RATE SECONDS") };
     let (mut session, mut ring, _logger) = Session::load(Sizes::default(), Offers::look())?;
-    let capture = Capture::start(Writer::create(Path::new("/dev/null"), &meta())?)?;
+    let recording = std::env::temp_dir().join(format!("lifetrace-ingest-{}.rec", std::process::id()));
+    let capture = Capture::start(Writer::create(&recording, &meta())?)?;
     let producer = Arc::new(session.producer()?);
     let (over, made_cpu_ns) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let share = rate as f64 / producers as f64;
@@ -85,6 +85,7 @@ fn main() -> Result<()> {
     let read: u64 = ring.delivered().iter().sum();
     let lost: u64 = counters.lost.iter().map(|lost| lost.count).sum();
     let (_, written) = capture.finish();
+    std::fs::remove_file(recording)?;
     written?;
     ensure!(read > 0, "nothing was read");
     let ours = cpu_ns(ClockId::CLOCK_PROCESS_CPUTIME_ID)? - cpu_before - made_cpu_ns.load(Ordering::Relaxed);

@@ -4,12 +4,18 @@
 //! costs), and traced, in turn, several rounds; medians count.
 
 mod bystander;
+mod ingest;
 mod judging;
 pub mod leaks;
+mod page;
 mod replay;
+mod server;
+mod sizes;
 mod snapshot;
+mod threads;
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -32,7 +38,10 @@ struct Row {
     baseline: f64,
     /// Added by empty probes on the same instructions.
     floor: f64,
-    peers: std::collections::BTreeMap<String, f64>,
+    /// Added by others that do the same.
+    peers: BTreeMap<&'static str, f64>,
+    /// Hits of probes for one unit.
+    hits: f64,
     /// ours / floor.
     ratio: f64,
     rounds: usize,
@@ -45,15 +54,33 @@ struct Case {
     unit: &'static str,
     what: &'static str,
     tier: &'static str,
+    /// What bpftrace does at function entry.
+    bpftrace: &'static str,
     /// Options of `lifetrace run` that the floor goes without.
     options: &'static [&'static str],
     /// Units of the row in one beat of the program.
     per_beat: f64,
 }
 
+/// Births with where they come from, and exits; parks with where, and wakes; what begins to run.
+const LIVES: &str =
+    "uprobe:PATH:\"runtime.newproc1\" { @born[ustack(8)] = count(); } uprobe:PATH:\"runtime.gdestroy\" { @exited = count(); }";
+const PARKS: &str =
+    "uprobe:PATH:\"runtime.gopark\" { @parked[ustack(8)] = count(); } uprobe:PATH:\"runtime.ready\" { @woken = count(); }";
+const RUNS: &str = "uprobe:PATH:\"runtime.gopark\" { @parked[ustack(8)] = count(); } uprobe:PATH:\"runtime.ready\" { @woken = count(); } \
+                    uprobe:PATH:\"runtime.execute\" { @ran = count(); }";
+
 const CASES: [Case; 5] = [
-    Case { row: "goroutine life, T1", unit: "ns/life", what: "life", tier: "T1", options: &[], per_beat: 1.0 },
-    Case { row: "park and wake, T2", unit: "ns/pair", what: "pingpong", tier: "T2", options: &[], per_beat: 2.0 },
+    Case { row: "goroutine life, T1", unit: "ns/life", what: "life", tier: "T1", options: &[], per_beat: 1.0, bpftrace: LIVES },
+    Case {
+        row: "park and wake, T2",
+        unit: "ns/pair",
+        what: "pingpong",
+        tier: "T2",
+        options: &[],
+        per_beat: 2.0,
+        bpftrace: PARKS,
+    },
     Case {
         row: "the same, sampled at 99 Hz",
         unit: "ns/pair",
@@ -61,9 +88,18 @@ const CASES: [Case; 5] = [
         tier: "T2",
         options: &["--cpu-hz=99"],
         per_beat: 2.0,
+        bpftrace: PARKS,
     },
-    Case { row: "park, wake, run, T3", unit: "ns/turn", what: "pingpong", tier: "T3", options: &[], per_beat: 2.0 },
-    Case { row: "HTTP request, T3", unit: "ns/request", what: "http", tier: "T3", options: &[], per_beat: 1.0 },
+    Case {
+        row: "park, wake, run, T3",
+        unit: "ns/turn",
+        what: "pingpong",
+        tier: "T3",
+        options: &[],
+        per_beat: 2.0,
+        bpftrace: RUNS,
+    },
+    Case { row: "HTTP request, T3", unit: "ns/request", what: "http", tier: "T3", options: &[], per_beat: 1.0, bpftrace: RUNS },
 ];
 
 /// Measures the rows whose name holds `only`.
@@ -73,6 +109,10 @@ pub fn bench(json_only: bool, only: &str) -> Result<()> {
     }
     let lifetrace = setup::lifetrace()?;
     beats(&lifetrace, only, json_only)?;
+    server::bench(&lifetrace, only, json_only)?;
+    ingest::bench(only)?;
+    sizes::bench(&lifetrace, only)?;
+    threads::bench(&lifetrace, only)?;
     bystander::bench(&lifetrace, only, json_only)?;
     snapshot::bench(&lifetrace, only, json_only)?;
     replay::bench(&lifetrace, only, json_only)?;
@@ -103,18 +143,25 @@ fn beats(lifetrace: &Path, only: &str, json_only: bool) -> Result<()> {
                 row.spread * 100.0
             );
         }
-        println!("{}", serde_json::to_string(&row)?);
+        page::tell(&page::BEATS, &row)?;
     }
     Ok(())
 }
 
 fn measure(case: &Case, lifetrace: &Path, beat: &Path) -> Result<Row> {
     let (mut bare, mut floor, mut ours) = (Vec::new(), Vec::new(), Vec::new());
+    let mut peers: BTreeMap<&'static str, Vec<f64>> = BTreeMap::new();
     for _ in 0..ROUNDS {
         bare.push(once(&mut beat_command(beat, case))?);
         floor.push(once(&mut traced(lifetrace, beat, case, &["--empty-probes"]))?);
         ours.push(once(&mut traced(lifetrace, beat, case, case.options))?);
+        let trace = place::target().join("bench/beat.trace");
+        peers.entry("runtime/trace").or_default().push(once(beat_command(beat, case).arg("-trace").arg(&trace))?);
+        peers.entry("bpftrace").or_default().push(once(&mut under_bpftrace(beat, case))?);
     }
+    // The last recording is one of ours.
+    once(&mut traced(lifetrace, beat, case, case.options))?;
+    let hits = hits(lifetrace, BEATS_RUN)?;
     let baseline = median(&bare);
     let added = |values: &[f64]| (median(values) - baseline) / case.per_beat;
     let (floor_added, ours_added) = (added(&floor), added(&ours));
@@ -124,7 +171,8 @@ fn measure(case: &Case, lifetrace: &Path, beat: &Path) -> Result<Row> {
         ours: ours_added,
         baseline: baseline / case.per_beat,
         floor: floor_added,
-        peers: std::collections::BTreeMap::new(),
+        peers: peers.iter().map(|(peer, values)| (*peer, added(values))).collect(),
+        hits: hits / case.per_beat / if case.what == "http" { 1.0 / 20.0 } else { 1.0 },
         ratio: ours_added / floor_added,
         rounds: ROUNDS,
         spread: spread(&ours),
@@ -138,15 +186,45 @@ fn beat_command(beat: &Path, case: &Case) -> Command {
 }
 
 fn traced(lifetrace: &Path, beat: &Path, case: &Case, more: &[&str]) -> Command {
-    let recording: PathBuf = place::target().join("bench/bench.lifetrace");
     let mut command = Command::new(lifetrace);
-    command.args(["run", "--quiet", "--tier", case.tier]).args(more).arg("-o").arg(recording).arg("--").arg(beat);
+    command.args(["run", "--quiet", "--tier", case.tier]).args(more).arg("-o").arg(recording()).arg("--").arg(beat);
     command.args(["-what", case.what]);
     command
 }
 
+/// The program below bpftrace, which sets its probes before it runs.
+fn under_bpftrace(beat: &Path, case: &Case) -> Command {
+    let mut command = Command::new("bpftrace");
+    let program = case.bpftrace.replace("PATH", &beat.display().to_string());
+    command.args(["-e", &program, "-c", &format!("{} -what {}", beat.display(), case.what)]);
+    command
+}
+
+/// Beats of one run, the warm-up included.
+const BEATS_RUN: f64 = 220_000.0;
+
+/// Hits of the last recording, a beat.
+fn hits(lifetrace: &Path, beats: f64) -> Result<f64> {
+    let report = output(Command::new(lifetrace).args(["report", "--format", "json"]).arg(recording()))?;
+    let report: serde_json::Value = serde_json::from_str(&report)?;
+    let programs = report["price"]["programs"].as_array().context("no price")?;
+    let hits: u64 = programs
+        .iter()
+        .flat_map(|paid| paid["hits"].as_object())
+        .flat_map(|hits| hits.values())
+        .filter_map(|hits| hits.as_u64())
+        .sum();
+    Ok(hits as f64 / beats)
+}
+
+fn recording() -> PathBuf {
+    place::target().join("bench/bench.lifetrace")
+}
+
+/// What the program says, whatever else is said beside it.
 fn once(command: &mut Command) -> Result<f64> {
-    output(command)?.parse().context("beat prints one number")
+    let said = output(command)?;
+    said.lines().find_map(|line| line.trim().parse().ok()).with_context(|| format!("beat prints one number, not {said:?}"))
 }
 
 fn median(values: &[f64]) -> f64 {

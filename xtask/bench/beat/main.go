@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"runtime"
+	"runtime/trace"
 	"sync"
 	"time"
 )
@@ -16,6 +17,7 @@ import (
 func main() {
 	what := flag.String("what", "life", "life: one goroutine's birth and exit; pingpong: one round trip over two channels; http: one request")
 	n := flag.Int("n", 200_000, "how many times")
+	into := flag.String("trace", "", "write Go's own execution trace there")
 	flag.Parse()
 	runtime.GOMAXPROCS(1)
 	beats := map[string]func(int){"life": lives, "pingpong": pingPong, "http": requests}
@@ -28,6 +30,17 @@ func main() {
 		*n /= 20 // a request takes as long as that many of the others
 	}
 	beat(*n / 10) // warm up: the heap, the free list of g structures, the first stacks
+	if *into != "" {
+		file, err := os.Create(*into)
+		if err == nil {
+			err = trace.Start(file)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "beat:", err)
+			os.Exit(1)
+		}
+		defer trace.Stop()
+	}
 	began := time.Now()
 	beat(*n)
 	fmt.Println(float64(time.Since(began).Nanoseconds()) / float64(*n))

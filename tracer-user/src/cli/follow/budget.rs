@@ -31,6 +31,9 @@ const TELLING_RUNS: u64 = 20;
 /// The kernel measures its programs for so long after a step, and so long every now and then: measuring costs, too.
 const MEASURED_NS: u64 = 1_000_000_000;
 const MEASURED_EVERY_NS: u64 = 30_000_000_000;
+/// A program pays more for a hit than the hit itself takes: what the trap leaves cold, what its own scheduler does about the delay. The governor
+/// takes that to be as much again (docs/price.md).
+const INDIRECT: f64 = 2.0;
 /// How often the price is looked at.
 const BOOKED_EVERY_NS: u64 = 250_000_000;
 /// A kernel that cannot tell what a trap costs is taken for a slow one, ns.
@@ -188,7 +191,7 @@ impl Priced {
     }
 
     fn reading(&self, at: KtimeNs) -> Reading {
-        let [_, paid @ ..] = self.paid_ns.map(|ns| ns as u64);
+        let [_, paid @ ..] = self.paid_ns.map(|ns| (INDIRECT * ns) as u64);
         Reading { at, paid_ns: paid, cpu_ns: self.cpu_ns }
     }
 }

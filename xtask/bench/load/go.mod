@@ -1,0 +1,3 @@
+module lifetrace.dev/bench/load
+
+go 1.22

@@ -1,0 +1,3 @@
+module lifetrace.dev/bench/shop
+
+go 1.22
