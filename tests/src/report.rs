@@ -20,6 +20,7 @@ pub struct Report {
     pub coverage: Vec<Coverage>,
     #[serde(default)]
     pub steps: Vec<Step>,
+    #[serde(default)]
     pub price: Price,
     pub processes: Vec<Process>,
     pub sites: Vec<Site>,
@@ -141,7 +142,7 @@ pub struct Repairs {
 }
 
 /// What the probes cost the target.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 pub struct Price {
     pub budget: Option<f64>,
     pub cost_ns: Option<u64>,
