@@ -8,10 +8,12 @@ mod ingest;
 mod judging;
 pub mod leaks;
 mod page;
+mod process;
 mod replay;
 mod server;
 mod sizes;
 mod snapshot;
+mod switches;
 mod threads;
 
 use std::{

@@ -21,6 +21,7 @@ use crate::{
 };
 
 pub mod cgroup;
+mod coverage;
 mod dump;
 mod feed;
 pub mod gc;
@@ -75,17 +76,6 @@ const PSEUDO_WAITS: [&str; 10] = [
     "flushing proc caches",
 ];
 
-/// The tier whose probes make an event.
-fn needs(what: &What) -> Tier {
-    match what {
-        What::GoroutineBirth { .. } | What::GoroutineExit { .. } | What::TestRun { .. } => Tier::T1,
-        What::StopTheWorld { .. } | What::StartTheWorld { .. } | What::GcCycleStart { .. } => Tier::T1,
-        What::GoroutinePark { .. } | What::GoroutineParkAbort { .. } | What::GoroutineWake { .. } => Tier::T2,
-        What::GoroutineTransition { .. } => Tier::T3,
-        _ => Tier::T0,
-    }
-}
-
 /// Names of wait reasons that are told apart.
 const MAX_REASONS: usize = 4096;
 
@@ -134,36 +124,6 @@ impl Engine {
         let tier = if scheduling { Tier::T3 } else { Tier::T2 };
         self.programs
             .insert(binary.id, Program { sites, reasons, hchan_lock, semaphores, tier, gap_until: None, coroutine, stw_reasons });
-    }
-
-    /// From here on the processes of a binary are followed at a tier.
-    pub fn cover(&mut self, binary: BinaryId, tier: Tier, at: KtimeNs, sink: &mut impl Sink) {
-        let Some(program) = self.programs.get_mut(&binary) else { return };
-        let from = std::mem::replace(&mut program.tier, tier);
-        if from == Tier::T0 || tier == Tier::T0 {
-            program.gap_until = Some(at);
-        }
-        let gaps = program.gap_until.is_some();
-        if from == tier {
-            return;
-        }
-        let mut images: Vec<ImageId> =
-            self.populations.keys().copied().filter(|image| self.processes.image(*image).binary == Some(binary)).collect();
-        images.sort_unstable();
-        for image in images {
-            if tier == Tier::T0 || from == Tier::T0 {
-                self.close_gc(image, at, sink);
-            }
-            let Some(population) = self.populations.get_mut(&image) else { continue };
-            population.gap |= from == Tier::T0;
-            population.left.clear();
-            for goroutine in population.live.iter_mut() {
-                goroutine.covered(tier, at, &mut |who, span| sink.span(who, &span));
-            }
-            if gaps {
-                sink.covered(image, tier, at);
-            }
-        }
     }
 
     pub fn processes(&self) -> &Processes {
@@ -363,7 +323,7 @@ impl Engine {
     fn goroutine_event(&mut self, event: &Event, sink: &mut impl Sink) {
         let Some(image) = self.image_of(event, sink) else { return };
         let program = event.binary.and_then(|binary| self.programs.get(&binary));
-        if program.is_some_and(|program| needs(&event.what) > program.tier) {
+        if program.is_some_and(|program| coverage::needs(&event.what) > program.tier) {
             // Probes that are being set or taken away: not all of them tell.
             return;
         }

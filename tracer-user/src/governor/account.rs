@@ -29,6 +29,25 @@ const FIRST_NS: f64 = 100e6;
 /// An average of less time than this says little.
 const TELLING_NS: u64 = 30_000_000;
 
+/// What is paid and used of late, as numbers of CPUs. Both are averaged, and not their ratio: the kernel brings CPU time up to date every few
+/// milliseconds only, so between two readings there may be hits and no time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rates {
+    paid: f64,
+    used: f64,
+}
+
+impl Rates {
+    fn average(&mut self, weight: f64, paid: f64, used: f64) {
+        self.paid += weight * (paid - self.paid);
+        self.used += weight * (used - self.used);
+    }
+
+    fn share(&self) -> f64 {
+        self.paid / self.used.max(IDLE)
+    }
+}
+
 /// The account of one target.
 #[derive(Debug)]
 pub(super) struct Account {
@@ -36,7 +55,8 @@ pub(super) struct Account {
     last: Reading,
     begin: Reading,
     saved_ns: f64,
-    smooth: ByTier,
+    /// Of T1's, T2's and T3's probes, since they were set.
+    rates: [Rates; 3],
     /// CPU time the target uses in a second, as a number of CPUs.
     cpus: f64,
     /// Since when each tier's probes are set.
@@ -52,7 +72,7 @@ impl Account {
             last: begin,
             begin,
             saved_ns: budget * BEGIN_NS * IDLE,
-            smooth: ByTier::default(),
+            rates: Default::default(),
             cpus: 0.0,
             since: [begin.at; 3],
             known: [None; 3],
@@ -63,15 +83,6 @@ impl Account {
         self.budget
     }
 
-    /// What was paid altogether, as a share of what the target used.
-    pub fn paid_share(&self) -> f64 {
-        if self.last.cpu_ns == self.begin.cpu_ns {
-            return 0.0;
-        }
-        let paid: u64 = (0..3).map(|tier| self.last.paid_ns[tier].saturating_sub(self.begin.paid_ns[tier])).sum();
-        paid as f64 / (self.last.cpu_ns.saturating_sub(self.begin.cpu_ns) as f64).max(1.0)
-    }
-
     /// Books a reading, while `tier` was followed; what each tier costs of late. `None`: no time has passed.
     pub fn add(&mut self, reading: Reading, tier: Tier) -> Option<ByTier> {
         let passed = reading.at.since(self.last.at) as f64;
@@ -79,38 +90,37 @@ impl Account {
         if passed <= 0.0 || first && passed < FIRST_NS {
             return None;
         }
-        let used = (reading.cpu_ns.saturating_sub(self.last.cpu_ns) as f64).max(IDLE * passed);
-        let mut now = ByTier::default();
-        for (index, share) in now.0.iter_mut().enumerate() {
-            *share = reading.paid_ns[index].saturating_sub(self.last.paid_ns[index]) as f64 / used;
-        }
-        self.last = reading;
-        for ((smooth, now), since) in self.smooth.0.iter_mut().zip(now.0).zip(self.since) {
+        let used = reading.cpu_ns.saturating_sub(self.last.cpu_ns) as f64;
+        let mut spent = 0.0;
+        for (index, (rates, since)) in self.rates.iter_mut().zip(self.since).enumerate() {
+            let paid = reading.paid_ns[index].saturating_sub(self.last.paid_ns[index]) as f64;
+            spent += paid;
             // All of the time since they were set, until that is long.
             let share = passed / (reading.at.since(since) as f64).max(passed);
-            *smooth += share.max(1.0 - (-passed / SMOOTH_NS).exp()) * (now - *smooth);
+            rates.average(share.max(1.0 - (-passed / SMOOTH_NS).exp()), paid / passed, used / passed);
         }
+        self.last = reading;
+        let used = used.max(IDLE * passed);
         let weight = if first { 1.0 } else { 1.0 - (-passed / (4.0 * SMOOTH_NS)).exp() };
         self.cpus += weight * (used / passed - self.cpus);
         if first {
             self.saved_ns = self.budget * BEGIN_NS * self.cpus;
         }
-        let spent: f64 = now.0.iter().sum::<f64>() * used;
         self.saved_ns = (self.saved_ns + self.budget * used - spent).min(self.budget * SAVED_NS * self.cpus);
-        for (known, share) in self.known.iter_mut().zip(self.smooth.0).take(usize::from(tier.number())) {
+        let shares = self.rates.map(|rates| rates.share());
+        for (known, share) in self.known.iter_mut().zip(shares).take(usize::from(tier.number())) {
             *known = Some((share, reading.at));
         }
-        Some(self.smooth)
+        Some(ByTier(shares))
     }
 
     /// From here on `to` is followed in place of `from`: what the probes cost that are set now is averaged anew.
     pub fn stepped(&mut self, from: Tier, to: Tier, at: KtimeNs) {
         for tier in usize::from(from.number())..usize::from(to.number()) {
-            self.since[tier] = at;
-            self.smooth.0[tier] = 0.0;
+            (self.since[tier], self.rates[tier]) = (at, Rates::default());
         }
         for tier in usize::from(to.number())..3 {
-            self.smooth.0[tier] = 0.0;
+            self.rates[tier] = Rates::default();
         }
     }
 

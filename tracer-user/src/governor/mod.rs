@@ -48,12 +48,10 @@ pub struct Reading {
 }
 
 /// A change of tier.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
     pub tier: Tier,
     pub why: Why,
-    /// What was paid by then, as a share of the target's CPU time; 0.01 is 1 %.
-    pub share: f64,
 }
 
 /// What is done besides following at the base.
@@ -146,15 +144,15 @@ impl Governor {
         }
     }
 
-    /// Everything goes at once: the target is worse off, whatever our own figures say.
-    pub fn alarm(&mut self, at: KtimeNs) -> Option<Step> {
+    /// Everything goes at once, whatever our own figures say.
+    pub fn alarm(&mut self, at: KtimeNs, why: Why) -> Option<Step> {
         if self.tier() == Tier::T0 && self.holds.iter().all(|hold| hold.until > at) {
             return None;
         }
         for hold in &mut self.holds {
             hold.again(at, ALARM_HOLD_NS);
         }
-        (self.tier() > Tier::T0).then(|| self.go(at, Tier::T0, Phase::Base, Why::Guard))
+        (self.tier() > Tier::T0).then(|| self.go(at, Tier::T0, Phase::Base, why))
     }
 
     /// The tier that was to be followed from here on could not be had: it goes on as before.
@@ -227,7 +225,7 @@ impl Governor {
         let from = self.tier();
         (self.base, self.phase, self.since) = (base, phase, at);
         self.account.stepped(from, self.tier(), at);
-        Step { tier: self.tier(), why, share: self.account.paid_share() }
+        Step { tier: self.tier(), why }
     }
 
     fn hold(&mut self, tier: Tier) -> &mut Hold {

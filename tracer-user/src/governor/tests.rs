@@ -156,9 +156,9 @@ fn alarm() {
     let mut scene = Scene::new(0.01, Tier::T3);
     scene.run(10_000, steady(0.5, [0.0001, 0.001, 0.001]));
     assert_eq!(scene.governor.tier(), Tier::T3);
-    let step = scene.governor.alarm(scene.reading.at).unwrap();
+    let step = scene.governor.alarm(scene.reading.at, Why::Guard).unwrap();
     assert_eq!((step.tier, step.why), (Tier::T0, Why::Guard));
-    assert_eq!(scene.governor.alarm(scene.reading.at), None);
+    assert_eq!(scene.governor.alarm(scene.reading.at, Why::Guard), None);
     scene.run(50_000, steady(0.5, [0.0001, 0.001, 0.001]));
     assert_eq!(scene.governor.tier(), Tier::T0);
     scene.run(200_000, steady(0.5, [0.0001, 0.001, 0.001]));
@@ -171,9 +171,9 @@ fn alarm_holds() {
     let mut scene = Scene::new(0.01, Tier::T2);
     scene.run(5_000, steady(2.0, [0.001, 0.6, 0.0]));
     assert!(scene.steps.iter().any(|(_, _, why)| *why == Why::Runaway), "{:?}", scene.steps);
-    scene.governor.alarm(scene.reading.at);
+    scene.governor.alarm(scene.reading.at, Why::Guard);
     for _ in 0..50 {
-        assert_eq!(scene.governor.alarm(scene.reading.at), None);
+        assert_eq!(scene.governor.alarm(scene.reading.at, Why::Guard), None);
     }
     let steps = scene.steps.len();
     scene.run(59_000, steady(2.0, [0.001, 0.001, 0.0]));
@@ -196,6 +196,24 @@ fn refused() {
     assert_eq!(scene.governor.tier(), Tier::T1, "{:?}", scene.steps);
     scene.run(5_000, &load);
     assert_eq!(scene.governor.tier(), Tier::T2, "{:?}", scene.steps);
+}
+
+/// Check that CPU time that comes in jumps, as the kernel tells it, makes no price: between two readings there may be hits and none of it.
+#[test]
+fn time_in_jumps() {
+    const JUMP: u64 = 12 * MS;
+    let mut governor = Governor::new(0.4, Tier::T2, Reading::default());
+    let (mut at, mut paid) = (0, 0);
+    for n in 0..2_000 {
+        // One CPU, of which T2 takes 85 %; readings come soon after one another every now and then.
+        let passed = if n % 3 == 0 { MS / 2 } else { 10 * MS };
+        at += passed;
+        paid += if governor.tier() == Tier::T2 { passed * 85 / 100 } else { 0 };
+        let reading = Reading { at: KtimeNs(at), paid_ns: [0, paid, 0], cpu_ns: at / JUMP * JUMP };
+        let step = governor.tick(reading);
+        assert!(step.is_none_or(|step| step.why != Why::Runaway), "{step:?} after {} ms", at / MS);
+    }
+    assert!(paid > at / 4, "{paid} of {at} ns: no window");
 }
 
 /// Check that a target that does nothing does not make a single hit count as a fortune.

@@ -12,6 +12,7 @@ pub mod faults;
 pub mod features;
 pub mod gate;
 mod left_out;
+mod links;
 mod multi;
 pub mod offsets;
 mod program_info;

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
 };
 
 use aya::{
@@ -13,7 +13,7 @@ use aya::{
     programs::{
         PerfEvent, UProbe,
         perf_event::{PerfEventConfig, PerfEventLink, PerfEventScope, SamplePolicy, SoftwareEvent},
-        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope},
+        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope},
     },
     util::online_cpus,
 };
@@ -31,6 +31,7 @@ use super::{
     KernelError, counters,
     facts::{self, Group, Offers, Told},
     left_out,
+    links::{Link, Links, close},
     multi::{MultiPrograms, Point},
     program_info,
     ring::Ring,
@@ -71,9 +72,6 @@ const SAMPLER: &str = "cpu_clock";
 
 /// `BPF_NOEXIST` of `linux/bpf.h`: only if there is no such entry.
 const BPF_NOEXIST: u64 = 1;
-
-/// Threads that close probes side by side.
-const CLOSERS: usize = 16;
 
 /// Sizes that may be changed before loading.
 #[derive(Clone, Copy, Debug)]
@@ -132,24 +130,11 @@ pub struct Session {
     told: Vec<Told>,
 }
 
-/// The probes of a binary, by their tier: T1, T2, T3. Those of USDT are T1's.
-#[derive(Default)]
-struct Links([Vec<Link>; 3]);
-
 /// Hits of a binary's probes, whoever ran into them, by their tier: USDT, T1, T2, T3.
 pub type Hits = [u64; 4];
 
 /// What the kernel measured of the programs behind probes: how long they ran altogether, ns, and how often.
 pub type RunTimes = FxHashMap<&'static str, (u64, u64)>;
-
-/// Probes of ours; they go when it is dropped.
-pub struct Link(#[expect(dead_code, reason = "held for its drop")] Held);
-
-#[expect(dead_code, reason = "held for their drop")]
-enum Held {
-    One(UProbeLink),
-    Many(OwnedFd),
-}
 
 /// Lets aya copy our `#[repr(C)]` structures into maps.
 #[derive(Clone, Copy)]
@@ -285,7 +270,7 @@ impl Session {
             self.scheduling = self.scheduling.checked_add(1).unwrap_or(1);
         }
         let scheduling = if tier >= Tier::T3 { self.scheduling.max(1).into() } else { 0 };
-        self.layouts.set(index, Pod(GoLayout { scheduling, ..target.layout }), 0).map_err(KernelError::map("LAYOUTS"))?;
+        self.set_layout(index, GoLayout { scheduling, ..target.layout })?;
         if tier <= had {
             let above = self.links.entry(target.id).or_default().take_above(tier);
             self.closing.retain(|(_, closing)| !closing.is_finished());
@@ -301,11 +286,22 @@ impl Session {
         }
         let mut set = Vec::new();
         for ((of, program), points) in by_program {
-            set.push((of, self.attach_points(program, target.path, &points, UProbeScope::AllProcesses)?));
+            match self.attach_points(program, target.path, &points, UProbeScope::AllProcesses) {
+                Ok(links) => set.push((of, links)),
+                Err(error) => {
+                    // It was not T3 before, or there would be nothing to set.
+                    self.set_layout(index, GoLayout { scheduling: 0, ..target.layout })?;
+                    return Err(error);
+                }
+            }
         }
         let links = self.links.entry(target.id).or_default();
         set.into_iter().for_each(|(of, more)| links.of(of).extend(more));
         Ok(())
+    }
+
+    fn set_layout(&mut self, index: u32, layout: GoLayout) -> Result<(), KernelError> {
+        self.layouts.set(index, Pod(layout), 0).map_err(KernelError::map("LAYOUTS"))
     }
 
     /// Sets the probes of one program in one file.
@@ -320,7 +316,7 @@ impl Session {
             let tgid = matches!(scope, UProbeScope::CallingProcess).then(std::process::id);
             let link = multi.attach(program, path, points, tgid);
             let link = link.map_err(|source| KernelError::AttachAll { path: path.into(), source })?;
-            return Ok(vec![Link(Held::Many(link))]);
+            return Ok(vec![Link::of_many(link)]);
         }
         points.iter().map(|point| self.attach_one(program, path, *point, scope)).collect()
     }
@@ -337,7 +333,7 @@ impl Session {
         let point = UProbeAttachPoint { location: UProbeAttachLocation::AbsoluteOffset(file_offset), cookie: Some(cookie) };
         let link = probe.attach(point, path, scope).map_err(failed)?;
         let link = probe.take_link(link).map_err(KernelError::program(program, "attached"))?;
-        Ok(Link(Held::One(link)))
+        Ok(Link::of_one(link))
     }
 
     /// Sets USDT probes of a file. On failure those already set are taken back.
@@ -363,7 +359,7 @@ impl Session {
                 links.collect::<Result<_, _>>().map_err(failed)?
             }
         };
-        self.links.entry(target.id).or_default().of(Tier::T1).extend(links.into_iter().map(|link| Link(Held::Many(link))));
+        self.links.entry(target.id).or_default().of(Tier::T1).extend(links.into_iter().map(Link::of_many));
         Ok(())
     }
 
@@ -447,7 +443,7 @@ impl Session {
 
     /// Takes every probe away. The kernel needs up to a quarter of a second for each, so they go side by side.
     pub fn detach_probes(&mut self) {
-        let closing = close(self.links.drain().flat_map(|(_, Links(links))| links).flatten());
+        let closing = close(self.links.drain().flat_map(|(_, mut links)| links.take_above(Tier::T0)));
         self.closing.drain(..).map(|(_, closing)| closing).chain(closing).for_each(|closing| drop(closing.join()));
     }
 
@@ -456,34 +452,6 @@ impl Session {
         let links = self.links.remove(&id).unwrap_or_default().take_above(Tier::T0);
         close(links).into_iter().for_each(|closing| drop(closing.join()));
     }
-}
-
-impl Links {
-    fn of(&mut self, tier: Tier) -> &mut Vec<Link> {
-        &mut self.0[usize::from(tier.number()).saturating_sub(1).min(2)]
-    }
-
-    /// The highest of which any are set.
-    fn tier(&self) -> Tier {
-        let set = |tier: &Tier| !self.0[usize::from(tier.number()).saturating_sub(1)].is_empty();
-        [Tier::T3, Tier::T2, Tier::T1].into_iter().find(set).unwrap_or(Tier::T0)
-    }
-
-    fn take_above(&mut self, tier: Tier) -> Vec<Link> {
-        self.0.iter_mut().skip(usize::from(tier.number())).flat_map(std::mem::take).collect()
-    }
-}
-
-/// Closes links side by side; the threads that do.
-fn close(links: impl IntoIterator<Item = Link>) -> Vec<JoinHandle<()>> {
-    let mut shares: Vec<Vec<Link>> = Vec::new();
-    shares.resize_with(CLOSERS, Vec::new);
-    for (index, link) in links.into_iter().enumerate() {
-        shares[index % CLOSERS].push(link);
-    }
-    shares.retain(|share| !share.is_empty());
-    // Where no thread is to be had, its share is closed here and now.
-    shares.into_iter().filter_map(|share| thread::Builder::new().spawn(move || drop(share)).ok()).collect()
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, KernelError> {

@@ -11,23 +11,15 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::{median, spread};
-use crate::{place, shell};
+use super::{median, spread, switches};
+use crate::place;
 
 const ROW: &str = "switch of a bystander";
 const ROUNDS: usize = 9;
-/// Bytes that two processes hand to and fro, two switches each.
-const TURNS: &str = "100000";
 /// Until lifetrace must have begun.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// What `switches` (tests/fixtures/c) prints.
-#[derive(Deserialize)]
-struct Switches {
-    ns_per_switch: f64,
-}
 
 /// One line of the benchmark's JSON (docs: "bench").
 #[derive(Serialize)]
@@ -81,13 +73,8 @@ pub fn bench(lifetrace: &Path, only: &str, json_only: bool) -> Result<()> {
     if !ROW.contains(only) {
         return Ok(());
     }
-    let program = place::target().join("bench/switches");
-    fs::create_dir_all(place::target().join("bench"))?;
-    shell::run(Command::new("gcc").arg("-O2").arg("-o").arg(&program).arg(place::root().join("tests/fixtures/c/switches.c")))?;
-    let once = || -> Result<f64> {
-        let said = shell::output(Command::new(&program).arg(TURNS))?;
-        Ok(serde_json::from_str::<Switches>(&said).with_context(|| said.clone())?.ns_per_switch)
-    };
+    let program = switches::build()?;
+    let once = || switches::once(&mut Command::new(&program));
     let beside = |threads: &str| -> Result<f64> {
         let _other = Other::start(lifetrace, threads)?;
         once()

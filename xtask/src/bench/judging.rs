@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{leaks::Running, median, spread};
+use super::{median, process::Running, spread};
 use crate::{place, setup, shell::output};
 
 const ROWS: [&str; 2] = ["leaks of a recording with 472,108 leaked goroutines", "leaks --pid of as many, CPU a look"];

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     median,
     page::{SERVER, tell},
+    process::{Running, cpu_seconds},
     spread,
 };
 use crate::{place, setup, shell};
@@ -98,17 +99,17 @@ struct Row {
 
 /// The server, ended with us.
 struct Shop {
-    child: Child,
+    running: Running,
     address: String,
 }
 
 impl Shop {
     fn start(program: &Path) -> Result<Self> {
-        let mut child = Command::new(program).arg("127.0.0.1:0").stdout(Stdio::piped()).spawn().context("no server")?;
+        let mut running = Running(Command::new(program).arg("127.0.0.1:0").stdout(Stdio::piped()).spawn().context("no server")?);
         let mut line = String::new();
-        BufReader::new(child.stdout.take().context("no stdout")?).read_line(&mut line)?;
+        BufReader::new(running.0.stdout.take().context("no stdout")?).read_line(&mut line)?;
         let address = line.trim().strip_prefix("ready ").with_context(|| format!("the server says {line:?}"))?.to_owned();
-        Ok(Self { child, address })
+        Ok(Self { running, address })
     }
 
     fn url(&self, path: &str) -> String {
@@ -117,17 +118,7 @@ impl Shop {
 
     /// CPU time so far, ns: to a hundredth of a second.
     fn cpu_ns(&self) -> Result<f64> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok());
-        Ok((ticks(11).context("utime")? + ticks(12).context("stime")?) * 1e7)
-    }
-}
-
-impl Drop for Shop {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        cpu_seconds(self.running.pid()).map(|seconds| seconds * 1e9).context("the server has ended")
     }
 }
 
@@ -137,7 +128,7 @@ struct Tracer(Option<Child>);
 impl Tracer {
     fn start(mode: Mode, lifetrace: &Path, shop: &Shop) -> Result<Self> {
         let mut command = Command::new(lifetrace);
-        let pid = shop.child.id().to_string();
+        let pid = shop.running.pid().to_string();
         match mode {
             Mode::Untraced | Mode::Again => return Ok(Self(None)),
             Mode::GoTrace => {

@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -14,7 +14,10 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::page::{SIZES, tell};
+use super::{
+    page::{SIZES, tell},
+    process::{Running, cpu_seconds, most_memory},
+};
 use crate::{go, place, setup, shell};
 
 const ROWS: [&str; 3] = ["memory with live goroutines", "attaching to a binary of 100 MB", "recording and replay of a ping-pong"];
@@ -34,16 +37,6 @@ struct Row {
     of: &'static str,
     #[serde(skip_serializing_if = "String::is_empty")]
     note: String,
-}
-
-/// A program that is ended with us.
-struct Started(Child);
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// Measures the rows whose name holds `only`.
@@ -69,13 +62,6 @@ fn recording() -> PathBuf {
     place::target().join("bench/sizes.lifetrace")
 }
 
-/// The most memory that a process had, MiB, as long as it is there.
-fn most_memory(pid: u32) -> Option<f64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.split_whitespace().next()?.parse::<f64>().ok().map(|kib| kib / 1024.0)
-}
-
 /// Waits for the end of a process: how long it took, s, its CPU time, s, and the most memory that it had, MiB.
 fn watched(command: &mut Command) -> Result<(f64, f64, f64)> {
     let began = Instant::now();
@@ -92,15 +78,8 @@ fn watched(command: &mut Command) -> Result<(f64, f64, f64)> {
     }
 }
 
-fn cpu_seconds(pid: u32) -> Option<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
-    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok());
-    Some((ticks(11)? + ticks(12)?) / 100.0)
-}
-
 /// lifetrace, following a program at T2, until it says so; and how long that took.
-fn attached(lifetrace: &Path, pid: u32) -> Result<(Started, f64)> {
+fn attached(lifetrace: &Path, pid: u32) -> Result<(Running, f64)> {
     let began = Instant::now();
     let mut command = Command::new(lifetrace);
     command.args(["attach", "--tier", "T2", "--pid", &pid.to_string(), "-o"]).arg(recording()).stderr(Stdio::piped());
@@ -109,10 +88,10 @@ fn attached(lifetrace: &Path, pid: u32) -> Result<(Started, f64)> {
     ensure!(lines.by_ref().map_while(Result::ok).any(|line| line.contains("following")), "lifetrace does not follow");
     let took = began.elapsed().as_secs_f64();
     thread::spawn(move || lines.for_each(drop));
-    Ok((Started(child), took))
+    Ok((Running(child), took))
 }
 
-fn interrupt(mut tracer: Started) -> Result<()> {
+fn interrupt(mut tracer: Running) -> Result<()> {
     shell::run(Command::new("kill").args(["-INT", &tracer.0.id().to_string()]))?;
     ensure!(tracer.0.wait()?.success(), "lifetrace failed");
     Ok(())
@@ -131,7 +110,7 @@ fn memory(lifetrace: &Path, goroutines: u32) -> Result<()> {
     let _ = fs::remove_file(&socket);
     let mut command = Command::new(&crowd);
     command.args(["-n", &goroutines.to_string(), "-socket"]).arg(&socket).stdout(Stdio::piped());
-    let mut program = Started(command.spawn()?);
+    let mut program = Running(command.spawn()?);
     let mut line = String::new();
     BufReader::new(program.0.stdout.take().context("no stdout")?).read_line(&mut line)?;
     let (tracer, _) = attached(lifetrace, program.0.id())?;
@@ -160,7 +139,7 @@ fn attaching(lifetrace: &Path) -> Result<()> {
     let program = place::target().join("bench/big.program");
     setup::go_program(&source, &program)?;
     let bytes = fs::metadata(&program)?.len() as f64;
-    let running = Started(Command::new(&program).spawn()?);
+    let running = Running(Command::new(&program).spawn()?);
     let (mut attach, mut detach) = (Vec::new(), Vec::new());
     for _ in 0..5 {
         let (tracer, took) = attached(lifetrace, running.0.id())?;

@@ -9,26 +9,17 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{
     median,
     page::{THREADS, tell},
-    spread,
+    spread, switches,
 };
 use crate::{place, setup, shell};
 
 const ROW: &str = "threads";
 const ROUNDS: usize = 5;
-/// Bytes handed to and fro: two switches each.
-const TURNS: &str = "100000";
-
-/// What `switches` (tests/fixtures/c) prints.
-#[derive(Deserialize)]
-struct Switches {
-    ns_per_switch: f64,
-}
-
 /// One line of the benchmark's JSON (docs: "bench").
 #[derive(Serialize)]
 struct Row {
@@ -62,28 +53,26 @@ impl Mode {
     }
 
     /// The time of a switch, ns.
-    fn once(self, lifetrace: &Path, switches: &Path) -> Result<f64> {
+    fn once(self, lifetrace: &Path, program: &Path) -> Result<f64> {
         let into: PathBuf = place::target().join("bench/threads.out");
         let mut command = match self {
-            Self::Alone | Self::OffCpuTime => Command::new(switches),
+            Self::Alone | Self::OffCpuTime => Command::new(program),
             Self::Lifetrace => {
                 let mut command = Command::new(lifetrace);
-                command.args(["run", "--quiet", "--threads", "on", "-o"]).arg(&into).arg("--").arg(switches);
+                command.args(["run", "--quiet", "--threads", "on", "-o"]).arg(&into).arg("--").arg(program);
                 command
             }
             Self::Perf => {
                 let mut command = Command::new("perf");
-                command.args(["sched", "record", "-q", "-o"]).arg(&into).arg("--").arg(switches);
+                command.args(["sched", "record", "-q", "-o"]).arg(&into).arg("--").arg(program);
                 command
             }
         };
         let beside = matches!(self, Self::OffCpuTime).then(OffCpuTime::start).transpose()?;
-        let said = shell::output(command.arg(TURNS).stderr(Stdio::null()))?;
+        let once = switches::once(&mut command);
         drop(beside);
         let _ = fs::remove_file(&into);
-        let line =
-            said.lines().find(|line| line.contains("ns_per_switch")).with_context(|| format!("{} says {said:?}", self.name()))?;
-        Ok(serde_json::from_str::<Switches>(line)?.ns_per_switch)
+        once
     }
 }
 
@@ -122,15 +111,13 @@ pub fn bench(lifetrace: &Path, only: &str) -> Result<()> {
     if !ROW.contains(only) {
         return Ok(());
     }
-    let switches = place::target().join("bench/switches");
-    fs::create_dir_all(place::target().join("bench"))?;
-    shell::run(Command::new("gcc").arg("-O2").arg("-o").arg(&switches).arg(place::root().join("tests/fixtures/c/switches.c")))?;
+    let program = switches::build()?;
     let mut all: Vec<Result<Vec<f64>>> = Mode::ALL.iter().map(|_| Ok(Vec::new())).collect();
     for _ in 0..ROUNDS {
         for (mode, times) in Mode::ALL.iter().zip(&mut all) {
             // One that cannot run here is not tried again.
             if let Ok(known) = times {
-                match mode.once(lifetrace, &switches) {
+                match mode.once(lifetrace, &program) {
                     Ok(ns) => known.push(ns),
                     Err(error) => *times = Err(error),
                 }

@@ -17,6 +17,8 @@ use crate::{
 /// A program whose probes can be set.
 pub(super) struct Attachment {
     pub id: BinaryId,
+    /// What people call it.
+    pub name: String,
     /// Exactly the file that was analysed, whatever its path names by now.
     pub file: File,
     pub layout: GoLayout,

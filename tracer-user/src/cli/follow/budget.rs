@@ -184,6 +184,16 @@ impl Priced {
         self.hits = hits;
     }
 
+    /// It has USDT probes, and they are set.
+    fn has_usdt(&self) -> bool {
+        self.attachment.is_none() && self.tier > Tier::T0
+    }
+
+    /// What was paid so far, as a share of the CPU time; 0.01 is 1 %.
+    fn share(&self) -> f64 {
+        if self.cpu_ns == 0 { 0.0 } else { self.paid_ns.iter().sum::<f64>() / self.cpu_ns as f64 }
+    }
+
     /// A process has used so much CPU time by now, and so much when it was met.
     fn use_cpu(&mut self, process: ProcessKey, cpu_ns: u64, met_ns: u64) {
         let before = self.used.insert(process, cpu_ns).unwrap_or(met_ns);
@@ -230,8 +240,9 @@ impl Follower {
         }
         if let Err(error) = self.book(at) {
             tracing::warn!("the price is not known: {error}");
-            return self.alarm();
+            return self.alarm(Why::Unknown);
         }
+        self.stop_usdt(at);
         if !allowed {
             return;
         }
@@ -244,37 +255,41 @@ impl Follower {
             steps.extend(priced.governor.as_mut().and_then(|governor| governor.tick(reading)).map(|step| (*binary, step)));
         }
         steps.into_iter().for_each(|(binary, step)| self.step(binary, step));
-        self.stop_usdt(at);
     }
 
     /// USDT probes that cost many times the budget of one CPU go, and do not come again.
     fn stop_usdt(&mut self, at: KtimeNs) {
         let Some(budget) = self.how.budget else { return };
         let mut runaways = Vec::new();
-        for (binary, priced) in self.prices.programs.iter_mut().filter(|(_, priced)| priced.attachment.is_none()) {
+        for (binary, priced) in self.prices.programs.iter_mut().filter(|(_, priced)| priced.has_usdt()) {
             let (since, paid_ns) = *priced.usdt_paid.get_or_insert((at, priced.paid_ns[0]));
             if at.since(since) < BOOKED_EVERY_NS {
                 continue;
             }
             priced.usdt_paid = Some((at, priced.paid_ns[0]));
             let share = (priced.paid_ns[0] - paid_ns) / (at.since(since) as f64).max(1.0);
-            if priced.tier > Tier::T0 && share > RUNAWAY * budget {
-                priced.tier = Tier::T0;
+            if share > RUNAWAY * budget {
                 runaways.push((*binary, share));
             }
         }
         for (binary, share) in runaways {
-            let (at, share_ppm) = (ktime_now(), Some((share * 1e6) as u32));
-            self.capture.send(Message::Note(Note::Coverage { at, binary, tier: Tier::T0, why: Some(Why::Runaway), share_ppm }));
-            self.session.detach_binary(binary);
+            self.let_usdt_go(binary, Why::Runaway);
             self.warn(format!("USDT probes took {:.0} % of a CPU: they are taken away for good", share * 100.0));
         }
     }
 
+    /// USDT probes are not set a second time: what became of their units meanwhile would not be known.
+    fn let_usdt_go(&mut self, binary: BinaryId, why: Why) {
+        self.prices.close(binary);
+        let at = ktime_now();
+        self.capture.send(Message::Note(Note::Coverage { at, binary, tier: Tier::T0, why: Some(why), share_ppm: None }));
+        self.session.detach_binary(binary);
+    }
+
     /// Looks at what was paid.
     pub fn book(&mut self, at: KtimeNs) -> Result<(), KernelError> {
-        let hits = self.session.hits()?;
         self.prices.booked_at = at;
+        let hits = self.session.hits()?;
         self.prices.measure(&self.session, at);
         for (binary, hits) in hits {
             let Some(priced) = self.prices.programs.get(&binary) else { continue };
@@ -288,19 +303,26 @@ impl Follower {
     }
 
     /// All probes go: the target is worse off, or it is not known what they cost.
-    pub fn alarm(&mut self) {
+    pub fn alarm(&mut self, why: Why) {
         let at = ktime_now();
         let governed = self.prices.programs.iter_mut();
         let steps: Vec<(BinaryId, Step)> =
-            governed.filter_map(|(binary, priced)| Some((*binary, priced.governor.as_mut()?.alarm(at)?))).collect();
+            governed.filter_map(|(binary, priced)| Some((*binary, priced.governor.as_mut()?.alarm(at, why)?))).collect();
         steps.into_iter().for_each(|(binary, step)| self.step(binary, step));
+        let usdt: Vec<BinaryId> =
+            self.prices.programs.iter().filter(|(_, priced)| priced.has_usdt()).map(|(binary, _)| *binary).collect();
+        for binary in usdt {
+            self.let_usdt_go(binary, why);
+            self.warn("USDT probes are taken away, too, and for good".to_owned());
+        }
     }
 
     fn step(&mut self, binary: BinaryId, step: Step) {
         let Some(priced) = self.prices.programs.get_mut(&binary) else { return };
         let Some(attachment) = &priced.attachment else { return };
         let from = std::mem::replace(&mut priced.tier, step.tier);
-        let share_ppm = Some((step.share * 1e6) as u32);
+        let (name, share) = (attachment.name.clone(), priced.share());
+        let share_ppm = Some((share * 1e6) as u32);
         let told = |at| Message::Note(Note::Coverage { at, binary, tier: step.tier, why: Some(step.why), share_ppm });
         if step.tier <= from {
             // Said first: while they are taken away, one after the other, they do not tell everything.
@@ -314,7 +336,7 @@ impl Follower {
             if let Some(governor) = &mut priced.governor {
                 governor.refused(ktime_now());
             }
-            return self.warn(format!("{:?} of program {} cannot be had now: {error:#}", step.tier, binary.0));
+            return self.warn(format!("{name}: {:?} cannot be had now: {error:#}", step.tier));
         }
         if step.tier > from {
             self.capture.send(told(ktime_now()));
@@ -329,13 +351,12 @@ impl Follower {
                 priced.governor.iter_mut().for_each(|governor| governor.set(reading));
             }
         }
-        tracing::info!(
-            "program {}: {:?} from here on ({:?}), paid {:.3} % so far",
-            binary.0,
-            step.tier,
-            step.why,
-            step.share * 100.0
-        );
+        let told = format!("{name}: {:?} from here on ({}), paid {:.3} % so far", step.tier, step.why.name(), share * 100.0);
+        match step.why {
+            // These come and go all the time.
+            Why::Trial | Why::Window | Why::WindowOver => tracing::debug!("{told}"),
+            _ => tracing::info!("{told}"),
+        }
     }
 
     /// How much CPU time the processes of each program used.

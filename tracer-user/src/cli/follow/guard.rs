@@ -17,7 +17,7 @@ use super::Follower;
 use crate::{
     governor::vitals::{Answer, Vitals},
     pprof::client::{Client, ClientError},
-    recording::contract::Tier,
+    recording::contract::{Tier, Why},
 };
 
 /// Between two questions.
@@ -143,7 +143,7 @@ impl Follower {
         let Some(guard) = &mut self.guard else { return true };
         if guard.look(probed) {
             self.warn("the target fares worse than without probes: they are taken away for a while".to_owned());
-            self.alarm();
+            self.alarm(Why::Guard);
         }
         if let Some(guard) = &mut self.guard
             && guard.is_blind()

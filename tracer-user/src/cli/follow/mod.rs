@@ -335,7 +335,8 @@ impl Follower {
             tracing::warn!("{text}");
             self.capture.send(Message::Note(Note::Warning { at: ktime_now(), text }));
         }
-        let attachment = Attachment { id, file: file.try_clone()?, layout, sites, empty: self.how.empty_probes, adopt };
+        let name = path.file_name().map_or_else(|| "?".to_owned(), |name| name.to_string_lossy().into_owned());
+        let attachment = Attachment { id, name, file: file.try_clone()?, layout, sites, empty: self.how.empty_probes, adopt };
         self.set_first(attachment, tier)?;
         Ok((id, code))
     }

@@ -98,6 +98,8 @@ pub enum Why {
     Runaway,
     /// The target itself is worse off (`--guard-url`).
     Guard,
+    /// It is not known what it costs.
+    Unknown,
 }
 
 impl Why {
@@ -111,6 +113,7 @@ impl Why {
             Self::Dear => "too dear",
             Self::Runaway => "much too dear",
             Self::Guard => "the target is worse off",
+            Self::Unknown => "price unknown",
         }
     }
 }

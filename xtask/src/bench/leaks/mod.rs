@@ -12,7 +12,7 @@ use std::{
     collections::VecDeque,
     fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     sync::{Mutex, PoisonError},
     thread,
 };
@@ -21,6 +21,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use self::set::{Entry, Said};
+use super::process::Running;
 use crate::{go, place, shell::run};
 
 /// Programs that run side by side; they idle most of the time.
@@ -209,14 +210,4 @@ impl Bench<'_> {
 fn json(command: &mut Command) -> Result<Value> {
     let said = command.stderr(Stdio::inherit()).output()?;
     serde_json::from_slice(&said.stdout).with_context(|| format!("{command:?} says nothing"))
-}
-
-/// A program that is ended with us.
-pub struct Running(pub Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::{Running, json};
+use super::{super::process::Running, json};
 use crate::{
     place, programs,
     setup::{self, which},
