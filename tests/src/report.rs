@@ -17,6 +17,8 @@ pub struct Report {
     pub repairs: Repairs,
     #[serde(default)]
     pub snapshots: Snapshots,
+    #[serde(default)]
+    pub summed: Option<Summed>,
     pub coverage: Vec<Coverage>,
     #[serde(default)]
     pub steps: Vec<Step>,
@@ -141,10 +143,23 @@ pub struct Repairs {
     pub by_kind: BTreeMap<String, u64>,
 }
 
+/// What was summed instead of told.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Summed {
+    pub min_block_ns: u64,
+    pub lives: u64,
+    pub waits: u64,
+    pub waits_ns: u64,
+    pub unkept: u64,
+    pub unsummed: u64,
+}
+
 /// What the probes cost the target.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Price {
     pub budget: Option<f64>,
+    #[serde(default)]
+    pub probe_hits: Option<u64>,
     pub cost_ns: Option<u64>,
     pub share: Option<f64>,
     #[serde(default)]
@@ -206,6 +221,8 @@ pub struct Site {
     #[serde(default)]
     pub unconfirmed: u64,
     pub preexisting: u64,
+    #[serde(default)]
+    pub blocked_ns: Option<u64>,
     #[serde(default)]
     pub waits: Option<BTreeMap<String, Wait>>,
     /// T3: time waiting for a CPU, and time on one.

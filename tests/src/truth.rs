@@ -51,6 +51,7 @@ pub struct PingPong {
     pub rounds: u64,
     pub parks: u64,
     pub wakes: u64,
+    pub elapsed_ns: u64,
     pub sites: Vec<Site>,
 }
 

@@ -97,8 +97,13 @@ pub struct GoLayout {
     /// Wait reasons below 64, by bit, that only `runtime.semacquire1` parks with; its first argument, the semaphore, then lies 16 bytes
     /// above the frame pointer. 0: it does not, or nobody knows.
     pub semaphore_reasons: u64,
+    /// Waits and lives that are shorter are summed and not told ([`crate::summing`]); 0: each is told.
+    pub min_block_ns: u64,
+    /// Of lives, those are summed that began at this time (`bpf_ktime_get_ns`) or later. Whoever was born before may have been found by a
+    /// look, which asks for an end.
+    pub summing_since: u64,
 }
-assert_size!(GoLayout, 56);
+assert_size!(GoLayout, 72);
 
 /// A field that this kernel's structure does not have: beyond every structure, and small enough that the verifier lets it be added
 /// to a pointer before it is looked at.

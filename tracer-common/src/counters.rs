@@ -26,6 +26,10 @@ pub const LOST_RECORDS: u32 = 9;
 pub const SIGNALS_LEFT_OUT: u32 = 10;
 /// Signals with which Go's runtime interrupted its own threads: they are counted, and never told of.
 pub const PREEMPTION_SIGNALS: u32 = 11;
+/// Goroutines that could not be kept because the table was full: all of them is told (`crate::summing`).
+pub const UNKEPT: u32 = 12;
+/// Waits and lives that were told because the table of sums was full.
+pub const UNSUMMED: u32 = 13;
 /// Records that did not fit into the ring, by kind: `LOST + kind`.
 pub const LOST: u32 = 16;
 /// Size of the table.

@@ -70,6 +70,41 @@ pub struct GoroutineExit {
 }
 assert_size!(GoroutineExit, 40);
 
+/// What [`GoroutineBirth`] says, told when something of the goroutine is to be told for the first time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
+#[repr(C)]
+pub struct GoroutineLateBirth {
+    pub header: Header,
+    pub goid: u64,
+    /// When it was made, by the clock of the header.
+    pub born_at: u64,
+    pub parent_goid: u64,
+    pub gopc: u64,
+    pub startpc: u64,
+    pub stack_id: u64,
+}
+assert_size!(GoroutineLateBirth, 80);
+
+/// A goroutine that waited becomes runnable: [`GoroutinePark`] and [`GoroutineWake`] in one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
+#[repr(C)]
+pub struct GoroutineWait {
+    pub header: Header,
+    pub goid: u64,
+    pub waker_goid: u64,
+    /// When it parked, by the clock of the header.
+    pub parked_at: u64,
+    pub stack_id: u64,
+    pub lock: u64,
+    /// The thread that it parked on.
+    pub park_tid: u32,
+    pub wait_reason: u8,
+    pub _pad: [u8; 3],
+}
+assert_size!(GoroutineWait, 80);
+
 /// Goroutine states, in Go's own numbers (`runtime/runtime2.go`), which are the same in every version that is probed.
 pub mod status {
     pub const RUNNABLE: u8 = 1;

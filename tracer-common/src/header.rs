@@ -16,6 +16,10 @@ pub enum Kind {
     GoroutineTransition = 6,
     /// Go's test framework is about to start a test.
     TestRun = 7,
+    /// A birth that was not told when it happened (`--min-block`).
+    GoroutineLateBirth = 8,
+    /// A wait that is over, in place of a park and a wake (`--min-block`).
+    GoroutineWait = 9,
     /// Return addresses of one stack, sent when it is first seen.
     Stack = 16,
     /// The first accepted hit of a process since its exec: ties the process to a binary and its load bias.
@@ -56,7 +60,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of the discriminants.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::GoroutineBirth,
         Self::GoroutinePark,
         Self::GoroutineParkAbort,
@@ -64,6 +68,8 @@ impl Kind {
         Self::GoroutineExit,
         Self::GoroutineTransition,
         Self::TestRun,
+        Self::GoroutineLateBirth,
+        Self::GoroutineWait,
         Self::Stack,
         Self::ProcessImage,
         Self::ProcessFork,
@@ -105,6 +111,8 @@ impl Kind {
             Self::GoroutineExit => "goroutine_exit",
             Self::GoroutineTransition => "goroutine_transition",
             Self::TestRun => "test_run",
+            Self::GoroutineLateBirth => "goroutine_late_birth",
+            Self::GoroutineWait => "goroutine_wait",
             Self::Stack => "stack",
             Self::ProcessImage => "process_image",
             Self::ProcessFork => "process_fork",

@@ -13,6 +13,7 @@ pub mod header;
 pub mod process;
 pub mod sample;
 pub mod stack;
+pub mod summing;
 pub mod testing;
 pub mod thread;
 pub mod usdt;

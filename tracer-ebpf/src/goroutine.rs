@@ -13,7 +13,7 @@ use crate::{
     filter::{Hit, accept},
     go_abi,
     mem::read_user,
-    stack, transition,
+    stack, summing, transition,
 };
 
 /// The goroutine on whose behalf the current thread runs: `getg().m.curg`, 0 for none. On a system stack that is not the
@@ -51,11 +51,29 @@ const FIRST_ARGUMENT: u64 = 16;
 /// Neighbours in `struct g`: `parentGoid` (since Go 1.21), `gopc`, `ancestors`, `startpc`.
 #[derive(Clone, Copy)]
 #[repr(C)]
-struct Origin {
+struct Fields {
     parent_goid: u64,
     gopc: u64,
     _ancestors: u64,
     startpc: u64,
+}
+
+/// Where a goroutine comes from, as its g says.
+#[derive(Clone, Copy)]
+pub struct Origin {
+    /// 0 for none.
+    pub parent_goid: u64,
+    pub gopc: u64,
+    pub startpc: u64,
+}
+
+impl Origin {
+    #[inline(always)]
+    pub fn of(g: u64, layout: &GoLayout) -> Option<Self> {
+        let Fields { parent_goid, gopc, startpc, .. } = read_user::<Fields>(g + layout.g_gopc as u64 - 8)?;
+        let parent_goid = if layout.has_parent_goid == 0 { 0 } else { parent_goid };
+        Some(Self { parent_goid, gopc, startpc })
+    }
 }
 
 /// The new g is complete (goid, parentGoid, gopc, startpc are set) and not yet in any run queue: nothing can happen to it
@@ -69,14 +87,17 @@ pub fn birth(ctx: &ProbeContext) {
     let Some(goid) = goid_of(g, layout) else {
         return;
     };
-    let Some(Origin { parent_goid, gopc, startpc, .. }) = read_user::<Origin>(g + layout.g_gopc as u64 - 8) else {
+    let Some(origin) = Origin::of(g, layout) else {
         return;
     };
-    let parent_goid = if layout.has_parent_goid == 0 { 0 } else { parent_goid };
     // The closure's own frame lies on the system stack, but systemstack leaves RBP alone when it switches (asm_amd64.s): what
     // the closure saved is the frame pointer of newproc, on the stack of whoever executed the `go` statement.
     let newproc_frame = read_user::<u64>(go_abi::frame_pointer(ctx)).unwrap_or(0);
     let stack_id = stack::above(cookie, pid_tgid, newproc_frame);
+    if layout.min_block_ns != 0 && summing::birth(cookie, pid_tgid, goid, &origin, stack_id) {
+        return;
+    }
+    let Origin { parent_goid, gopc, startpc } = origin;
     let header = emit::header(Kind::GoroutineBirth, cookie.binary, cookie.site, pid_tgid);
     emit::send(Kind::GoroutineBirth, header.seq, GoroutineBirth { header, goid, parent_goid, gopc, startpc, stack_id });
 }
@@ -91,21 +112,38 @@ fn waits_on(layout: &GoLayout, wait_reason: u8, frame: u64, lock: u64) -> u64 {
     read_user::<u64>(frame + FIRST_ARGUMENT).unwrap_or(0)
 }
 
+/// Why a goroutine waits, where, and for what.
+pub struct Waiting {
+    pub wait_reason: u8,
+    pub stack_id: u64,
+    pub lock: u64,
+}
+
+#[inline(always)]
+fn tell_park(Hit { cookie, pid_tgid, layout }: &Hit, g: u64, goid: u64, waiting: &Waiting) {
+    if layout.min_block_ns != 0 && summing::park(*cookie, *pid_tgid, layout, g, goid, waiting) {
+        return;
+    }
+    let Waiting { wait_reason, stack_id, lock } = *waiting;
+    let header = emit::header(Kind::GoroutinePark, cookie.binary, cookie.site, *pid_tgid);
+    emit::send(Kind::GoroutinePark, header.seq, GoroutinePark { header, goid, stack_id, lock, wait_reason, _pad: [0; 7] });
+}
+
 /// gopark's caller is at the top of the stack, its frame pointer still in the register; before Go 1.21, gopark's own is.
 #[inline(always)]
 pub fn park(ctx: &ProbeContext) {
     let Some(Hit { cookie, pid_tgid, layout }) = accept(ctx, 2) else {
         return;
     };
-    let Some(goid) = goid_of(go_abi::current_g(ctx), layout) else {
+    let g = go_abi::current_g(ctx);
+    let Some(goid) = goid_of(g, layout) else {
         return;
     };
     transition::leaves_thread(layout, pid_tgid);
     let stack_id = stack::of_caller(cookie, pid_tgid, go_abi::stack_pointer(ctx), go_abi::frame_pointer(ctx));
     let wait_reason = go_abi::arg2(ctx) as u8;
     let lock = waits_on(layout, wait_reason, go_abi::frame_pointer(ctx), go_abi::arg1(ctx));
-    let header = emit::header(Kind::GoroutinePark, cookie.binary, cookie.site, pid_tgid);
-    emit::send(Kind::GoroutinePark, header.seq, GoroutinePark { header, goid, stack_id, lock, wait_reason, _pad: [0; 7] });
+    tell_park(&Hit { cookie, pid_tgid, layout }, g, goid, &Waiting { wait_reason, stack_id, lock });
 }
 
 /// A copy of gopark in its caller is about to call `mcall(park_m)`: what gopark is given has been stored, and the frame is that of
@@ -127,8 +165,7 @@ pub fn inlined_park(ctx: &ProbeContext) {
     let lock = waits_on(layout, wait_reason, go_abi::frame_pointer(ctx), lock);
     let return_address = go_abi::instruction_pointer(ctx) + CALL_BYTES;
     let stack_id = stack::from(cookie, pid_tgid, return_address, go_abi::frame_pointer(ctx));
-    let header = emit::header(Kind::GoroutinePark, cookie.binary, cookie.site, pid_tgid);
-    emit::send(Kind::GoroutinePark, header.seq, GoroutinePark { header, goid, stack_id, lock, wait_reason, _pad: [0; 7] });
+    tell_park(&Hit { cookie, pid_tgid, layout }, g, goid, &Waiting { wait_reason, stack_id, lock });
 }
 
 /// `park_m` is about to call `casgstatus(gp, _Gwaiting, _Grunnable)` because the unlock function returned false.
@@ -140,6 +177,9 @@ pub fn park_abort(ctx: &ProbeContext) {
     let Some(goid) = goid_of(go_abi::register(ctx, cookie.register), layout) else {
         return;
     };
+    if layout.min_block_ns != 0 && summing::park_abort(pid_tgid, goid) {
+        return;
+    }
     let header = emit::header(Kind::GoroutineParkAbort, cookie.binary, cookie.site, pid_tgid);
     emit::send(Kind::GoroutineParkAbort, header.seq, GoroutineParkAbort { header, goid });
 }
@@ -154,6 +194,9 @@ pub fn wake(ctx: &ProbeContext) {
         return;
     };
     let waker_goid = current_goid(ctx, layout);
+    if layout.min_block_ns != 0 && summing::wake(cookie, pid_tgid, layout.min_block_ns, goid, waker_goid) {
+        return;
+    }
     let header = emit::header(Kind::GoroutineWake, cookie.binary, cookie.site, pid_tgid);
     emit::send(Kind::GoroutineWake, header.seq, GoroutineWake { header, goid, waker_goid });
 }
@@ -168,6 +211,9 @@ pub fn exit(ctx: &ProbeContext) {
         return;
     };
     transition::leaves_thread(layout, pid_tgid);
+    if layout.min_block_ns != 0 && summing::exit(cookie, pid_tgid, layout, goid) {
+        return;
+    }
     let header = emit::header(Kind::GoroutineExit, cookie.binary, cookie.site, pid_tgid);
     emit::send(Kind::GoroutineExit, header.seq, GoroutineExit { header, goid });
 }

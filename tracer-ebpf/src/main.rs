@@ -33,6 +33,8 @@ mod signal;
 #[cfg(target_arch = "bpf")]
 mod stack;
 #[cfg(target_arch = "bpf")]
+mod summing;
+#[cfg(target_arch = "bpf")]
 mod synthetic;
 #[cfg(target_arch = "bpf")]
 mod testing;

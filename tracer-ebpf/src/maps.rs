@@ -10,6 +10,7 @@ use aya_ebpf::{
 use tracer_common::{
     config::{Adoption, ClassicLayout, CurrentG, Followed, GoLayout, KernelLayout, MAX_BINARIES},
     counters,
+    summing::{Kept, Sum, SumKey},
     usdt::{MAX_SPECS, UsdtSpec},
 };
 
@@ -79,6 +80,18 @@ pub static LIVE_THREADS: HashMap<u32, u64> = HashMap::with_max_entries(65_536, B
 /// Entry 0: whose processes are followed without being named.
 #[map]
 pub static ADOPTION: Array<Adoption> = Array::with_max_entries(1, 0);
+
+/// Goroutines that live, by tgid and goid, where short waits are summed. One that finds no place is told of as always.
+#[map]
+pub static KEPT: HashMap<[u64; 2], Kept> = HashMap::with_max_entries(1 << 18, 0);
+
+/// Sums of what is not told. What finds no place is told.
+#[map]
+pub static SUMS: HashMap<SumKey, Sum> = HashMap::with_max_entries(16_384, 0);
+
+/// Entry 0: a sum of nothing, to begin with. It would take half a program's stack.
+#[map]
+pub static NO_SUM: Array<Sum> = Array::with_max_entries(1, 0);
 
 /// [`tracer_common::counters`], one table a CPU.
 #[map]

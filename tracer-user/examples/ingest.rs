@@ -116,5 +116,6 @@ fn meta() -> Meta {
         target: None,
         hit_cost_ns: None,
         threads: Threads::Off,
+        min_block_ns: None,
     }
 }

@@ -287,6 +287,7 @@ fn meta() -> Meta {
         budget_ppm: None,
         hit_cost_ns: Some(800),
         threads: tracer_user::recording::contract::Threads::Off,
+        min_block_ns: None,
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use tracer_common::{
-    goroutine::GoroutineBirth,
+    goroutine::{GoroutineBirth, GoroutineLateBirth},
     header::{Header, Kind},
     process::{ProcessFork, ProcessImage},
     stack::{EXACT, KERNEL, NATIVE, Stack, TOP_WORD},
@@ -31,8 +31,8 @@ use crate::{
     recording::{
         contract::{
             Adopted, Binary, CgroupNamed, ChildrenSeen, Code, CodeEntry, CodeUse, Counters, Drained, DumpBegins, End, Found,
-            Gone, GoroutineDump, Joined, LoadAt, MemoryAt, NativeCode, NativeEntry, Note, Profile, TestsSeen, ThreadsMet,
-            UsdtFile,
+            Gone, GoroutineDump, Joined, KeptAt, LoadAt, MemoryAt, NativeCode, NativeEntry, Note, Profile, Summed, TestsSeen,
+            ThreadsMet, UsdtFile,
         },
         records,
         writer::{WriteError, Writer},
@@ -71,6 +71,8 @@ pub enum Message {
     ThreadsMet(ThreadsMet),
     TestsSeen(TestsSeen),
     ChildrenSeen(ChildrenSeen),
+    Summed(Summed),
+    Kept(KeptAt),
     /// What a process had mapped, read at that time.
     Maps {
         tgid: Tgid,
@@ -335,6 +337,23 @@ impl Scribe {
             Message::ThreadsMet(met) => self.writer.threads_met(&met),
             Message::TestsSeen(seen) => self.writer.tests_seen(&seen),
             Message::ChildrenSeen(seen) => self.writer.children_seen(&seen),
+            Message::Summed(summed) => {
+                for sum in &summed.sums {
+                    self.written.goroutines_born += if sum.wait_reason.is_none() { sum.count } else { 0 };
+                    self.want(sum.binary, sum.tgid, sum.gopc.0, CodeUse::Return);
+                    self.want(sum.binary, sum.tgid, sum.startpc.0, CodeUse::Entry);
+                }
+                self.writer.summed(&summed)?;
+                self.write_names()
+            }
+            Message::Kept(kept) => {
+                for kept in &kept.goroutines {
+                    self.want(kept.binary, kept.tgid, kept.gopc.0, CodeUse::Return);
+                    self.want(kept.binary, kept.tgid, kept.startpc.0, CodeUse::Entry);
+                }
+                self.writer.kept(&kept)?;
+                self.write_names()
+            }
             Message::Counters(counters) => self.writer.counters(&counters),
             Message::End(end) => self.writer.end(&end),
         }
@@ -352,6 +371,13 @@ impl Scribe {
             Some(Kind::GoroutineBirth) => {
                 self.written.goroutines_born += 1;
                 if let Ok(birth) = GoroutineBirth::read_from_bytes(record) {
+                    self.want(binary, tgid, birth.gopc, CodeUse::Return);
+                    self.want(binary, tgid, birth.startpc, CodeUse::Entry);
+                }
+            }
+            Some(Kind::GoroutineLateBirth) => {
+                self.written.goroutines_born += 1;
+                if let Ok(birth) = GoroutineLateBirth::read_from_bytes(record) {
                     self.want(binary, tgid, birth.gopc, CodeUse::Return);
                     self.want(binary, tgid, birth.startpc, CodeUse::Entry);
                 }

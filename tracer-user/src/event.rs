@@ -52,6 +52,26 @@ pub enum What {
     GoroutineExit {
         goid: Goid,
     },
+    /// A birth that is told late: when something of the goroutine is told for the first time (`--min-block`).
+    GoroutineLateBirth {
+        goid: Goid,
+        born_at: KtimeNs,
+        parent: Option<Goid>,
+        gopc: Address,
+        startpc: Address,
+        stack: Option<StackId>,
+    },
+    /// A wait that is over: a park and a wake in one (`--min-block`).
+    GoroutineWait {
+        goid: Goid,
+        parked_at: KtimeNs,
+        wait_reason: u8,
+        lock: Option<Address>,
+        stack: Option<StackId>,
+        /// The thread that it parked on.
+        park_tid: Tid,
+        waker: Option<Goid>,
+    },
     /// Any other change of state (T3).
     GoroutineTransition {
         goid: Goid,

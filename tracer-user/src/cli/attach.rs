@@ -17,7 +17,7 @@ use super::{
     Failure,
     args::{AttachArgs, Global},
     asker::Asker,
-    begin::{calibrated, create, may_trace, meta, offers},
+    begin::{calibrated, create, may_trace, meta, offers, sizes},
     follow::{Analysed, Follower, How, analyse},
     join::JoinError,
     memory::MemoryWatch,
@@ -31,7 +31,7 @@ use crate::{
     kernel::{
         command::Identity,
         faults::Faults,
-        session::{Session, Sizes},
+        session::Session,
         signals::{Inherited, Signals},
     },
     recording::contract::{Meta, Tier},
@@ -62,23 +62,22 @@ async fn record(
     identity: Option<&Identity>,
 ) -> Result<u8> {
     let signals = Signals::open()?;
-    let default = Sizes::default();
-    let sizes = Sizes { ring_bytes: args.knobs.get("ring-bytes").unwrap_or(default.ring_bytes), ..default };
     let (mut session, mut ring, logger) =
-        Session::load(sizes, offers(|name| args.knobs.get(name).is_some())).map_err(Failure::environment)?;
+        Session::load(sizes(&args.detail, |name| args.knobs.get(name)), offers(|name| args.knobs.get(name).is_some()))
+            .map_err(Failure::environment)?;
     ring.inject(Faults::from_knobs(|name| args.knobs.get(name)));
     if let Target::Cgroup(cgroup) = &target {
         session.adopt_cgroup(cgroup.id, cgroup.level).map_err(Failure::environment)?;
     }
     let detail = args.detail.within_a_budget();
     let traps = calibrated(&mut session);
-    let meta =
-        Meta { target: Some(args.target.to_string()), threads: detail.threads(), ..meta(detail.tier(), detail.budget(), traps) };
+    let meta = Meta { target: Some(args.target.to_string()), ..meta(&detail, traps) };
     let first = target.first(detail.tier())?;
     let writer = create(&args.output, &meta, identity)?;
     let how = How {
         tier: detail.tier(),
         budget: detail.budget(),
+        min_block: detail.min_block,
         empty_probes: false,
         bad_layout: false,
         each_mount: false,

@@ -5,10 +5,16 @@ use std::{fs::File, path::Path};
 use anyhow::{Result, bail};
 use nix::unistd::{getegid, geteuid, setfsgid, setfsuid};
 
-use super::Failure;
+use super::{Failure, args::DetailArgs};
 use crate::{
     clock::ClockTie,
-    kernel::{calibrate::Traps, command::Identity, facts::Offers, features, session::Session},
+    kernel::{
+        calibrate::Traps,
+        command::Identity,
+        facts::Offers,
+        features,
+        session::{Session, Sizes},
+    },
     recording::{
         contract::{Meta, Threads, Tier},
         writer::Writer,
@@ -34,20 +40,33 @@ pub fn calibrated(session: &mut Session) -> Option<Traps> {
     Traps::measure(session).inspect_err(|error| tracing::warn!(%error, "the cost of a hit could not be measured")).ok()
 }
 
-/// The facts of this machine and this moment; what is traced is for the caller to add.
-pub fn meta(tier: Tier, budget: Option<f64>, traps: Option<Traps>) -> Meta {
+/// The facts of this machine and this moment, where no probe is asked for; what is traced is for the caller to add.
+pub fn bare_meta() -> Meta {
     Meta {
         lifetrace: env!("CARGO_PKG_VERSION").to_owned(),
         hostname: features::hostname(),
         kernel: features::kernel_release(),
         cpus: std::thread::available_parallelism().map_or(0, |cpus| cpus.get() as u32),
         clock: ClockTie::now(),
-        tier,
-        budget_ppm: budget.map(|share| (share * 1e6) as u32),
+        tier: Tier::T0,
+        budget_ppm: None,
         command: Vec::new(),
         target: None,
-        hit_cost_ns: traps.map(|traps| traps.push),
+        hit_cost_ns: None,
         threads: Threads::Off,
+        min_block_ns: None,
+    }
+}
+
+/// The same, with the detail that is asked for.
+pub fn meta(detail: &DetailArgs, traps: Option<Traps>) -> Meta {
+    Meta {
+        tier: detail.tier(),
+        budget_ppm: detail.budget().map(|share| (share * 1e6) as u32),
+        hit_cost_ns: traps.map(|traps| traps.push),
+        threads: detail.threads(),
+        min_block_ns: detail.min_block.map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
+        ..bare_meta()
     }
 }
 
@@ -61,6 +80,23 @@ pub fn create(output: &Path, meta: &Meta, identity: Option<&Identity>) -> Result
     setfsuid(geteuid());
     setfsgid(getegid());
     Ok(writer?)
+}
+
+/// Goroutines that are kept and sums that are counted where short waits and lives are summed: some 40 MB of the kernel's memory if all are
+/// used.
+const KEPT: u32 = 1 << 18;
+const SUMS: u32 = 1 << 14;
+
+/// How large the BPF side's tables are to be.
+pub fn sizes(detail: &DetailArgs, knob: impl Fn(&str) -> Option<u32>) -> Sizes {
+    let default = Sizes::default();
+    let summing = |size: u32, name: &str| detail.min_block.map_or(0, |_| knob(name).unwrap_or(size));
+    Sizes {
+        ring_bytes: knob("ring-bytes").unwrap_or(default.ring_bytes),
+        processes: knob("max-processes").unwrap_or(default.processes),
+        kept: summing(KEPT, "max-kept"),
+        sums: summing(SUMS, "max-sums"),
+    }
 }
 
 /// What the kernel offers to hook into; hidden knobs make less of it, to test what serves on kernels that offer less.

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     correlate::{
-        Life, Sink, Span,
+        Life, Sink, Span, SumOfMany,
         goroutine::Who,
         process::ImageId,
         replay::{Replayed, View},
@@ -84,6 +84,10 @@ impl Sink for Both {
 
     fn thread_life(&mut self, who: &ThreadWho, life: &ThreadLife) {
         self.threads.thread_life(who, life);
+    }
+
+    fn summed(&mut self, sum: &SumOfMany<'_>) {
+        self.goroutines.summed(sum);
     }
 
     fn sample(&mut self, image: ImageId, sample: &Sample) {

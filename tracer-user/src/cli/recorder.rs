@@ -176,6 +176,7 @@ impl Recorder {
         self.marks.begin(self.follower.session(), &mut self.ring, self.empty);
         self.empty = self.ring.drain(&mut self.block, BLOCK_BYTES);
         self.marks.look(&mut self.ring);
+        self.follower.take_sums_of_ended(self.ring.take_ended());
         if self.block.len() >= BLOCK_BYTES {
             self.flush();
         }
@@ -269,6 +270,7 @@ impl Recorder {
     /// cannot be written.
     fn look_around(&mut self) {
         self.follower.look_at_processes();
+        self.follower.look_at_sums();
         self.follower.look_at_orphans(false);
         self.follower.look_at_load(false);
         let round = self.memory.look(ktime_now(), self.follower.go_keys(), self.follower.metered());
@@ -349,6 +351,7 @@ impl Recorder {
         }
         self.follower.capture().send(Message::Note(Note::Detaching { at }));
         self.follower.detach();
+        self.follower.take_all_sums(at);
         let detach_ns = Some(ktime_now().since(at));
         let last_mark = self.empty_ring();
         if let Some(mark) = last_mark {

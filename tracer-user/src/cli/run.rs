@@ -14,7 +14,7 @@ use super::{
     Failure, NOT_EXECUTABLE, NOT_FOUND, OURS,
     args::{Global, LaunchArgs, RunArgs},
     asker::Asker,
-    begin::{calibrated, create, may_trace, meta, offers},
+    begin::{calibrated, create, may_trace, meta, offers, sizes},
     follow::{Analysed, Follower, How, analyse},
     memory::MemoryWatch,
     recorder::{Over, Recorder},
@@ -28,7 +28,7 @@ use crate::{
         command::{CommandError, Identity, Launch, resolve},
         faults::Faults,
         gate::{FileKey, Gate},
-        session::{Session, Sizes},
+        session::Session,
         signals::Inherited,
     },
     recording::contract::{Meta, Tier},
@@ -93,14 +93,6 @@ pub fn command_error(error: CommandError) -> Failure {
     Failure { code, error: error.into() }
 }
 
-fn sizes(args: &LaunchArgs) -> Sizes {
-    let default = Sizes::default();
-    Sizes {
-        ring_bytes: args.knob("ring-bytes").unwrap_or(default.ring_bytes),
-        processes: args.knob("max-processes").unwrap_or(default.processes),
-    }
-}
-
 /// Everything from the first probe to the last block.
 async fn record(
     args: &LaunchArgs,
@@ -110,11 +102,12 @@ async fn record(
     (memory, table): (MemoryWatch, Table),
 ) -> Result<Recorded> {
     let (mut session, mut ring, logger) =
-        Session::load(sizes(args), offers(|name| args.knob(name).is_some())).map_err(Failure::ours)?;
+        Session::load(sizes(&args.detail, |name| args.knob(name)), offers(|name| args.knob(name).is_some()))
+            .map_err(Failure::ours)?;
     ring.inject(Faults::from_knobs(|name| args.knob(name)));
     let traps = calibrated(&mut session);
     let tier = args.detail.tier();
-    let meta = Meta { command, threads: args.detail.threads(), ..meta(tier, args.detail.budget(), traps) };
+    let meta = Meta { command, ..meta(&args.detail, traps) };
     // Everything that can be refused is refused before an older recording of that name is overwritten.
     let own = Own::look_at(&launch.program, tier, spare_toolchain)?;
     let writer = create(output, &meta, launch.identity.as_ref())?;
@@ -128,6 +121,7 @@ async fn record(
     let how = How {
         tier,
         budget: args.detail.budget(),
+        min_block: args.detail.min_block,
         empty_probes: args.empty_probes,
         bad_layout: args.knob("bad-layout").is_some(),
         each_mount: args.knob("probe-each-mount").is_some(),

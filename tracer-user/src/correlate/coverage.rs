@@ -6,9 +6,14 @@ use crate::{clock::KtimeNs, event::What, id::BinaryId, recording::contract::Tier
 /// The tier whose probes make an event.
 pub(super) fn needs(what: &What) -> Tier {
     match what {
-        What::GoroutineBirth { .. } | What::GoroutineExit { .. } | What::TestRun { .. } => Tier::T1,
+        What::GoroutineBirth { .. } | What::GoroutineLateBirth { .. } | What::GoroutineExit { .. } | What::TestRun { .. } => {
+            Tier::T1
+        }
         What::StopTheWorld { .. } | What::StartTheWorld { .. } | What::GcCycleStart { .. } => Tier::T1,
-        What::GoroutinePark { .. } | What::GoroutineParkAbort { .. } | What::GoroutineWake { .. } => Tier::T2,
+        What::GoroutinePark { .. }
+        | What::GoroutineParkAbort { .. }
+        | What::GoroutineWake { .. }
+        | What::GoroutineWait { .. } => Tier::T2,
         What::GoroutineTransition { .. } => Tier::T3,
         _ => Tier::T0,
     }

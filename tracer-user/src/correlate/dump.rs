@@ -149,11 +149,11 @@ impl Engine {
     }
 
     fn begin_look(&mut self, image: ImageId, dump: &GoroutineDump) {
-        let tier = self.tier_of(dump);
+        let (tier, summing) = (self.tier_of(dump), self.summing);
         let population = self.populations.entry(image).or_default();
         if population.looking.is_none() {
             population.looks += 1;
-            let look = Look { number: population.looks, from: dump.from, to: dump.to, tier, gap: population.gap };
+            let look = Look { number: population.looks, from: dump.from, to: dump.to, tier, gap: population.gap, summing };
             let census = Census { from: dump.from, to: dump.to, source: dump.source, sites: FxHashMap::default(), torn: 0 };
             population.looking = Some((look, census));
         }
@@ -199,6 +199,8 @@ impl Engine {
                 known
             }
             None if population.dead.contains(goid) => return,
+            // It is told of once there is something to tell.
+            None if look.summing && !population.joining && !look.is_alone_on_lives() => return,
             None => {
                 let parent = origin.parent.and_then(|parent| population.live.get(parent));
                 let depth = parent.map_or(0, |parent| parent.who.depth.saturating_add(1));

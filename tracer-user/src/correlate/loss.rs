@@ -1,6 +1,6 @@
 //! What a recording lacks: how many events, of which kinds, and when.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use tracer_common::header::Kind;
 
@@ -113,7 +113,13 @@ impl Replayed {
             Completeness::NotEnded => "; the recording was not ended in order".to_owned(),
             Completeness::Truncated { at } => format!("; the recording is cut at byte {at}"),
         };
-        format!("{lost}{left_out}; coverage {}{whole}", self.coverage_summary())
+        let summed = self.meta.min_block_ns.map_or(String::new(), |ns| {
+            format!(
+                "; waits and lives under {} are summed, not told one by one",
+                humantime::format_duration(Duration::from_nanos(ns))
+            )
+        });
+        format!("{lost}{left_out}; coverage {}{summed}{whole}", self.coverage_summary())
     }
 
     /// The tiers at which images were followed, in short.

@@ -16,7 +16,7 @@ use crate::{
     clock::KtimeNs,
     event::{Event, Transition, What},
     golang::SEMAPHORE_REASONS,
-    id::{Address, BinaryId, Goid, Tid},
+    id::{Address, BinaryId, Goid, StackId, Tid},
     recording::contract::{Adopted, Binary, ChildrenSeen, Found, Gone, TestsSeen, Tier},
 };
 
@@ -35,6 +35,7 @@ pub mod replay;
 pub mod sample;
 mod sink;
 mod slots;
+mod summing;
 pub mod thread;
 pub mod unit;
 pub mod wake;
@@ -45,7 +46,7 @@ use goroutine::{First, Goroutine, Origin, Park, Parting, Repair, Step, Who};
 pub use labels::LabelSets;
 use population::Population;
 use process::{Change, ImageId, Processes, life::CgroupMove};
-pub use sink::{Both, Census, CensusSite, LabelsId, Life, LifeEnd, ReasonId, Sink, Span, SpanState, TestName};
+pub use sink::{Both, Census, CensusSite, LabelsId, Life, LifeEnd, ReasonId, Sink, Span, SpanState, SumOfMany, TestName};
 pub use slots::Slots;
 use thread::ThreadsAlive;
 pub use wake::WokenBy;
@@ -110,6 +111,8 @@ pub struct Engine {
     units: unit::Units,
     threads: ThreadsAlive,
     newest: KtimeNs,
+    /// Short waits and lives are summed: what no event tells of is not lost.
+    summing: bool,
 }
 
 impl Engine {
@@ -371,18 +374,9 @@ impl Engine {
                 self.birth(image, goid, event.at, Origin { parent, gopc, startpc, stack }, (first, tier), sink);
             }
             What::GoroutinePark { goid, wait_reason, lock, stack } => {
-                let reason = program.and_then(|program| program.reasons.get(wait_reason as usize).copied());
-                let Some(reason) = reason.map_or(Some(None), |known| known.map(Some)) else {
-                    // A pseudo-wait: it runs on. Its end is a wake of one that is awake, which changes nothing.
-                    return;
-                };
-                let name = reason.map_or("", |id| self.reasons[id.0 as usize].as_str());
-                let hchan_lock = program.and_then(|program| program.hchan_lock).filter(|_| name.starts_with("chan "));
-                let object = lock.map(|lock| Address(lock.0.wrapping_sub(hchan_lock.unwrap_or(0))));
-                // The lock of a root that many semaphores hang on is none of them.
-                let shared = SEMAPHORE_REASONS.contains(&name) && !program.is_some_and(|program| program.semaphores);
-                let object = object.filter(|_| !shared);
-                let park = Park { reason, stack, object, tid: Some(event.tid) };
+                // A pseudo-wait: it runs on. Its end is a wake of one that is awake, which changes nothing.
+                let binary = event.binary.unwrap_or(BinaryId(0));
+                let Some(park) = self.park_of(binary, wait_reason, lock, stack, event.tid) else { return };
                 self.with(image, goid, tier, |goroutine| goroutine.park(event.at, park, &mut |who, span| sink.span(who, &span)));
             }
             What::GoroutineParkAbort { goid } => {
@@ -400,6 +394,7 @@ impl Engine {
                 self.with(image, goid, tier, |goroutine| goroutine.wake(event.at, by, &mut |who, span| sink.span(who, &span)));
             }
             What::GoroutineExit { goid } => self.exit(image, goid, tier, event, sink),
+            What::GoroutineLateBirth { .. } | What::GoroutineWait { .. } => self.late_event(image, event, tier, sink),
             What::GoroutineTransition { goid, transition, stack } => {
                 let by = self.thread_changes(image, event.tid, goid, transition);
                 let park = Park { reason: coroutine, stack, object: None, tid: Some(event.tid) };
@@ -411,6 +406,24 @@ impl Engine {
             // Taken before.
             _ => {}
         }
+    }
+
+    /// A wait reason by its number; `None`: one with which a goroutine only seems to wait.
+    fn wait_reason(&self, binary: BinaryId, number: u8) -> Option<Option<ReasonId>> {
+        let reason = self.programs.get(&binary).and_then(|program| program.reasons.get(number as usize).copied());
+        reason.map_or(Some(None), |known| known.map(Some))
+    }
+
+    /// What a park meant; `None`: nothing, it only seems to wait.
+    fn park_of(&self, binary: BinaryId, reason: u8, lock: Option<Address>, stack: Option<StackId>, tid: Tid) -> Option<Park> {
+        let reason = self.wait_reason(binary, reason)?;
+        let program = self.programs.get(&binary);
+        let name = reason.map_or("", |id| self.reasons[id.0 as usize].as_str());
+        let hchan_lock = program.and_then(|program| program.hchan_lock).filter(|_| name.starts_with("chan "));
+        let object = lock.map(|lock| Address(lock.0.wrapping_sub(hchan_lock.unwrap_or(0))));
+        // The lock of a root that many semaphores hang on is none of them.
+        let shared = SEMAPHORE_REASONS.contains(&name) && !program.is_some_and(|program| program.semaphores);
+        Some(Park { reason, stack, object: object.filter(|_| !shared), tid: Some(tid) })
     }
 
     /// Notes who leaves a thread to a coroutine, and says to whom a coroutine that begins to run owes it.

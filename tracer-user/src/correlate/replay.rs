@@ -13,7 +13,7 @@ use crate::{
         Block, Completeness, RecordingError,
         contract::{
             Adopted, Binary, ChildrenSeen, Code, Counters, DumpBegins, DumpSource, End, Found, Gone, GoroutineDump, Joined,
-            LoadAt, MemoryAt, Meta, NativeCode, Note, Profile, TestsSeen, ThreadsMet, Tier, UsdtFile,
+            KeptAt, LoadAt, MemoryAt, Meta, NativeCode, Note, Profile, Summed, TestsSeen, ThreadsMet, Tier, UsdtFile,
         },
         reader::Recording,
     },
@@ -93,6 +93,7 @@ pub fn replay_as<R: Read + Send>(recording: Recording<R>, view: View, sink: &mut
         engine: Engine::default(),
     };
     replaying.engine.follow_threads(meta.threads);
+    replaying.engine.sum_short(meta.min_block_ns.is_some());
     sink.begin(zero);
     let completeness = thread::scope(|scope| {
         for step in feed(scope, recording)? {
@@ -161,6 +162,8 @@ impl Replaying {
             Block::ThreadsMet(met) => tables.put_off(met.at, Later::Threads(met)),
             Block::TestsSeen(seen) => tables.put_off(seen.at, Later::Tests(seen)),
             Block::ChildrenSeen(seen) => tables.put_off(seen.at, Later::Children(seen)),
+            Block::Summed(summed) => tables.put_off(summed.at, Later::Summed(summed)),
+            Block::Kept(kept) => tables.put_off(kept.at, Later::Kept(kept)),
             Block::Note(note) => {
                 if let Note::Coverage { at, binary, tier, .. } = note {
                     tables.put_off(at, Later::Coverage(binary, tier));
@@ -244,6 +247,8 @@ enum Later {
     Threads(ThreadsMet),
     Tests(TestsSeen),
     Children(ChildrenSeen),
+    Summed(Summed),
+    Kept(KeptAt),
     Coverage(BinaryId, Tier),
 }
 
@@ -290,6 +295,8 @@ impl Tables {
                 Later::Threads(met) => engine.threads_met(&met),
                 Later::Tests(seen) => engine.tests_seen(&seen, sink),
                 Later::Children(seen) => engine.children_seen(&seen),
+                Later::Summed(summed) => engine.summed(&summed, sink),
+                Later::Kept(kept) => engine.kept(&kept, sink),
                 Later::Coverage(binary, tier) => engine.cover(binary, tier, time, sink),
                 Later::Dump(dump) => {
                     engine.dump(&dump, sink);
@@ -348,6 +355,8 @@ impl Tables {
             | Block::Dump(_)
             | Block::DumpBegins(_)
             | Block::Drained(_)
+            | Block::Summed(_)
+            | Block::Kept(_)
             | Block::Usdt(_) => {}
         }
     }

@@ -5,7 +5,7 @@ use rustc_hash::FxHashMap;
 use super::{
     WokenBy,
     gc::{Cycle, Pause},
-    goroutine::{LookedAt, Who},
+    goroutine::{LookedAt, SiteKey, Who},
     process::ImageId,
     sample::Sample,
     thread::{ThreadLife, ThreadSpan, ThreadWho},
@@ -122,6 +122,23 @@ pub struct CensusSite {
     pub stacks_unknown: u64,
 }
 
+/// Waits, or lives, of one kind that were too short to be told one by one: they were summed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SumOfMany<'a> {
+    pub site: SiteKey,
+    /// They are lives, from birth to exit; else waits.
+    pub lives: bool,
+    pub reason: Option<ReasonId>,
+    /// The blocking stack; of lives, the creator's.
+    pub stack: Option<StackId>,
+    /// They were over by then.
+    pub at: KtimeNs,
+    pub count: u64,
+    pub total_ns: u64,
+    /// How many fell into which bucket of `tracer_common::summing`.
+    pub buckets: &'a [(u8, u32)],
+}
+
 /// What a test was called by who started it: without its parents' names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TestName {
@@ -137,6 +154,8 @@ pub trait Sink {
     fn life(&mut self, who: &Who, life: &Life);
     /// A birth was told of, when it happened.
     fn born(&mut self, _who: &Who) {}
+    /// Waits or lives that were not told.
+    fn summed(&mut self, _sum: &SumOfMany<'_>) {}
     /// From here on an image is followed at a tier. After the spans that end with the one before.
     fn covered(&mut self, _image: ImageId, _tier: Tier, _at: KtimeNs) {}
     /// A look found other labels on a goroutine than are known of it. In order of time, before its life.
@@ -185,6 +204,11 @@ impl<A: Sink, B: Sink> Sink for Both<A, B> {
     fn born(&mut self, who: &Who) {
         self.0.born(who);
         self.1.born(who);
+    }
+
+    fn summed(&mut self, sum: &SumOfMany<'_>) {
+        self.0.summed(sum);
+        self.1.summed(sum);
     }
 
     fn covered(&mut self, image: ImageId, tier: Tier, at: KtimeNs) {

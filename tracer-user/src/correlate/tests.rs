@@ -6,7 +6,9 @@ use super::{goroutine::LookedAt, *};
 use crate::{
     event::{Event, ProcessExit, Program, Transition},
     id::{SiteId, Tgid},
-    recording::contract::{DumpSource, DumpedGoroutine, GoroutineDump, Joined, Likeness, Site, Tier},
+    recording::contract::{
+        DumpSource, DumpedGoroutine, GoroutineDump, Joined, KeptAt, KeptGoroutine, KeptWait, Likeness, Site, Tier,
+    },
 };
 
 /// Collects what the engine tells, as text.
@@ -369,4 +371,106 @@ proptest! {
             prop_assert!(span.start <= span.end);
         }
     }
+}
+
+fn late_birth(at: u64, goid: u64, born_at: u64) -> Event {
+    let (gopc, startpc, born_at) = (Address(0x10), Address(0x20), KtimeNs(born_at));
+    event(at, 0, What::GoroutineLateBirth { goid: Goid(goid), born_at, parent: Some(Goid(1)), gopc, startpc, stack: None })
+}
+
+fn wait(at: u64, goid: u64, parked_at: u64, wait_reason: u8) -> Event {
+    let (lock, park_tid, parked_at) = (Some(Address(0xc058)), Tid(70), KtimeNs(parked_at));
+    let wait =
+        What::GoroutineWait { goid: Goid(goid), parked_at, wait_reason, lock, stack: None, park_tid, waker: Some(Goid(3)) };
+    event(at, 1, wait)
+}
+
+fn kept(at: u64, goid: u64, born_at: u64, since: Option<u64>) -> KeptAt {
+    let waits = since.map(|since| KeptWait { since: KtimeNs(since), wait_reason: 1, lock: None, stack: None, tid: Tid(70) });
+    let goroutine = KeptGoroutine {
+        tgid: Tgid(7),
+        goid: Goid(goid),
+        binary: BinaryId(1),
+        born_at: Some(KtimeNs(born_at)),
+        parent: Some(Goid(1)),
+        gopc: Address(0x10),
+        startpc: Address(0x20),
+        stack: None,
+        waits,
+    };
+    KeptAt { at: KtimeNs(at), goroutines: vec![goroutine] }
+}
+
+/// Check that what is told late is as if it had been told in time: a birth, a wait that is over, and one that is not, twice.
+#[test]
+fn told_late() {
+    let (mut late, mut engine) = (Told::default(), Engine::default());
+    engine.binary(&program());
+    engine.sum_short(true);
+    let event_of = |engine: &mut Engine, told: &mut Told, event: Event| engine.event(&event, told);
+    event_of(&mut engine, &mut late, event(1, 0, What::ProcessImage { ip: Address(0x1000) }));
+    event_of(&mut engine, &mut late, late_birth(30, 9, 10));
+    event_of(&mut engine, &mut late, wait(30, 9, 20, 1));
+    engine.kept(&kept(60, 9, 10, Some(50)), &mut late);
+    engine.kept(&kept(70, 9, 10, Some(50)), &mut late);
+    event_of(&mut engine, &mut late, wait(80, 9, 50, 1));
+    event_of(&mut engine, &mut late, exit(90, 9));
+    engine.finish(KtimeNs(100), &mut late);
+    let in_time = [birth(10, 9), park(20, 9, 1), wake(30, 9, Some(3)), park(50, 9, 1), wake(80, 9, Some(3)), exit(90, 9)];
+    let image = event(1, 0, What::ProcessImage { ip: Address(0x1000) });
+    let (told, _) = run(&[&[image], &in_time[..]].concat(), 100);
+    let spans = |told: &Told| -> Vec<(SpanState, u64, u64)> {
+        told.spans.iter().map(|(_, span)| (span.state, span.start.0, span.end.0)).collect()
+    };
+    assert_eq!(spans(&late), spans(&told));
+    assert_eq!(late.lives, told.lives);
+    assert!(engine.repairs().by_kind.is_empty(), "{:?}", engine.repairs());
+}
+
+/// Check that a look at a process neither makes a life of one that is too young to be told, nor a wait of one that is too short, where these
+/// are summed.
+#[test]
+fn looks_beside_sums() {
+    let (mut told, mut engine) = (Told::default(), Engine::default());
+    engine.binary(&program());
+    engine.sum_short(true);
+    engine.event(&event(1, 0, What::ProcessImage { ip: Address(0x1000) }), &mut told);
+    engine.kept(&kept(20, 9, 10, None), &mut told);
+    for at in [30, 40, 50] {
+        let alike = Likeness {
+            gopc: Address(0x10),
+            startpc: Address(0x20),
+            state: Some("waiting".into()),
+            wait_reason: Some("chan receive".into()),
+            stack: None,
+            stack_bytes: None,
+            labels: None,
+        };
+        let look = GoroutineDump {
+            tgid: Tgid(7),
+            start_ticks: 0,
+            binary: BinaryId(1),
+            load_bias: 0,
+            source: DumpSource::Memory,
+            check: true,
+            from: KtimeNs(at),
+            to: KtimeNs(at + 5),
+            tier: Tier::T2,
+            kinds: vec![alike],
+            goroutines: [9, 12].map(|goid| DumpedGoroutine(Goid(goid), None, 0)).to_vec(),
+            objects: vec![],
+            stacks: vec![],
+            labels: vec![],
+            torn: 0,
+            last: true,
+            gone: false,
+            problem: None,
+        };
+        engine.dump(&look, &mut told);
+    }
+    engine.finish(KtimeNs(100), &mut told);
+    let lives: Vec<(u64, Option<KtimeNs>)> = told.lives.iter().map(|(who, _)| (who.goid.0, who.born_at)).collect();
+    assert_eq!(lives, [(9, Some(KtimeNs(10)))]);
+    assert!(told.spans.iter().all(|(_, span)| span.state == SpanState::Awake), "{:?}", told.spans);
+    assert!(engine.repairs().by_kind.is_empty(), "{:?}", engine.repairs());
 }

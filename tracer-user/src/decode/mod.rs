@@ -4,7 +4,10 @@
 
 use tracer_common::{
     gc::{GcCycleStart, StartTheWorld, StopTheWorld},
-    goroutine::{GoroutineBirth, GoroutineExit, GoroutinePark, GoroutineParkAbort, GoroutineTransition, GoroutineWake},
+    goroutine::{
+        GoroutineBirth, GoroutineExit, GoroutineLateBirth, GoroutinePark, GoroutineParkAbort, GoroutineTransition, GoroutineWait,
+        GoroutineWake,
+    },
     header::{Header, Kind},
     process::ProcessImage,
     sample::{GOID_KNOWN, IN_KERNEL, OnCpuSample},
@@ -79,6 +82,29 @@ fn what(kind: Kind, bytes: &[u8]) -> Result<What, DecodeError> {
         Kind::GoroutineWake => {
             let wake: GoroutineWake = read(bytes)?;
             What::GoroutineWake { goid: goid(kind, wake.goid)?, waker: nonzero(wake.waker_goid).map(Goid) }
+        }
+        Kind::GoroutineLateBirth => {
+            let birth: GoroutineLateBirth = read(bytes)?;
+            What::GoroutineLateBirth {
+                goid: goid(kind, birth.goid)?,
+                born_at: KtimeNs(birth.born_at),
+                parent: nonzero(birth.parent_goid).map(Goid),
+                gopc: Address(birth.gopc),
+                startpc: Address(birth.startpc),
+                stack: nonzero(birth.stack_id).map(StackId),
+            }
+        }
+        Kind::GoroutineWait => {
+            let wait: GoroutineWait = read(bytes)?;
+            What::GoroutineWait {
+                goid: goid(kind, wait.goid)?,
+                parked_at: KtimeNs(wait.parked_at),
+                wait_reason: wait.wait_reason,
+                lock: nonzero(wait.lock).map(Address),
+                stack: nonzero(wait.stack_id).map(StackId),
+                park_tid: Tid(wait.park_tid),
+                waker: nonzero(wait.waker_goid).map(Goid),
+            }
         }
         Kind::GoroutineExit => What::GoroutineExit { goid: goid(kind, read::<GoroutineExit>(bytes)?.goid)? },
         Kind::GoroutineTransition => {
@@ -206,6 +232,26 @@ pub fn encode(event: &Event) -> Vec<u8> {
             goid: goid.0,
             waker_goid: waker.map_or(0, |goid| goid.0),
         }),
+        What::GoroutineLateBirth { goid, born_at, parent, gopc, startpc, stack } => bytes(&GoroutineLateBirth {
+            header: header(Kind::GoroutineLateBirth),
+            goid: goid.0,
+            born_at: born_at.0,
+            parent_goid: parent.map_or(0, |goid| goid.0),
+            gopc: gopc.0,
+            startpc: startpc.0,
+            stack_id: stack.map_or(0, |id| id.0),
+        }),
+        What::GoroutineWait { goid, parked_at, wait_reason, lock, stack, park_tid, waker } => bytes(&GoroutineWait {
+            header: header(Kind::GoroutineWait),
+            goid: goid.0,
+            waker_goid: waker.map_or(0, |goid| goid.0),
+            parked_at: parked_at.0,
+            stack_id: stack.map_or(0, |id| id.0),
+            lock: lock.map_or(0, |lock| lock.0),
+            park_tid: park_tid.0,
+            wait_reason: *wait_reason,
+            _pad: [0; 3],
+        }),
         What::GoroutineExit { goid } => bytes(&GoroutineExit { header: header(Kind::GoroutineExit), goid: goid.0 }),
         What::GoroutineTransition { goid, transition, stack } => {
             let (from, to) = transition.states();
@@ -317,6 +363,15 @@ mod tests {
             What::GoroutineParkAbort { goid },
             What::GoroutineWake { goid, waker: Some(Goid(3)) },
             What::GoroutineExit { goid },
+            What::GoroutineLateBirth {
+                goid,
+                born_at: KtimeNs(70),
+                parent: Some(Goid(1)),
+                gopc: Address(1),
+                startpc: Address(2),
+                stack,
+            },
+            What::GoroutineWait { goid, parked_at: KtimeNs(71), wait_reason: 14, lock, stack, park_tid: Tid(42), waker: None },
             What::Stack {
                 id: StackId(8),
                 pcs: vec![Address(1), Address(2)],

@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 
 use crate::{
     correlate::{
-        Life, ReasonId, Sink, Span, SpanState,
+        Life, ReasonId, Sink, Span, SpanState, SumOfMany,
         goroutine::{Origin, Who},
         process::{ImageId, Process, ProcessId},
         replay::Replayed,
@@ -159,6 +159,23 @@ impl Sink for Tally {
         if counted {
             self.weights.entry(Key::of(who)).or_default().add(1, life.ended_at.since(who.since));
         }
+    }
+
+    fn summed(&mut self, sum: &SumOfMany<'_>) {
+        let of_waits = Key {
+            image: sum.site.image,
+            gopc: None,
+            startpc: sum.site.startpc,
+            stack: sum.stack,
+            reason: sum.reason,
+            sampled: None,
+        };
+        let key = match self.by {
+            By::Blocked if !sum.lives => of_waits,
+            By::Created | By::Lifetime if sum.lives => Key { gopc: sum.site.gopc, reason: None, ..of_waits },
+            _ => return,
+        };
+        self.weights.entry(key).or_default().add(sum.count, sum.total_ns);
     }
 
     fn sample(&mut self, image: ImageId, sample: &Sample) {

@@ -4,11 +4,12 @@
 use hdrhistogram::Histogram;
 use rustc_hash::FxHashMap;
 use serde::Serialize;
+use tracer_common::summing::middle_ns;
 
 use crate::{
     clock::KtimeNs,
     correlate::{
-        Census, LabelsId, Life, LifeEnd, ReasonId, Sink, Span, SpanState,
+        Census, LabelsId, Life, LifeEnd, ReasonId, Sink, Span, SpanState, SumOfMany,
         gc::{Cycle, Pause},
         goroutine::{SiteKey, Who},
         process::ImageId,
@@ -155,6 +156,17 @@ impl Waits {
         let _ = self.histogram.add(&other.histogram);
     }
 
+    /// Adds many that were counted by how long they were, roughly ([`tracer_common::summing`]).
+    pub fn add_sum(&mut self, sum: &SumOfMany<'_>) {
+        self.count = self.count.saturating_add(sum.count);
+        self.total_ns = self.total_ns.saturating_add(sum.total_ns);
+        for &(bucket, count) in sum.buckets {
+            let middle = middle_ns(usize::from(bucket));
+            self.max_ns = self.max_ns.max(middle);
+            let _ = self.histogram.record_n(middle, count);
+        }
+    }
+
     /// The time that the share `quantile` of the waits does not exceed.
     pub fn quantile_ns(&self, quantile: f64) -> u64 {
         self.histogram.value_at_quantile(quantile).min(self.max_ns)
@@ -174,6 +186,15 @@ pub struct Tally {
     pub threads: ThreadTally,
     pub units: UnitTally,
     pub windows: Windows,
+    pub summed: SummedTally,
+}
+
+/// What was summed instead of told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SummedTally {
+    pub lives: u64,
+    pub waits: u64,
+    pub waits_ns: u64,
 }
 
 impl Sink for Tally {
@@ -183,6 +204,21 @@ impl Sink for Tally {
 
     fn born(&mut self, who: &Who) {
         self.windows.born(who);
+    }
+
+    fn summed(&mut self, sum: &SumOfMany<'_>) {
+        let site = self.sites.entry(sum.site).or_default();
+        if sum.lives {
+            site.population.born = site.population.born.saturating_add(sum.count);
+            site.population.exited = site.population.exited.saturating_add(sum.count);
+            self.summed.lives = self.summed.lives.saturating_add(sum.count);
+        } else {
+            self.summed.waits = self.summed.waits.saturating_add(sum.count);
+            self.summed.waits_ns = self.summed.waits_ns.saturating_add(sum.total_ns);
+            site.blocked_ns = site.blocked_ns.saturating_add(sum.total_ns);
+            site.waits.entry(sum.reason).or_default().add_sum(sum);
+        }
+        self.windows.summed(sum);
     }
 
     fn covered(&mut self, image: ImageId, tier: Tier, at: KtimeNs) {

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::{
     clock::KtimeNs,
     correlate::{
-        Span, SpanState,
+        Span, SpanState, SumOfMany,
         goroutine::{SiteKey, Who},
         process::ImageId,
     },
@@ -254,6 +254,19 @@ impl Windows {
                 image.waits.count(SiteKey::of(who), 2, span.end.since(span.start) as f64);
             }
             image.waits.tick(span.end);
+        }
+    }
+
+    /// Short waits and lives, which count when they were summed.
+    pub fn summed(&mut self, sum: &SumOfMany<'_>) {
+        let Some(image) = self.0.get_mut(&sum.site.image) else { return };
+        if sum.lives {
+            image.births.tick(sum.at);
+            image.births.count(sum.site, 0, sum.count as f64);
+        } else {
+            image.waits.count(sum.site, 1, sum.count as f64);
+            image.waits.count(sum.site, 2, sum.total_ns as f64);
+            image.waits.tick(sum.at);
         }
     }
 

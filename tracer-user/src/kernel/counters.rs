@@ -29,6 +29,8 @@ pub fn read(
         ticks: sum(counters::TICKS)?,
         signals_left_out: sum(counters::SIGNALS_LEFT_OUT)?,
         preemption_signals: sum(counters::PREEMPTION_SIGNALS)?,
+        unkept: sum(counters::UNKEPT)?,
+        unsummed: sum(counters::UNSUMMED)?,
         ..Counters::default()
     };
     for kind in Kind::ALL {
@@ -58,7 +60,10 @@ fn is_hit(kind: Kind) -> bool {
     use Kind::*;
     match kind {
         GoroutineBirth | GoroutinePark | GoroutineParkAbort | GoroutineWake | GoroutineExit | GoroutineTransition => true,
+        GoroutineWait => true,
         StopTheWorld | StartTheWorld | GcCycleStart | TestRun | UsdtHit => true,
+        // Told with another, which is counted.
+        GoroutineLateBirth => false,
         Stack | ProcessImage | ProcessFork | ProcessExec | ProcessExit | ProcessMet | OnCpuSample => false,
         ProcessReaped | SignalSent | SignalTaken | OomVictim | CgroupMoved => false,
         ThreadBirth | ThreadExit | ThreadOff | ThreadOn | ThreadWake | ThreadWait => false,

@@ -22,6 +22,7 @@ pub mod ring;
 pub mod session;
 pub mod shared;
 pub mod signals;
+pub mod summing;
 pub mod synthetic;
 pub mod usdt;
 pub mod watermark;

@@ -209,6 +209,16 @@ pub(super) unsafe fn bpf<T>(command: c_int, attr: &T) -> io::Result<RawFd> {
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer as RawFd) }
 }
 
+/// The same, for commands that write into `attr`.
+///
+/// # Safety
+/// As of [`bpf_fd`].
+pub(super) unsafe fn bpf_mut<T>(command: c_int, attr: &mut T) -> io::Result<RawFd> {
+    // SAFETY: as above.
+    let answer = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer as RawFd) }
+}
+
 /// The object, its programs bound to the maps that aya has made of it.
 fn relocated(object: &[u8], ebpf: &Ebpf) -> io::Result<Object> {
     let mut object = Object::parse(object).map_err(io::Error::other)?;

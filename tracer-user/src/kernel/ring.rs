@@ -18,7 +18,7 @@ use super::{
     watermark::{Reading, Watermark},
 };
 use crate::{
-    clock::ktime_now,
+    clock::{KtimeNs, ktime_now},
     id::{BinaryId, Tgid},
     recording::{contract::Drained, frame_record},
 };
@@ -85,12 +85,18 @@ struct Noticed {
     places: Vec<Place>,
     known_places: FxHashSet<Place>,
     natives: FxHashSet<Tgid>,
+    /// Those that hit a probe since their exec, and those of them that have ended what they ran.
+    hit: FxHashSet<Tgid>,
+    ended: Vec<(Tgid, KtimeNs)>,
 }
 
 impl Noticed {
     fn look_at(&mut self, header: &Header, record: &[u8]) {
         let tgid = Tgid(header.tgid);
         let kind = Kind::from_u8(header.kind);
+        if matches!(kind, Some(Kind::ProcessExec | Kind::ProcessExit)) && self.hit.remove(&tgid) {
+            self.ended.push((tgid, KtimeNs(header.ktime_ns)));
+        }
         match kind {
             Some(Kind::ProcessExec | Kind::ProcessMet) => {
                 let executed = kind == Some(Kind::ProcessExec);
@@ -101,7 +107,10 @@ impl Noticed {
             }
             // Of no probed binary.
             Some(Kind::Stack) if header.binary == 0 => _ = self.natives.insert(tgid),
-            Some(Kind::ProcessImage) => self.images.push((tgid, BinaryId(header.binary))),
+            Some(Kind::ProcessImage) => {
+                self.hit.insert(tgid);
+                self.images.push((tgid, BinaryId(header.binary)));
+            }
             Some(Kind::ProcessFork) => {
                 if let Ok(fork) = ProcessFork::ref_from_bytes(record) {
                     self.kin.push(Kin::Born { parent: Tgid(fork.parent_tgid), child: Tgid(fork.child_tgid) });
@@ -193,6 +202,11 @@ impl Ring {
     /// Who was born and who has ended, since this was last asked.
     pub fn take_kin(&mut self) -> Vec<Kin> {
         std::mem::take(&mut self.noticed.kin)
+    }
+
+    /// Processes that have ended the program whose probes they hit, and when, since this was last asked.
+    pub fn take_ended(&mut self) -> Vec<(Tgid, KtimeNs)> {
+        std::mem::take(&mut self.noticed.ended)
     }
 
     /// Cgroups that occur for the first time, since this was last asked.

@@ -35,12 +35,13 @@ use super::{
     multi::{MultiPrograms, Point},
     program_info,
     ring::Ring,
+    summing::Tables,
     synthetic::Producer,
     usdt::{self, Specs, UsdtTarget},
     watermark::Reading,
 };
 use crate::{
-    clock::ktime_now,
+    clock::{KtimeNs, ktime_now},
     event::Transition,
     golang::{Hook, HookSite},
     id::{BinaryId, SiteId, Tgid, Tid},
@@ -80,11 +81,14 @@ pub struct Sizes {
     pub ring_bytes: u32,
     /// Processes followed at once.
     pub processes: u32,
+    /// Goroutines kept and sums counted, where short waits and lives are summed; 0: they are not.
+    pub kept: u32,
+    pub sums: u32,
 }
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { ring_bytes: 64 << 20, processes: 65_536 }
+        Self { ring_bytes: 64 << 20, processes: 65_536, kept: 0, sums: 0 }
     }
 }
 
@@ -128,6 +132,10 @@ pub struct Session {
     kernel_layout: KernelLayout,
     offers: Offers,
     told: Vec<Told>,
+    summing: Tables,
+    /// What the BPF side has been told of each binary's runtime, and from when on its lives are summed.
+    known_layouts: FxHashMap<BinaryId, GoLayout>,
+    summing_since: FxHashMap<BinaryId, KtimeNs>,
 }
 
 /// Hits of a binary's probes, whoever ran into them, by their tier: USDT, T1, T2, T3.
@@ -153,6 +161,8 @@ impl Session {
             .btf(offers.btf())
             .map_max_entries("EVENTS", sizes.ring_bytes)
             .map_max_entries("FOLLOWED", sizes.processes)
+            .map_max_entries("KEPT", sizes.kept.max(1))
+            .map_max_entries("SUMS", sizes.sums.max(1))
             .load(OBJECT)?;
         // Before any map is taken out: the programs are bound to all of them.
         let multi = if offers.many { MultiPrograms::load(OBJECT, &ebpf, &PROBES)? } else { None };
@@ -178,6 +188,9 @@ impl Session {
             kernel_layout,
             offers,
             told: Vec::new(),
+            summing: Tables::of(&ebpf)?,
+            known_layouts: FxHashMap::default(),
+            summing_since: FxHashMap::default(),
             multi,
             ebpf,
         };
@@ -195,6 +208,17 @@ impl Session {
     /// How the facts of the kernel are told that are attached by now.
     pub fn told(&self) -> &[Told] {
         &self.told
+    }
+
+    /// Of a binary's goroutines, the short lives of those are summed that are born from then on. (`KtimeNs::MAX`: of none.)
+    pub fn sum_lives_since(&mut self, id: BinaryId, since: KtimeNs) -> Result<(), KernelError> {
+        self.summing_since.insert(id, since);
+        self.known_layouts.get(&id).copied().map_or(Ok(()), |layout| self.set_layout(id, layout))
+    }
+
+    /// What is summed instead of told.
+    pub fn summing(&self) -> &Tables {
+        &self.summing
     }
 
     fn probe(&mut self, name: &'static str) -> Result<&mut UProbe, KernelError> {
@@ -261,16 +285,14 @@ impl Session {
         }
         let had = self.links.entry(target.id).or_default().tier();
         if tier > had {
-            // A probe that is still being taken away would tell everything twice.
-            let own = self.closing.extract_if(.., |(id, _)| *id == target.id);
-            own.for_each(|(_, closing)| drop(closing.join()));
+            self.await_closing(target.id);
         }
         if tier >= Tier::T3 && had < Tier::T3 {
             // What was kept before a gap is not true any more.
             self.scheduling = self.scheduling.checked_add(1).unwrap_or(1);
         }
         let scheduling = if tier >= Tier::T3 { self.scheduling.max(1).into() } else { 0 };
-        self.set_layout(index, GoLayout { scheduling, ..target.layout })?;
+        self.set_layout(target.id, GoLayout { scheduling, ..target.layout })?;
         if tier <= had {
             let above = self.links.entry(target.id).or_default().take_above(tier);
             self.closing.retain(|(_, closing)| !closing.is_finished());
@@ -290,7 +312,7 @@ impl Session {
                 Ok(links) => set.push((of, links)),
                 Err(error) => {
                     // It was not T3 before, or there would be nothing to set.
-                    self.set_layout(index, GoLayout { scheduling: 0, ..target.layout })?;
+                    self.set_layout(target.id, GoLayout { scheduling: 0, ..target.layout })?;
                     return Err(error);
                 }
             }
@@ -300,7 +322,10 @@ impl Session {
         Ok(())
     }
 
-    fn set_layout(&mut self, index: u32, layout: GoLayout) -> Result<(), KernelError> {
+    fn set_layout(&mut self, id: BinaryId, layout: GoLayout) -> Result<(), KernelError> {
+        self.known_layouts.insert(id, layout);
+        let summing_since = self.summing_since.get(&id).map_or(0, |since| since.0);
+        let (index, layout) = (u32::from(id.0), GoLayout { summing_since, ..layout });
         self.layouts.set(index, Pod(layout), 0).map_err(KernelError::map("LAYOUTS"))
     }
 
@@ -423,6 +448,12 @@ impl Session {
         self.links.keys().filter(|id| u32::from(id.0) < MAX_BINARIES).map(of).collect()
     }
 
+    /// Waits until those probes of a binary are gone that are being taken away: one that is not would tell everything twice.
+    pub fn await_closing(&mut self, id: BinaryId) {
+        let own = self.closing.extract_if(.., |(of, _)| *of == id);
+        own.for_each(|(_, closing)| drop(closing.join()));
+    }
+
     /// Whether probes are still being taken away.
     pub fn is_letting_go(&self) -> bool {
         self.closing.iter().any(|(_, closing)| !closing.is_finished())
@@ -458,10 +489,15 @@ fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, KernelError> {
     ebpf.take_map(name).ok_or(KernelError::Missing(name))
 }
 
+/// A descriptor of a map's own.
+pub(super) fn map_fd(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, KernelError> {
+    duplicate(ebpf.map(name).ok_or(KernelError::Missing(name))?)
+}
+
 fn duplicate(map: &Map) -> Result<OwnedFd, KernelError> {
     match map {
-        Map::HashMap(data) => data.fd().as_fd().try_clone_to_owned().map_err(KernelError::io("the table of followed processes")),
-        _ => Err(KernelError::Missing("FOLLOWED")),
+        Map::HashMap(data) => data.fd().as_fd().try_clone_to_owned().map_err(KernelError::io("a BPF map")),
+        _ => Err(KernelError::Missing("a hash map")),
     }
 }
 

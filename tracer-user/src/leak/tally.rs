@@ -3,12 +3,13 @@
 
 use hdrhistogram::Histogram;
 use rustc_hash::{FxHashMap, FxHashSet};
+use tracer_common::summing::middle_ns;
 
 use super::{tests::Tests, threads::ThreadTally};
 use crate::{
     clock::KtimeNs,
     correlate::{
-        Census, LabelsId, Life, LifeEnd, ReasonId, Sink, Slots, Span, SpanState, TestName, WokenBy,
+        Census, LabelsId, Life, LifeEnd, ReasonId, Sink, Slots, Span, SpanState, SumOfMany, TestName, WokenBy,
         goroutine::{SiteKey, Who},
         process::ImageId,
         thread::{ThreadLife, ThreadSpan, ThreadWho},
@@ -120,14 +121,14 @@ pub(super) fn ended_within_ns(ended: Option<&Histogram<u32>>, exited: u64, lives
     Some(ended.value_at_quantile(MOST))
 }
 
-/// Counts a life that ended.
-pub(super) fn record(ended: &mut Option<Histogram<u32>>, ns: u64) {
+/// Counts lives that ended.
+pub(super) fn record(ended: &mut Option<Histogram<u32>>, ns: u64, count: u64) {
     if ended.is_none() {
         *ended = Histogram::new(2).ok();
     }
     if let Some(ended) = ended {
         // One beyond all limits (centuries) is left out.
-        let _ = ended.record(ns);
+        let _ = ended.record_n(ns, count.try_into().unwrap_or(u32::MAX));
     }
 }
 
@@ -166,7 +167,7 @@ impl Sink for LeakTally {
         site.found += u64::from(!born);
         if !life.alive_at_end() {
             site.exited += 1;
-            record(&mut site.ended, life.ended_at.since(who.since));
+            record(&mut site.ended, life.ended_at.since(who.since), 1);
             return;
         }
         site.alive.push(Survivor {
@@ -183,6 +184,18 @@ impl Sink for LeakTally {
             stack_bytes: life.looked_at.stack_bytes(),
             leaked: life.looked_at.leaked,
         });
+    }
+
+    fn summed(&mut self, sum: &SumOfMany<'_>) {
+        if !sum.lives {
+            return;
+        }
+        let site = self.sites.entry(sum.site).or_default();
+        site.lives = site.lives.saturating_add(sum.count);
+        site.exited = site.exited.saturating_add(sum.count);
+        for &(bucket, count) in sum.buckets {
+            record(&mut site.ended, middle_ns(usize::from(bucket)), u64::from(count));
+        }
     }
 
     fn covered(&mut self, image: ImageId, _tier: Tier, _at: KtimeNs) {

@@ -127,7 +127,7 @@ impl ThreadTally {
             }
             ThreadEnd::Exit | ThreadEnd::Exec | ThreadEnd::Gone => {
                 pool.exited += 1;
-                record(&mut pool.ended, life.ended_at.since(who.since));
+                record(&mut pool.ended, life.ended_at.since(who.since), 1);
             }
         }
     }

@@ -20,7 +20,7 @@ pub mod writer;
 
 use contract::{
     Adopted, Binary, CgroupNamed, ChildrenSeen, Code, Counters, Drained, DumpBegins, End, Found, Gone, GoroutineDump, Joined,
-    LoadAt, MemoryAt, Meta, NativeCode, Note, Profile, TestsSeen, ThreadsMet, UsdtFile,
+    KeptAt, LoadAt, MemoryAt, Meta, NativeCode, Note, Profile, Summed, TestsSeen, ThreadsMet, UsdtFile,
 };
 
 /// What a recording begins with.
@@ -62,6 +62,8 @@ pub enum Kind {
     TestsSeen = 18,
     PackedDump = 19,
     ChildrenSeen = 35,
+    Summed = 36,
+    Kept = 37,
 }
 
 impl Kind {
@@ -92,6 +94,8 @@ impl Kind {
             Load,
             Gone,
             ChildrenSeen,
+            Summed,
+            Kept,
         ];
         all.into_iter().find(|kind| *kind as u8 == value)
     }
@@ -131,6 +135,8 @@ pub enum Block {
     ThreadsMet(ThreadsMet),
     TestsSeen(TestsSeen),
     ChildrenSeen(ChildrenSeen),
+    Summed(Summed),
+    Kept(KeptAt),
     /// A second meta block (recordings joined by hand).
     Meta(Meta),
 }

@@ -183,6 +183,8 @@ impl<R: Read> Recording<R> {
             Kind::Gone => Block::Gone(self.json(&raw)?),
             Kind::TestsSeen => Block::TestsSeen(self.json(&raw)?),
             Kind::ChildrenSeen => Block::ChildrenSeen(self.json(&raw)?),
+            Kind::Summed => Block::Summed(self.json(&raw)?),
+            Kind::Kept => Block::Kept(self.json(&raw)?),
             Kind::NativeCode => Block::NativeCode(self.json(&raw)?),
             Kind::ThreadsMet => Block::ThreadsMet(self.json(&raw)?),
         })
@@ -298,5 +300,6 @@ fn no_meta() -> Meta {
         budget_ppm: None,
         hit_cost_ns: None,
         threads: super::contract::Threads::Off,
+        min_block_ns: None,
     }
 }

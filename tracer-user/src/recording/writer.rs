@@ -13,7 +13,7 @@ use super::{
     BLOCK_HEADER_LEN, BLOCK_MAGIC, Codec, FILE_MAGIC, FORMAT_VERSION, Kind, MAX_PAYLOAD,
     contract::{
         Adopted, Binary, CgroupNamed, ChildrenSeen, Code, Counters, Drained, DumpBegins, End, Found, Gone, GoroutineDump, Joined,
-        LoadAt, MemoryAt, Meta, NativeCode, Note, Profile, TestsSeen, ThreadsMet, UsdtFile,
+        KeptAt, LoadAt, MemoryAt, Meta, NativeCode, Note, Profile, Summed, TestsSeen, ThreadsMet, UsdtFile,
     },
 };
 
@@ -190,6 +190,14 @@ impl<W: Write> Writer<W> {
 
     pub fn tests_seen(&mut self, seen: &TestsSeen) -> Result<(), WriteError> {
         self.json(Kind::TestsSeen, seen)
+    }
+
+    pub fn summed(&mut self, summed: &Summed) -> Result<(), WriteError> {
+        self.json(Kind::Summed, summed)
+    }
+
+    pub fn kept(&mut self, kept: &KeptAt) -> Result<(), WriteError> {
+        self.json(Kind::Kept, kept)
     }
 
     pub fn children_seen(&mut self, seen: &ChildrenSeen) -> Result<(), WriteError> {

@@ -486,6 +486,7 @@ fn report_contract() {
         "taken": 0
       },
       "steps": [],
+      "summed": null,
       "system_sites": [
         {
           "alive": 1,

@@ -367,6 +367,7 @@ impl Scene {
             budget_ppm: (!self.steps.is_empty()).then_some(10_000),
             hit_cost_ns: Some(800),
             threads: tracer_user::recording::contract::Threads::Off,
+            min_block_ns: None,
         }
     }
 

@@ -63,6 +63,10 @@ pub struct DetailArgs {
     /// with a number alone, with a much lower one
     #[arg(long, value_name = "URL", value_parser = parse_guard)]
     pub guard_url: Option<String>,
+    /// Sum waits and lives that are shorter by creation site, reason and stack, in the kernel, instead of telling each: 1ms. For always-on use
+    /// (docs/summing.md); not with --tier 3
+    #[arg(long, value_name = "TIME", value_parser = parse_min_block)]
+    pub min_block: Option<Duration>,
     /// Whose threads to follow on and off their CPUs: those of all programs, of all but Go's, of none [default: auto, at T3 on]
     #[arg(long, value_enum, value_name = "WHOSE")]
     pub threads: Option<ThreadsArg>,
@@ -117,6 +121,15 @@ fn parse_every(text: &str) -> Result<Every, String> {
     }
 }
 
+/// The shortest and the longest time below which waits may be summed.
+const MIN_BLOCKS: [Duration; 2] = [Duration::from_micros(1), Duration::from_secs(1)];
+
+fn parse_min_block(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let [shortest, longest] = MIN_BLOCKS;
+    if (shortest..=longest).contains(&time) { Ok(time) } else { Err("from 1us to 1s".to_owned()) }
+}
+
 /// What is looked at beside the target.
 #[derive(Clone, Debug, Args)]
 pub struct BesideArgs {
@@ -138,7 +151,7 @@ impl DetailArgs {
     pub fn tier(&self) -> Tier {
         match self.tier {
             Some(tier) => tier.into(),
-            None if self.budget.is_some() => Tier::T3,
+            None if self.budget.is_some() && self.min_block.is_none() => Tier::T3,
             None => Tier::T2,
         }
     }
@@ -155,8 +168,13 @@ impl DetailArgs {
 
     /// Whether what was asked for goes together.
     pub fn check(&self) -> Result<(), anyhow::Error> {
-        let alone = self.guard_url.is_some() && self.budget.is_none();
-        if alone { Err(anyhow::anyhow!("--guard-url takes probes away that --budget sets: give a --budget")) } else { Ok(()) }
+        if self.guard_url.is_some() && self.budget.is_none() {
+            anyhow::bail!("--guard-url takes probes away that --budget sets: give a --budget");
+        }
+        if self.min_block.is_some() && self.tier == Some(TierArg::T3) {
+            anyhow::bail!("--tier 3 tells every change of state, and --min-block sums waits: give one of them");
+        }
+        Ok(())
     }
 
     /// Everything was asked for.
@@ -191,7 +209,7 @@ impl LaunchArgs {
 /// What tests provoke.
 #[derive(Clone, Debug, Args)]
 pub struct Knobs {
-    /// Provoke what is rare (tests). `ring-bytes=N`; of `run` also `max-processes=N`, `bad-layout=1`, `probe-each-mount=1`; of both `one-by-one=1`, `no-btf=1`, `seconds-only=1`. Records:
+    /// Provoke what is rare (tests). `ring-bytes=N`; of `run` also `max-processes=N`, `max-kept=N`, `max-sums=N`, `bad-layout=1`, `probe-each-mount=1`; of both `one-by-one=1`, `no-btf=1`, `seconds-only=1`. Records:
     /// `drop-permille=N` with `drop-seed`; `drop-kind=K` with `drop-from-ms`, `drop-for-ms`. The reader: `freeze-ms=N` with `freeze-from-ms`
     #[arg(long, hide = true, value_name = "NAME=VALUE", value_parser = parse_knob)]
     pub knob: Vec<(String, u32)>,

@@ -318,6 +318,7 @@ impl Follower {
     }
 
     fn step(&mut self, binary: BinaryId, step: Step) {
+        self.part_with_sums(binary, step.tier);
         let Some(priced) = self.prices.programs.get_mut(&binary) else { return };
         let Some(attachment) = &priced.attachment else { return };
         let from = std::mem::replace(&mut priced.tier, step.tier);

@@ -96,6 +96,11 @@ impl Follower {
         self.dumper.is_idle()
     }
 
+    /// Whether a look is due that has not begun.
+    pub(super) fn looks_are_due(&self, now: KtimeNs) -> bool {
+        self.checks.every_ns.is_some() && self.checks.processes.values().any(|process| process.due <= now)
+    }
+
     /// The Go processes that are followed, as of the last scan.
     pub fn go_processes(&self) -> impl Iterator<Item = &GoProcess> {
         self.checks.processes.values()

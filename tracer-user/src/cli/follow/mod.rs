@@ -34,6 +34,7 @@ mod checks;
 mod guard;
 mod kin;
 mod processes;
+mod summing;
 mod usdt;
 
 use attachment::Attachment;
@@ -42,6 +43,7 @@ use checks::Checks;
 use guard::Guard;
 use kin::Family;
 use processes::Used;
+use summing::Summing;
 use usdt::Usdt;
 
 /// A binary that was read and can be probed.
@@ -112,6 +114,8 @@ pub struct How {
     pub adopt: u8,
     /// Through each mount of one file, as if they were different files.
     pub each_mount: bool,
+    /// Waits and lives that are shorter are summed and not told; `None`: each is told.
+    pub min_block: Option<Duration>,
     /// How often the goroutines of each followed process are read out of its memory, besides at the end; `None`: never.
     pub snapshot_every: Option<Duration>,
 }
@@ -144,6 +148,8 @@ pub struct Follower {
     accounts: Accounts,
     /// When cgroups are to be looked at next.
     load_due: KtimeNs,
+    /// `None`: everything is told.
+    summing: Option<Summing>,
 }
 
 impl Follower {
@@ -170,6 +176,7 @@ impl Follower {
             names: Names::new(),
             accounts: Accounts::new(),
             load_due: KtimeNs(0),
+            summing: how.min_block.map(Summing::new),
         })
     }
 
@@ -321,6 +328,8 @@ impl Follower {
 
     fn attach(&mut self, file: &File, analysed: Analysed, adopt: u8) -> Result<(BinaryId, Arc<GoBinary>)> {
         let Analysed { code, tier, plan, layout, path, .. } = analysed;
+        let min_block_ns = self.how.min_block.map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+        let layout = GoLayout { min_block_ns, ..layout };
         let id = BinaryId(self.next_binary);
         let without_gc = plan.without_gc().map(str::to_owned);
         let sites: Vec<(SiteId, HookSite)> =

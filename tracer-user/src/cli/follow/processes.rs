@@ -60,6 +60,7 @@ impl Follower {
             return Err(JoinError::Refused { tgid });
         };
         let (id, code, tier) = (*id, Arc::clone(code), self.tier_of(*id));
+        self.tell_every_life(id);
         self.session.follow(tgid).map_err(|source| JoinError::Unprobed { tgid, source: source.into() })?;
         // The number may have passed to another process, and the process to another program.
         let same =

@@ -9,7 +9,7 @@ use crate::{
     capture::{Capture, CaptureError, Message},
     cli::{
         Failure,
-        begin::{create, meta},
+        begin::{bare_meta, create},
         memory::MemoryWatch,
         recorder::{self, Over},
         relay::{Ended, Relay, Starting},
@@ -21,7 +21,7 @@ use crate::{
         command::{Identity, Launch, Launcher, resolve},
         signals::{Inherited, Signals},
     },
-    recording::contract::{Meta, Note, Tier},
+    recording::contract::{Meta, Note},
 };
 
 /// Between two looks: test binaries do not live long.
@@ -37,7 +37,7 @@ pub fn recorded(asked: Asked<'_>, why: &str) -> Result<(Ended, Result<(), Captur
     let inherited = Inherited::set_aside()?;
     let mut signals = Signals::open()?;
     let words: Vec<String> = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    let writer = create(output, &Meta { command: words, ..meta(Tier::T0, None, None) }, identity.as_ref())?;
+    let writer = create(output, &Meta { command: words, ..bare_meta() }, identity.as_ref())?;
     let launch = Launch { program, name, args: command[1..].to_vec(), identity, inherited, stdout };
     let capture = Capture::start(writer)?;
     let text = format!("no probes ({why}): goroutines are only seen where they are when their process is looked at");

@@ -12,7 +12,7 @@ use crate::{
         Failure,
         args::PprofArgs,
         asker::Asker,
-        begin::{create, meta},
+        begin::{bare_meta, create},
         join::JoinError,
         memory::MemoryWatch,
         recorder::Over,
@@ -24,7 +24,7 @@ use crate::{
         command::Identity,
         signals::{Inherited, Signals},
     },
-    recording::contract::{Meta, Tier},
+    recording::contract::Meta,
     snapshot::process::{Process, ProcessError},
     target::procfs,
 };
@@ -43,7 +43,7 @@ pub fn recorded(tgid: Tgid, watch: Duration, pprof: &PprofArgs, output: &Path) -
     let identity = Identity::choose(None, false).map_err(Failure::usage)?;
     Inherited::set_aside()?;
     let mut signals = Signals::open()?;
-    let meta = Meta { target: Some(format!("--pid {tgid}")), ..meta(Tier::T0, None, None) };
+    let meta = Meta { target: Some(format!("--pid {tgid}")), ..bare_meta() };
     let capture = Capture::start(create(output, &meta, identity.as_ref())?)?;
     let every = (watch / LOOKS).clamp(MIN_EVERY, MAX_EVERY);
     let asker = Asker::new(pprof, None, &capture);

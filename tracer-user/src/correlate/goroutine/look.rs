@@ -7,7 +7,7 @@
 
 use std::num::NonZeroU32;
 
-use super::{Goroutine, ImageId, Open, Park, Repair, Span, SpanState, State, Who};
+use super::{Goroutine, ImageId, Open, Origin, Park, Repair, Span, SpanState, State, Who};
 use crate::{clock::KtimeNs, recording::contract::Tier};
 
 /// A look at a process.
@@ -21,6 +21,8 @@ pub struct Look {
     pub tier: Tier,
     /// Since the look before there was a time without probes.
     pub gap: bool,
+    /// Short waits and lives are summed: of them no event tells.
+    pub summing: bool,
 }
 
 impl Look {
@@ -136,6 +138,26 @@ impl Goroutine {
         found
     }
 
+    /// Its birth is told although it is known.
+    pub fn born_late(&mut self, at: KtimeNs, origin: Origin, depth: u32) {
+        if self.who.born_at.is_some() {
+            return;
+        }
+        if let Some(found) = &mut self.found {
+            found.unknown_since = found.unknown_since.max(at);
+        }
+        let since = self.who.since.max(at);
+        let running = self.running();
+        if let State::Open(open) = &mut self.state
+            && open.state == SpanState::Unknown
+            && self.found.is_none()
+        {
+            // It was met by an event that said no more than that it lives.
+            (open.state, open.since) = (running, open.since.max(since));
+        }
+        self.who = Who { born_at: Some(since), born_by: None, origin: Some(origin), unseen: false, since, depth, ..self.who };
+    }
+
     /// Whether nothing but looks tells of it.
     pub fn is_only_found(&self) -> bool {
         self.found.is_some_and(|found| found.only)
@@ -192,7 +214,9 @@ impl Goroutine {
                 Seen::Blocked(*park)
             }
         };
-        if told.agrees(&seen) {
+        // A short wait is not told, and a long one by what the BPF side keeps.
+        let short = look.summing && matches!((told, seen), (Seen::Open(_), Seen::Blocked(_)));
+        if short || told.agrees(&seen) {
             self.looks.doubt = None;
             return None;
         }

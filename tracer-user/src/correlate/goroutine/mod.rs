@@ -347,6 +347,26 @@ impl Goroutine {
         lost
     }
 
+    /// It has parked at `since` and waits, told late. What was told of that wait already is not told again.
+    pub fn waiting(&mut self, since: KtimeNs, park: Park, sink: &mut impl FnMut(&Who, Span)) -> Option<Repair> {
+        match self.state {
+            State::Blocked { since: known, .. } if known == since => None,
+            _ => self.park(since, park, sink),
+        }
+    }
+
+    /// A wait since `since` is over `at`.
+    pub fn waited(
+        &mut self,
+        since: KtimeNs,
+        at: KtimeNs,
+        (park, by): (Park, WokenBy),
+        sink: &mut impl FnMut(&Who, Span),
+    ) -> Option<Repair> {
+        let lost = self.waiting(since, park, sink);
+        self.wake(at, by, sink).or(lost)
+    }
+
     /// Another change of its state.
     pub fn transition(&mut self, at: KtimeNs, step: Step, sink: &mut impl FnMut(&Who, Span)) -> Option<Repair> {
         use SpanState::{Blocked, Runnable, Running, Syscall, Unknown};

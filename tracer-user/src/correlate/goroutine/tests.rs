@@ -249,7 +249,7 @@ fn lives_that_begin_otherwise() {
 }
 
 fn found(seen: Seen, scheduling: bool) -> Goroutine {
-    let look = Look { number: 1, from: KtimeNs(20), to: KtimeNs(30), tier: tier(scheduling), gap: false };
+    let look = Look { number: 1, from: KtimeNs(20), to: KtimeNs(30), tier: tier(scheduling), gap: false, summing: false };
     Goroutine::found(Who { born_at: None, ..who() }, look, seen, LookedAt::default())
 }
 

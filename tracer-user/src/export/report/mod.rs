@@ -30,7 +30,7 @@ mod sites;
 
 pub use depths::DepthOut;
 pub use processes::{CgroupOut, CoverageOut, LifeOut, ProcessOut};
-pub use session::{LostOut, MetaOut, PaidOut, Price, RepairsOut, SignalCounts, SnapshotsOut, StepOut};
+pub use session::{LostOut, MetaOut, PaidOut, Price, RepairsOut, SignalCounts, SnapshotsOut, StepOut, SummedOut};
 pub use sites::{Quantiles, SiteOut, WaitOut};
 
 #[derive(Serialize)]
@@ -51,6 +51,8 @@ pub struct Report {
     pub cgroups: Vec<CgroupOut>,
     /// Signals that were only counted.
     pub signals: SignalCounts,
+    /// `null`: everything was told.
+    pub summed: Option<SummedOut>,
     pub sites: Vec<SiteOut>,
     /// The same for the runtime's own goroutines.
     pub system_sites: Vec<SiteOut>,
@@ -127,6 +129,7 @@ pub fn report(replayed: &Replayed, tally: &Tally) -> Report {
         processes: processes::processes(replayed, &by_process, tally),
         cgroups: processes::cgroups(replayed),
         signals: session::signals(replayed),
+        summed: session::summed(replayed, &tally.summed),
         sites,
         system_sites,
         depths: depths::depths(replayed, tally),

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::{
     correlate::replay::{Replayed, View},
+    export::tally::SummedTally,
     id::Tgid,
     recording::{
         Completeness,
@@ -175,6 +176,31 @@ fn asked(replayed: &Replayed) -> Vec<AskedOut> {
     by_process.into_values().collect()
 }
 
+/// Waits and lives that were summed in the kernel (`--min-block`).
+#[derive(Serialize)]
+pub struct SummedOut {
+    /// Those are that are shorter.
+    pub min_block_ns: u64,
+    pub lives: u64,
+    pub waits: u64,
+    pub waits_ns: u64,
+    /// What was told all the same because a table was full: goroutines, each time a place was wanted for them, and waits and lives.
+    pub unkept: u64,
+    pub unsummed: u64,
+}
+
+pub(super) fn summed(replayed: &Replayed, tally: &SummedTally) -> Option<SummedOut> {
+    let counters = replayed.counters.as_ref();
+    Some(SummedOut {
+        min_block_ns: replayed.meta.min_block_ns?,
+        lives: tally.lives,
+        waits: tally.waits,
+        waits_ns: tally.waits_ns,
+        unkept: counters.map_or(0, |counters| counters.unkept),
+        unsummed: counters.map_or(0, |counters| counters.unsummed),
+    })
+}
+
 /// Signals that were counted and not told of.
 #[derive(Default, Serialize)]
 pub struct SignalCounts {
@@ -228,7 +254,7 @@ pub(super) fn meta(replayed: &Replayed) -> MetaOut {
 
 /// What the probes cost the traced programs. Tracepoints of processes cost too, but are few and not calibrated.
 pub(super) fn price(replayed: &Replayed) -> Price {
-    let probe_hits = replayed.counters.as_ref().map(probe_hits);
+    let probe_hits = replayed.counters.as_ref().map(|counters| probe_hits(replayed, counters));
     let duplicate_hits = replayed.counters.as_ref().map(|counters| counters.duplicate_hits);
     let programs = paid(replayed);
     // Recordings that do not say what was paid have the hits that counted, and what a trap costs.
@@ -241,7 +267,11 @@ pub(super) fn price(replayed: &Replayed) -> Price {
     Price { budget, probe_hits, duplicate_hits, cost_ns, target_cpu_ns, share, programs, asked: asked(replayed) }
 }
 
-fn probe_hits(counters: &Counters) -> u64 {
+fn probe_hits(replayed: &Replayed, counters: &Counters) -> u64 {
+    if replayed.meta.min_block_ns.is_some() {
+        // Most made no record.
+        return counters.paid.iter().flat_map(|paid| paid.hits).fold(0, u64::saturating_add);
+    }
     let others = [counters.foreign_hits, counters.duplicate_hits];
     counters.hits.iter().map(|hits| hits.count).chain(others).fold(0, u64::saturating_add)
 }

@@ -168,6 +168,9 @@ impl Offsets {
             m_waitlock: self.m_waitlock,
             // By the code.
             semaphore_reasons: 0,
+            // It is asked for.
+            min_block_ns: 0,
+            summing_since: 0,
         }
     }
 }

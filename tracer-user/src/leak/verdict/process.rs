@@ -210,7 +210,7 @@ impl<'a> Group<'a> {
         let born_ns: Vec<u64> = counted.map(|stay| stay.from.since(from)).collect();
         let mut ended = None;
         for stay in &self.ended {
-            record(&mut ended, stay.to.unwrap_or(self.until).since(stay.from));
+            record(&mut ended, stay.to.unwrap_or(self.until).since(stay.from), 1);
         }
         let exited = self.ended.len() as u64;
         let ended_within_ns = ended_within_ns(ended.as_ref(), exited, exited + self.left.len() as u64);

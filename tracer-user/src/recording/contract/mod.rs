@@ -12,6 +12,7 @@ mod memory;
 mod native;
 mod process;
 mod profile;
+mod summing;
 mod usdt;
 
 pub use dump::{
@@ -23,6 +24,7 @@ pub use process::{
     Adopted, CgroupLoad, CgroupNamed, ChildSeen, ChildState, ChildrenSeen, Found, Gone, LoadAt, MemoryEvents, Throttling,
 };
 pub use profile::{Profile, ProfileKind};
+pub use summing::{KeptAt, KeptGoroutine, KeptWait, SumOf, Summed};
 pub use usdt::{UnitEvent, UnitId, UsdtFile, UsdtMeaning, UsdtSite};
 
 /// The first block: who recorded what, when, where.
@@ -50,6 +52,9 @@ pub struct Meta {
     /// Whose threads are followed in detail.
     #[serde(default)]
     pub threads: Threads,
+    /// Waits and lives that are shorter are summed and not told, nanoseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_block_ns: Option<u64>,
 }
 
 /// How much detail the probes give (docs: "Tiers").
@@ -283,6 +288,11 @@ pub struct Counters {
     /// Signals with which Go runtimes interrupted their own threads.
     #[serde(default)]
     pub preemption_signals: u64,
+    /// Goroutines that were told of although they might have been summed, and waits and lives: the tables were full.
+    #[serde(default)]
+    pub unkept: u64,
+    #[serde(default)]
+    pub unsummed: u64,
     /// Runs of our programs that the kernel left out; zeros are not listed.
     #[serde(default)]
     pub left_out: Vec<LeftOut>,
