@@ -27,6 +27,7 @@ use crate::{
     clock::KtimeNs,
     golang::GoBinary,
     id::{Address, BinaryId, Tgid},
+    index,
     native::{Maps, Names},
     recording::{
         contract::{
@@ -300,6 +301,9 @@ impl Scribe {
             Message::Records(framed) => {
                 for record in records(&framed) {
                     self.look_at(record);
+                }
+                if framed.len() >= index::MIN_INDEXED {
+                    self.writer.index(&index::of(&framed))?;
                 }
                 self.writer.records(&framed)?;
                 self.write_names()

@@ -20,6 +20,7 @@ pub mod finding;
 pub mod golang;
 pub mod governor;
 pub mod id;
+pub mod index;
 #[cfg(feature = "live")]
 pub mod kernel;
 pub mod leak;

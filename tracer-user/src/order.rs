@@ -13,7 +13,14 @@ use std::{
 
 use rustc_hash::FxHashMap;
 
-use crate::{clock::KtimeNs, event::Event, recording::contract::Drained};
+use crate::{
+    clock::KtimeNs,
+    event::Event,
+    recording::{
+        MAX_PAYLOAD,
+        contract::{Drained, IndexedRun},
+    },
+};
 
 /// How much younger an event must be to release another, where there are no marks.
 pub const DEFAULT_WINDOW_NS: u64 = 1_000_000_000;
@@ -154,6 +161,14 @@ impl Orderer {
         self.release(release);
     }
 
+    /// Takes the recording's word that records with these numbers came here, and that nobody wants to know what they say.
+    pub fn pass(&mut self, run: &IndexedRun, release: &mut impl FnMut(Event)) {
+        let zero = self.zero;
+        self.cpus.entry(run.cpu).or_insert_with(|| Sequence::new(zero)).see_run(run);
+        self.newest = self.newest.max(run.to);
+        self.release(release);
+    }
+
     /// Takes the recording's word that everything older than the mark has been pushed, and releases it. Numbers below the mark's that
     /// did not come are lost.
     pub fn drained(&mut self, mark: &Drained, release: &mut impl FnMut(Event)) {
@@ -251,6 +266,18 @@ impl Sequence {
         if seq + 1 < run.end {
             self.missing.insert(seq + 1, Run { end: run.end, from: at, to: run.to });
         }
+    }
+
+    /// The same for numbers in a row.
+    fn see_run(&mut self, run: &IndexedRun) {
+        let Some(behind) = run.first.checked_add(run.count) else { return };
+        if run.count > 0 && run.first >= self.next {
+            self.see(run.first, run.from);
+            (self.next, self.last_at) = (behind, run.to);
+            return;
+        }
+        // Some were overtaken; a block holds no more than this.
+        (run.first..behind).take(MAX_PAYLOAD).for_each(|seq| self.see(seq, run.to));
     }
 
     /// Numbers below `next` were made by `at`, all others are later.

@@ -55,8 +55,9 @@ use args::{Cli, Color, Command, Global};
 use crate::{
     correlate::{
         Sink,
-        replay::{Replayed, View, replay_as},
+        replay::{Replayed, View, replay_only},
     },
+    index::Only,
     recording::reader::Recording,
 };
 
@@ -190,8 +191,13 @@ fn no_color() -> bool {
 
 /// Replays a recording into `sink`, and says on stderr what is wrong with it.
 fn load(path: &Path, view: View, global: Global, sink: &mut impl Sink) -> Result<Replayed, Failure> {
+    load_only(path, view, None, global, sink)
+}
+
+/// The same for one goroutine.
+fn load_only(path: &Path, view: View, only: Option<Only>, global: Global, sink: &mut impl Sink) -> Result<Replayed, Failure> {
     let recording = Recording::open(path).map_err(Failure::usage)?;
-    let replayed = replay_as(recording, view, sink).map_err(Failure::usage)?;
+    let replayed = replay_only(recording, view, only, sink).map_err(Failure::usage)?;
     let whole = replayed.completeness == crate::recording::Completeness::Complete;
     if !global.quiet && (!whole || replayed.losses().events > 0) {
         let _ = writeln!(io::stderr(), "lifetrace: note: {}", replayed.trust());

@@ -5,13 +5,20 @@ use std::io::{self, Write};
 use super::{
     Failure,
     args::{Global, TimelineArgs, TimelineFormat},
-    load, write_output,
+    load_only, write_output,
 };
-use crate::timeline::{Collector, Timeline, write::Writer};
+use crate::{
+    index::Only,
+    timeline::{Collector, Id, Timeline, write::Writer},
+};
 
 pub fn main(args: &TimelineArgs, global: Global) -> Result<(), Failure> {
     let mut collector = Collector::new(args.id);
-    let replayed = load(&args.recording, args.view.view(), Global { quiet: true, ..global }, &mut collector)?;
+    let only = match args.id {
+        Some(Id::Goroutine(goid, tgid)) => Some(Only { goid, tgid }),
+        _ => None,
+    };
+    let replayed = load_only(&args.recording, args.view.view(), only, Global { quiet: true, ..global }, &mut collector)?;
     let mut timeline = Timeline::new(&replayed, collector, args.id).map_err(Failure::usage)?;
     timeline.keep_labelled(&args.label);
     if let Some(key) = &args.group_by {

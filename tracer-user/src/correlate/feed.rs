@@ -1,19 +1,30 @@
-//! Reads and decodes a recording on a thread of its own, a few blocks ahead of who takes them.
+//! Reads a recording ahead of who takes it: one thread reads blocks, others unpack and decode them side by side, and they are taken in the
+//! order of the file. What waits is bounded, whatever the recording's size.
 
 use std::{
-    io::Read,
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
-    thread::{self, Scope},
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread::{self, Scope, available_parallelism},
 };
 
 use crate::{
     decode::decode,
     event::Event,
-    recording::{Block, Completeness, RecordingError, reader::Recording, records},
+    index::Only,
+    recording::{
+        Block, Completeness, RecordingError,
+        contract::Index,
+        reader::{Recording, Source, Stored, Unpacker},
+        records,
+    },
 };
 
-/// Blocks that are read ahead: with a megabyte of records each, some ten megabytes of events.
-const AHEAD: usize = 4;
+/// Blocks that are read ahead of those that are being unpacked: with a megabyte of records each, two or three of events.
+const AHEAD: usize = 2;
+/// More threads than this have nothing to do: who takes the events is slower.
+const MAX_UNPACKERS: usize = 4;
 
 /// A step of a recording.
 pub enum Step {
@@ -23,34 +34,115 @@ pub enum Step {
         undecodable: u64,
     },
     Block(Block),
+    /// Records that nobody wants were passed over.
+    Passed(Index),
     /// There is no more, or nothing more that can be read.
     End(Result<Completeness, RecordingError>),
 }
 
-/// Starts reading; the last step is [`Step::End`].
-pub fn feed<'scope, R: Read + Send + 'scope>(
-    scope: &'scope Scope<'scope, '_>,
-    recording: Recording<R>,
-) -> Result<Receiver<Step>, RecordingError> {
-    let (steps, taken) = sync_channel(AHEAD);
-    let path = recording.path().to_owned();
-    let thread = thread::Builder::new().name("reader".into()).spawn_scoped(scope, move || read(recording, &steps));
-    thread.map(|_| taken).map_err(|source| RecordingError::Io { path, source })
+/// Steps in the order of the file; the last one is [`Step::End`].
+pub struct Steps(Receiver<Receiver<Step>>);
+
+impl Iterator for Steps {
+    type Item = Step;
+
+    fn next(&mut self) -> Option<Step> {
+        // A thread that has panicked sends nothing; the scope passes that on.
+        self.0.recv().ok()?.recv().ok()
+    }
 }
 
-fn read<R: Read>(mut recording: Recording<R>, steps: &SyncSender<Step>) {
-    // Who takes them may have enough: then nobody wants the rest.
-    for block in &mut recording {
-        let step = match block {
-            Ok(Block::Records(payload)) => decoded(&payload),
-            Ok(block) => Step::Block(block),
-            Err(error) => return drop(steps.send(Step::End(Err(error)))),
+/// A block, and where what it says goes.
+struct Job {
+    stored: Stored,
+    done: SyncSender<Step>,
+}
+
+/// Starts reading; with `only`, blocks of records that say nothing of that goroutine are left out where the recording has an index.
+pub fn feed<'scope, R: Source + Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    recording: Recording<R>,
+    only: Option<Only>,
+) -> Result<Steps, RecordingError> {
+    let path = recording.path().to_owned();
+    let started = |result: std::io::Result<_>| match result {
+        Ok(thread) => Ok(drop::<thread::ScopedJoinHandle<'_, ()>>(thread)),
+        Err(source) => Err(RecordingError::Io { path: path.clone(), source }),
+    };
+    // Two are busy reading and taking.
+    let unpackers = available_parallelism().map_or(1, |cpus| cpus.get().saturating_sub(1)).clamp(1, MAX_UNPACKERS);
+    let (jobs, waiting) = sync_channel::<Job>(unpackers);
+    let waiting = Arc::new(Mutex::new(waiting));
+    for _ in 0..unpackers {
+        let (waiting, unpacker) = (Arc::clone(&waiting), Unpacker::new(path.clone()));
+        started(thread::Builder::new().name("unpacker".into()).spawn_scoped(scope, move || unpack(&waiting, unpacker)))?;
+    }
+    let (steps, taken) = sync_channel(unpackers + AHEAD);
+    started(thread::Builder::new().name("reader".into()).spawn_scoped(scope, move || read(recording, only, &jobs, &steps)))?;
+    Ok(Steps(taken))
+}
+
+/// Each block gets its place in the order before it gets a thread.
+fn read<R: Source>(mut recording: Recording<R>, only: Option<Only>, jobs: &SyncSender<Job>, steps: &SyncSender<Receiver<Step>>) {
+    let mut indexes = Unpacker::new(recording.path().to_owned());
+    loop {
+        let stored = match recording.next_stored() {
+            Ok(Some(stored)) if stored.is_index() => match passed(&mut recording, only, &stored, &mut indexes) {
+                Ok(None) => continue,
+                Ok(Some(index)) => {
+                    let (done, step) = sync_channel(1);
+                    if steps.send(step).is_err() || done.send(Step::Passed(index)).is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                Err(error) => Err(error),
+            },
+            other => other,
         };
+        let (done, step) = sync_channel(1);
+        // Who takes them may have enough: then nobody wants the rest.
         if steps.send(step).is_err() {
             return;
         }
+        let end = match stored {
+            Ok(Some(stored)) => match jobs.send(Job { stored, done }) {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+            Ok(None) => Ok(recording.completeness().unwrap_or(Completeness::NotEnded)),
+            Err(error) => Err(error),
+        };
+        return drop(done.send(Step::End(end)));
     }
-    let _ = steps.send(Step::End(Ok(recording.completeness().unwrap_or(Completeness::NotEnded))));
+}
+
+/// The index of records that are of no interest, once they have been passed over.
+fn passed<R: Source>(
+    recording: &mut Recording<R>,
+    only: Option<Only>,
+    stored: &Stored,
+    indexes: &mut Unpacker,
+) -> Result<Option<Index>, RecordingError> {
+    let Some(only) = only else { return Ok(None) };
+    match indexes.unpack(stored)? {
+        Block::Index(index) if !only.wants(&index) => Ok(recording.pass_records()?.then_some(index)),
+        _ => Ok(None),
+    }
+}
+
+fn unpack(waiting: &Mutex<Receiver<Job>>, mut unpacker: Unpacker) {
+    loop {
+        let job = waiting.lock().map(|jobs| jobs.recv());
+        let Ok(Ok(Job { stored, done })) = job else { return };
+        let step = match unpacker.unpack(&stored) {
+            Ok(Block::Records(payload)) => decoded(&payload),
+            Ok(block) => Step::Block(block),
+            Err(error) => Step::End(Err(error)),
+        };
+        // Nobody may want it.
+        let _ = done.send(step);
+    }
 }
 
 fn decoded(payload: &[u8]) -> Step {

@@ -16,7 +16,7 @@ use crate::{
     clock::KtimeNs,
     event::{Event, Transition, What},
     golang::SEMAPHORE_REASONS,
-    id::{Address, BinaryId, Goid, StackId, Tid},
+    id::{Address, BinaryId, Goid, StackId, Tgid, Tid},
     recording::contract::{Adopted, Binary, ChildrenSeen, Found, Gone, TestsSeen, Tier},
 };
 
@@ -315,12 +315,24 @@ impl Engine {
             return None;
         };
         let Some(binary) = event.binary else { return Some(image) };
-        let (image, change) = self.processes.hit(image, binary, event.at);
+        Some(self.hit(image, binary, event.at, sink))
+    }
+
+    /// A probe was hit; what that meant is not of interest.
+    pub fn was_hit(&mut self, tgid: Tgid, binary: BinaryId, at: KtimeNs, sink: &mut impl Sink) {
+        self.newest = self.newest.max(at);
+        if let Some(image) = self.processes.running(tgid, at) {
+            self.hit(image, binary, at, sink);
+        }
+    }
+
+    fn hit(&mut self, image: ImageId, binary: BinaryId, at: KtimeNs, sink: &mut impl Sink) -> ImageId {
+        let (image, change) = self.processes.hit(image, binary, at);
         if change != Change::None {
             self.repairs.count("lost_process_exec");
             self.apply(change, sink);
         }
-        Some(image)
+        image
     }
 
     fn goroutine_event(&mut self, event: &Event, sink: &mut impl Sink) {

@@ -1,6 +1,6 @@
 //! Runs a whole recording through decode, order and correlate, and keeps what outputs need to explain the result.
 
-use std::{collections::VecDeque, io::Read, thread};
+use std::{collections::VecDeque, thread};
 
 use rustc_hash::FxHashMap;
 
@@ -8,14 +8,15 @@ use crate::{
     clock::KtimeNs,
     event::{CodeOf, Event, Top, What},
     id::{Address, BinaryId, StackId, Tgid},
+    index::Only,
     order::{DEFAULT_WINDOW_NS, OrderReport, Orderer},
     recording::{
         Block, Completeness, RecordingError,
         contract::{
-            Adopted, Binary, ChildrenSeen, Code, Counters, DumpBegins, DumpSource, End, Found, Gone, GoroutineDump, Joined,
-            KeptAt, LoadAt, MemoryAt, Meta, NativeCode, Note, Profile, Summed, TestsSeen, ThreadsMet, Tier, UsdtFile,
+            Adopted, Binary, ChildrenSeen, Code, Counters, DumpBegins, DumpSource, End, Found, Gone, GoroutineDump, Index,
+            Joined, KeptAt, LoadAt, MemoryAt, Meta, NativeCode, Note, Profile, Summed, TestsSeen, ThreadsMet, Tier, UsdtFile,
         },
-        reader::Recording,
+        reader::{Recording, Source},
     },
 };
 
@@ -78,12 +79,26 @@ pub enum View {
 }
 
 /// Replays `recording` into `sink`.
-pub fn replay<R: Read + Send>(recording: Recording<R>, sink: &mut impl Sink) -> Result<Replayed, RecordingError> {
+pub fn replay<R: Source + Send>(recording: Recording<R>, sink: &mut impl Sink) -> Result<Replayed, RecordingError> {
     replay_as(recording, View::default(), sink)
 }
 
 /// The same, seen in one way or the other.
-pub fn replay_as<R: Read + Send>(recording: Recording<R>, view: View, sink: &mut impl Sink) -> Result<Replayed, RecordingError> {
+pub fn replay_as<R: Source + Send>(
+    recording: Recording<R>,
+    view: View,
+    sink: &mut impl Sink,
+) -> Result<Replayed, RecordingError> {
+    replay_only(recording, view, None, sink)
+}
+
+/// The same; with `only`, what is told of that goroutine is whole, and of others there may be anything.
+pub fn replay_only<R: Source + Send>(
+    recording: Recording<R>,
+    view: View,
+    only: Option<Only>,
+    sink: &mut impl Sink,
+) -> Result<Replayed, RecordingError> {
     let meta = recording.meta().clone();
     let zero = meta.clock.ktime_ns;
     let mut replaying = Replaying {
@@ -96,10 +111,11 @@ pub fn replay_as<R: Read + Send>(recording: Recording<R>, view: View, sink: &mut
     replaying.engine.sum_short(meta.min_block_ns.is_some());
     sink.begin(zero);
     let completeness = thread::scope(|scope| {
-        for step in feed(scope, recording)? {
+        for step in feed(scope, recording, only)? {
             match step {
                 Step::Events { events, undecodable } => replaying.events(events, undecodable, sink),
                 Step::Block(block) => replaying.block(block, sink),
+                Step::Passed(index) => replaying.passed(&index, sink),
                 Step::End(completeness) => return completeness,
             }
         }
@@ -122,6 +138,17 @@ impl Replaying {
         self.tables.undecodable += undecodable;
         for event in events {
             self.orderer.push(event, &mut |event| self.tables.release(event, &mut self.engine, sink));
+        }
+    }
+
+    fn passed(&mut self, index: &Index, sink: &mut impl Sink) {
+        let Self { tables, orderer, engine, .. } = self;
+        for process in &index.processes {
+            tables.put_off(process.from, Later::Hit(process.tgid, process.binary));
+        }
+        for run in &index.runs {
+            tables.newest = tables.newest.max(run.to);
+            orderer.pass(run, &mut |event| tables.release(event, engine, sink));
         }
     }
 
@@ -249,6 +276,8 @@ enum Later {
     Children(ChildrenSeen),
     Summed(Summed),
     Kept(KeptAt),
+    /// Of records that were left out.
+    Hit(Tgid, BinaryId),
     Coverage(BinaryId, Tier),
 }
 
@@ -297,6 +326,7 @@ impl Tables {
                 Later::Children(seen) => engine.children_seen(&seen),
                 Later::Summed(summed) => engine.summed(&summed, sink),
                 Later::Kept(kept) => engine.kept(&kept, sink),
+                Later::Hit(tgid, binary) => engine.was_hit(tgid, binary, time, sink),
                 Later::Coverage(binary, tier) => engine.cover(binary, tier, time, sink),
                 Later::Dump(dump) => {
                     engine.dump(&dump, sink);
@@ -357,6 +387,7 @@ impl Tables {
             | Block::Drained(_)
             | Block::Summed(_)
             | Block::Kept(_)
+            | Block::Index(_)
             | Block::Usdt(_) => {}
         }
     }

@@ -19,8 +19,8 @@ pub mod reader;
 pub mod writer;
 
 use contract::{
-    Adopted, Binary, CgroupNamed, ChildrenSeen, Code, Counters, Drained, DumpBegins, End, Found, Gone, GoroutineDump, Joined,
-    KeptAt, LoadAt, MemoryAt, Meta, NativeCode, Note, Profile, Summed, TestsSeen, ThreadsMet, UsdtFile,
+    Adopted, Binary, CgroupNamed, ChildrenSeen, Code, Counters, Drained, DumpBegins, End, Found, Gone, GoroutineDump, Index,
+    Joined, KeptAt, LoadAt, MemoryAt, Meta, NativeCode, Note, Profile, Summed, TestsSeen, ThreadsMet, UsdtFile,
 };
 
 /// What a recording begins with.
@@ -64,6 +64,7 @@ pub enum Kind {
     ChildrenSeen = 35,
     Summed = 36,
     Kept = 37,
+    Index = 38,
 }
 
 impl Kind {
@@ -96,6 +97,7 @@ impl Kind {
             ChildrenSeen,
             Summed,
             Kept,
+            Index,
         ];
         all.into_iter().find(|kind| *kind as u8 == value)
     }
@@ -137,6 +139,7 @@ pub enum Block {
     ChildrenSeen(ChildrenSeen),
     Summed(Summed),
     Kept(KeptAt),
+    Index(Index),
     /// A second meta block (recordings joined by hand).
     Meta(Meta),
 }

@@ -1,8 +1,9 @@
 //! Reads a recording from front to back, with bounded memory, trusting no byte of it.
 
 use std::{
+    borrow::Cow,
     fs::File,
-    io::{self, BufReader, Read},
+    io::{self, BufReader, Read, Seek},
     path::{Path, PathBuf},
 };
 
@@ -21,10 +22,53 @@ pub struct Recording<R: Read = BufReader<File>> {
     meta: Meta,
     /// Where the next block begins.
     offset: u64,
-    stored: Vec<u8>,
+    /// A header that was read before its block was wanted.
+    waiting: Option<BlockHeader>,
+    unpacker: Unpacker,
+    state: State,
+}
+
+/// A block as it is in the file: whole, and its checksum matches. [`Unpacker`] makes a [`Block`] of it.
+pub struct Stored {
+    header: BlockHeader,
+    payload: Vec<u8>,
+    /// Where it begins.
+    at: u64,
+}
+
+impl Stored {
+    /// Whether it is an index of the records that follow.
+    pub fn is_index(&self) -> bool {
+        self.header.kind == Kind::Index as u8
+    }
+}
+
+/// What a recording is read from.
+pub trait Source: Read + Sized {
+    /// Passes over so many bytes; how many there were.
+    fn pass(&mut self, bytes: u64) -> io::Result<u64> {
+        io::copy(&mut self.by_ref().take(bytes), &mut io::sink())
+    }
+}
+
+impl Source for &[u8] {}
+
+impl Source for BufReader<File> {
+    /// Without reading them.
+    fn pass(&mut self, bytes: u64) -> io::Result<u64> {
+        let at = self.stream_position()?;
+        let there = self.get_ref().metadata()?.len().saturating_sub(at).min(bytes);
+        self.seek_relative(i64::try_from(there).map_err(io::Error::other)?)?;
+        Ok(there)
+    }
+}
+
+/// Unpacks blocks, on whatever thread.
+pub struct Unpacker {
+    /// What errors call the recording.
+    path: PathBuf,
     /// Made once: setting one up costs more than a small block does.
     zstd: Option<zstd::bulk::Decompressor<'static>>,
-    state: State,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,6 +79,7 @@ enum State {
 
 /// The fixed part of a block.
 struct BlockHeader {
+    bytes: [u8; BLOCK_HEADER_LEN],
     kind: u8,
     codec: u8,
     stored_len: usize,
@@ -76,11 +121,11 @@ impl<R: Read> Recording<R> {
         }
         let mut first = Recording {
             input,
-            path,
+            path: path.clone(),
             meta: no_meta(),
             offset: FILE_HEADER_LEN as u64,
-            stored: Vec::new(),
-            zstd: None,
+            waiting: None,
+            unpacker: Unpacker::new(path),
             state: State::Reading { ended: false },
         };
         match first.read_block()? {
@@ -114,7 +159,45 @@ impl<R: Read> Recording<R> {
     }
 
     fn read_block(&mut self) -> Result<Option<Block>, RecordingError> {
+        let Some(stored) = self.read_stored()? else { return Ok(None) };
+        self.unpacker.unpack(&stored).map(Some)
+    }
+
+    /// The next block, unread; `None` behind the last one. Nothing behind damage can be trusted: after an error there is no more.
+    pub fn next_stored(&mut self) -> Result<Option<Stored>, RecordingError> {
+        let stored = self.read_stored();
+        if stored.is_err() {
+            self.state = State::Done(Completeness::Truncated { at: self.offset });
+        }
+        stored
+    }
+
+    /// Passes over the next block if it holds records; whether it did. Its checksum is not looked at.
+    pub fn pass_records(&mut self) -> Result<bool, RecordingError>
+    where
+        R: Source,
+    {
+        let Some(header) = self.read_header()? else { return Ok(false) };
+        if header.kind != Kind::Records as u8 {
+            self.waiting = Some(header);
+            return Ok(false);
+        }
+        let passed = self.input.pass(header.stored_len as u64).map_err(|source| self.io(source))?;
+        if passed < header.stored_len as u64 {
+            // Whether blocks hide in what there is, nobody has looked.
+            self.state = State::Done(Completeness::Truncated { at: self.offset });
+            return Ok(false);
+        }
+        self.offset += (BLOCK_HEADER_LEN + header.stored_len) as u64;
+        Ok(true)
+    }
+
+    /// The header of the next block; `None` behind the last one.
+    fn read_header(&mut self) -> Result<Option<BlockHeader>, RecordingError> {
         let State::Reading { ended } = self.state else { return Ok(None) };
+        if let Some(header) = self.waiting.take() {
+            return Ok(Some(header));
+        }
         let mut bytes = [0; BLOCK_HEADER_LEN];
         let got = fill(&mut self.input, &mut bytes).map_err(|source| self.io(source))?;
         let magic = BLOCK_MAGIC.to_le_bytes();
@@ -131,86 +214,106 @@ impl<R: Read> Recording<R> {
         if header.stored_len > MAX_PAYLOAD || header.raw_len > MAX_PAYLOAD {
             return Err(self.damaged(Damage::Length));
         }
-        self.stored.clear();
+        Ok(Some(header))
+    }
+
+    fn read_stored(&mut self) -> Result<Option<Stored>, RecordingError> {
+        let Some(header) = self.read_header()? else { return Ok(None) };
+        let mut payload = Vec::new();
         // read_to_end: memory grows with what is there, not with what a damaged length promises.
-        let read = self.input.by_ref().take(header.stored_len as u64).read_to_end(&mut self.stored);
+        let read = self.input.by_ref().take(header.stored_len as u64).read_to_end(&mut payload);
         let read = read.map_err(|source| self.io(source))?;
         if read < header.stored_len {
-            if holds_block(&self.stored) {
+            if holds_block(&payload) {
                 return Err(self.damaged(Damage::Swallows));
             }
             self.state = State::Done(Completeness::Truncated { at: self.offset });
             return Ok(None);
         }
-        if checksum(&bytes, &self.stored) != header.crc {
+        if checksum(&header.bytes, &payload) != header.crc {
             return Err(self.damaged(Damage::Checksum));
         }
-        let block = self.unpack(&header)?;
-        self.state = State::Reading { ended: matches!(block, Block::End(_)) };
+        self.state = State::Reading { ended: header.kind == Kind::End as u8 };
+        let at = self.offset;
         self.offset += (BLOCK_HEADER_LEN + header.stored_len) as u64;
-        Ok(Some(block))
-    }
-
-    fn unpack(&mut self, header: &BlockHeader) -> Result<Block, RecordingError> {
-        let raw = match header.codec {
-            codec if codec == Codec::Raw as u8 => self.stored.clone(),
-            codec if codec == Codec::Zstd as u8 => self.decompress(header.raw_len).map_err(|_| self.damaged(Damage::Payload))?,
-            codec => return Err(self.damaged(Damage::Codec(codec))),
-        };
-        if raw.len() != header.raw_len {
-            return Err(self.damaged(Damage::Payload));
-        }
-        Ok(match Kind::from_u8(header.kind).ok_or_else(|| self.damaged(Damage::Kind(header.kind)))? {
-            Kind::Meta => Block::Meta(self.json(&raw)?),
-            Kind::Records => Block::Records(raw),
-            Kind::Binary => Block::Binary(self.json(&raw)?),
-            Kind::Code => Block::Code(self.json(&raw)?),
-            Kind::Note => Block::Note(self.json(&raw)?),
-            Kind::Counters => Block::Counters(self.json(&raw)?),
-            Kind::End => Block::End(self.json(&raw)?),
-            Kind::Joined => Block::Joined(self.json(&raw)?),
-            Kind::Dump => Block::Dump(self.json(&raw)?),
-            Kind::PackedDump => Block::Dump(GoroutineDump::unpack(&raw).ok_or_else(|| self.damaged(Damage::Content))?),
-            Kind::DumpBegins => Block::DumpBegins(self.json(&raw)?),
-            Kind::Drained => Block::Drained(self.json(&raw)?),
-            Kind::Profile => Block::Profile(self.profile(&raw)?),
-            Kind::Memory => Block::Memory(self.json(&raw)?),
-            Kind::Usdt => Block::Usdt(self.json(&raw)?),
-            Kind::Found => Block::Found(self.json(&raw)?),
-            Kind::Adopted => Block::Adopted(self.json(&raw)?),
-            Kind::Cgroup => Block::Cgroup(self.json(&raw)?),
-            Kind::Load => Block::Load(self.json(&raw)?),
-            Kind::Gone => Block::Gone(self.json(&raw)?),
-            Kind::TestsSeen => Block::TestsSeen(self.json(&raw)?),
-            Kind::ChildrenSeen => Block::ChildrenSeen(self.json(&raw)?),
-            Kind::Summed => Block::Summed(self.json(&raw)?),
-            Kind::Kept => Block::Kept(self.json(&raw)?),
-            Kind::NativeCode => Block::NativeCode(self.json(&raw)?),
-            Kind::ThreadsMet => Block::ThreadsMet(self.json(&raw)?),
-        })
-    }
-
-    fn decompress(&mut self, raw_len: usize) -> io::Result<Vec<u8>> {
-        let zstd = match &mut self.zstd {
-            Some(zstd) => zstd,
-            none => none.insert(zstd::bulk::Decompressor::new()?),
-        };
-        zstd.decompress(&self.stored, raw_len)
-    }
-
-    fn json<T: DeserializeOwned>(&self, raw: &[u8]) -> Result<T, RecordingError> {
-        serde_json::from_slice(raw).map_err(|_| self.damaged(Damage::Content))
-    }
-
-    fn profile(&self, raw: &[u8]) -> Result<Profile, RecordingError> {
-        let end = raw.iter().position(|byte| *byte == b'\n').ok_or_else(|| self.damaged(Damage::Content))?;
-        let profile: Profile = self.json(&raw[..end])?;
-        Ok(Profile { data: raw[end + 1..].to_vec(), ..profile })
+        Ok(Some(Stored { header, payload, at }))
     }
 
     fn io(&self, source: io::Error) -> RecordingError {
         RecordingError::Io { path: self.path.clone(), source }
     }
+}
+
+impl Unpacker {
+    /// `path` is what errors call the recording.
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, zstd: None }
+    }
+
+    /// What a block says.
+    pub fn unpack(&mut self, Stored { header, payload, at }: &Stored) -> Result<Block, RecordingError> {
+        self.content(header, payload).map_err(|what| RecordingError::Damaged { path: self.path.clone(), at: *at, what })
+    }
+
+    fn content(&mut self, header: &BlockHeader, payload: &[u8]) -> Result<Block, Damage> {
+        let raw = match header.codec {
+            codec if codec == Codec::Raw as u8 => Cow::Borrowed(payload),
+            codec if codec == Codec::Zstd as u8 => {
+                Cow::Owned(self.decompress(payload, header.raw_len).map_err(|_| Damage::Payload)?)
+            }
+            codec => return Err(Damage::Codec(codec)),
+        };
+        if raw.len() != header.raw_len {
+            return Err(Damage::Payload);
+        }
+        Ok(match Kind::from_u8(header.kind).ok_or(Damage::Kind(header.kind))? {
+            Kind::Meta => Block::Meta(json(&raw)?),
+            Kind::Records => Block::Records(raw.into_owned()),
+            Kind::Binary => Block::Binary(json(&raw)?),
+            Kind::Code => Block::Code(json(&raw)?),
+            Kind::Note => Block::Note(json(&raw)?),
+            Kind::Counters => Block::Counters(json(&raw)?),
+            Kind::End => Block::End(json(&raw)?),
+            Kind::Joined => Block::Joined(json(&raw)?),
+            Kind::Dump => Block::Dump(json(&raw)?),
+            Kind::PackedDump => Block::Dump(GoroutineDump::unpack(&raw).ok_or(Damage::Content)?),
+            Kind::DumpBegins => Block::DumpBegins(json(&raw)?),
+            Kind::Drained => Block::Drained(json(&raw)?),
+            Kind::Profile => Block::Profile(profile(&raw)?),
+            Kind::Memory => Block::Memory(json(&raw)?),
+            Kind::Usdt => Block::Usdt(json(&raw)?),
+            Kind::Found => Block::Found(json(&raw)?),
+            Kind::Adopted => Block::Adopted(json(&raw)?),
+            Kind::Cgroup => Block::Cgroup(json(&raw)?),
+            Kind::Load => Block::Load(json(&raw)?),
+            Kind::Gone => Block::Gone(json(&raw)?),
+            Kind::TestsSeen => Block::TestsSeen(json(&raw)?),
+            Kind::ChildrenSeen => Block::ChildrenSeen(json(&raw)?),
+            Kind::Index => Block::Index(json(&raw)?),
+            Kind::Summed => Block::Summed(json(&raw)?),
+            Kind::Kept => Block::Kept(json(&raw)?),
+            Kind::NativeCode => Block::NativeCode(json(&raw)?),
+            Kind::ThreadsMet => Block::ThreadsMet(json(&raw)?),
+        })
+    }
+
+    fn decompress(&mut self, payload: &[u8], raw_len: usize) -> io::Result<Vec<u8>> {
+        let zstd = match &mut self.zstd {
+            Some(zstd) => zstd,
+            none => none.insert(zstd::bulk::Decompressor::new()?),
+        };
+        zstd.decompress(payload, raw_len)
+    }
+}
+
+fn json<T: DeserializeOwned>(raw: &[u8]) -> Result<T, Damage> {
+    serde_json::from_slice(raw).map_err(|_| Damage::Content)
+}
+
+fn profile(raw: &[u8]) -> Result<Profile, Damage> {
+    let end = raw.iter().position(|byte| *byte == b'\n').ok_or(Damage::Content)?;
+    let profile: Profile = json(&raw[..end])?;
+    Ok(Profile { data: raw[end + 1..].to_vec(), ..profile })
 }
 
 impl<R: Read> Iterator for Recording<R> {
@@ -229,6 +332,7 @@ impl<R: Read> Iterator for Recording<R> {
 impl BlockHeader {
     fn parse(bytes: &[u8; BLOCK_HEADER_LEN]) -> Self {
         Self {
+            bytes: *bytes,
             kind: bytes[4],
             codec: bytes[5],
             stored_len: le_u32(&bytes[8..12]) as usize,

@@ -12,8 +12,8 @@ use serde::Serialize;
 use super::{
     BLOCK_HEADER_LEN, BLOCK_MAGIC, Codec, FILE_MAGIC, FORMAT_VERSION, Kind, MAX_PAYLOAD,
     contract::{
-        Adopted, Binary, CgroupNamed, ChildrenSeen, Code, Counters, Drained, DumpBegins, End, Found, Gone, GoroutineDump, Joined,
-        KeptAt, LoadAt, MemoryAt, Meta, NativeCode, Note, Profile, Summed, TestsSeen, ThreadsMet, UsdtFile,
+        Adopted, Binary, CgroupNamed, ChildrenSeen, Code, Counters, Drained, DumpBegins, End, Found, Gone, GoroutineDump, Index,
+        Joined, KeptAt, LoadAt, MemoryAt, Meta, NativeCode, Note, Profile, Summed, TestsSeen, ThreadsMet, UsdtFile,
     },
 };
 
@@ -190,6 +190,11 @@ impl<W: Write> Writer<W> {
 
     pub fn tests_seen(&mut self, seen: &TestsSeen) -> Result<(), WriteError> {
         self.json(Kind::TestsSeen, seen)
+    }
+
+    /// Of the records that follow.
+    pub fn index(&mut self, index: &Index) -> Result<(), WriteError> {
+        self.json(Kind::Index, index)
     }
 
     pub fn summed(&mut self, summed: &Summed) -> Result<(), WriteError> {

@@ -6,8 +6,9 @@ use std::path::Path;
 
 use scene::Scene;
 use tracer_user::{
-    correlate::replay::{Replayed, replay},
+    correlate::replay::{Replayed, View, replay, replay_only},
     export::{flamegraph, pprof, report, report_text, tally::Tally},
+    index::Only,
     recording::reader::Recording,
     timeline::{Collector, Id, IdError, Timeline, write::Writer},
 };
@@ -52,7 +53,11 @@ fn report_as_text(scene: &Scene) -> String {
 fn timeline(scene: &Scene, id: Option<&str>) -> Result<(String, String), IdError> {
     let id: Option<Id> = id.map(|id| id.parse().expect("an id"));
     let mut collector = Collector::new(id);
-    let replayed = replay(open(&scene.bytes()), &mut collector).expect("replays");
+    let only = match id {
+        Some(Id::Goroutine(goid, tgid)) => Some(Only { goid, tgid }),
+        _ => None,
+    };
+    let replayed = replay_only(open(&scene.bytes()), View::default(), only, &mut collector).expect("replays");
     let timeline = Timeline::new(&replayed, collector, id)?;
     let (mut text, mut jsonl) = (Vec::new(), Vec::new());
     Writer::new(&timeline).text(&mut text).expect("writes");

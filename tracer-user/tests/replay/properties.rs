@@ -1,14 +1,20 @@
 //! What must hold for any order of arrival, and whatever was lost.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 use proptest::prelude::*;
 use tracer_user::{
     clock::KtimeNs,
-    correlate::{Life, Sink, Span, goroutine::Who, process::ImageId, replay::replay},
+    correlate::{
+        Life, Sink, Span,
+        goroutine::Who,
+        process::ImageId,
+        replay::{View, replay, replay_only},
+    },
     event::Event,
-    id::Goid,
-    recording::contract::Drained,
+    id::{Goid, Tgid},
+    index::Only,
+    recording::{contract::Drained, reader::Recording},
 };
 
 use crate::{
@@ -152,6 +158,24 @@ proptest! {
         prop_assert!(count("born") + count("system") <= 8, "nothing is born that was not");
     }
 
+    /// Check that a goroutine's timeline is the same where blocks that say nothing of it are left out, whatever was lost and wherever marks
+    /// stand.
+    #[test]
+    fn blocks_left_out(
+        keep in proptest::collection::vec(prop::bool::weighted(0.8), 64),
+        places in proptest::collection::vec(0..two_shops().events.len(), 0..4),
+    ) {
+        let all = two_shops().events;
+        let kept: Vec<Event> = all.iter().zip(&keep).filter(|(_, keep)| **keep).map(|(event, _)| event.clone()).collect();
+        let whole = marked(kept, &places);
+        let mut indexed = whole.clone();
+        indexed.indexed = true;
+        for id in ["go:1@1000", "go:2@1001", "go:17@1000", "go:18@1001", "go:17"] {
+            prop_assert_eq!(timeline(&whole, Some(id)), timeline(&indexed, Some(id)), "{}", id);
+        }
+        prop_assert_eq!(report_json(&whole), report_json(&indexed));
+    }
+
     /// Check that whoever a damaged recording shows as surely alive at the end is alive in the whole one, whatever was dropped: marks tell
     /// even of a CPU whose last records are all gone.
     #[test]
@@ -181,4 +205,25 @@ proptest! {
         let report = report_json(&rearranged(events));
         prop_assert!(report["goroutines"]["born"].as_u64().unwrap() <= 7);
     }
+}
+
+/// Check that a block that says nothing of a goroutine is not looked at for its timeline: one that is damaged stands in nobody's way.
+#[test]
+fn left_out_unread() {
+    let mut scene = two_shops();
+    scene.indexed = true;
+    let bytes = scene.bytes();
+    let read = |bytes: &[u8], only| {
+        let recording = Recording::from_reader(bytes, Path::new("scene.rec"))?;
+        replay_only(recording, View::default(), only, &mut Possible).map(drop)
+    };
+    let only = Some(Only { goid: Goid(17), tgid: Some(Tgid(1000)) });
+    // Each byte damaged by itself: those that only the whole reading minds lie in blocks that were left out.
+    let unread = (0..bytes.len()).filter(|at| {
+        let mut damaged = bytes.clone();
+        damaged[*at] ^= 1;
+        read(&damaged, None).is_err() && read(&damaged, only).is_ok()
+    });
+    let unread = unread.count();
+    assert!(unread * 20 > bytes.len(), "{unread} of {} bytes are not read", bytes.len());
 }

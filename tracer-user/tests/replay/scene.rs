@@ -8,6 +8,7 @@ use tracer_user::{
     decode::encode,
     event::{CodeOf, Event, ProcessExit, ProcessFork, Program, Runner, Top, Transition, What},
     id::{Address, BinaryId, Goid, SiteId, StackId, Tgid, Tid},
+    index,
     recording::{
         contract::{
             Binary, CgroupMemory, Code, CodeEntry, CodeUse, Counters, Drained, DumpBegins, End, Frame, GoHeap, GoroutineDump,
@@ -65,6 +66,8 @@ pub struct Scene {
     pub profiles: Vec<Profile>,
     pub memory: Vec<MemoryAt>,
     pub usdt: Vec<UsdtFile>,
+    /// Blocks of three records, each with its index.
+    pub indexed: bool,
 }
 
 impl Scene {
@@ -388,16 +391,23 @@ impl Scene {
             writer.note(&Note::Sampling { at: KtimeNs(ZERO), hz: 100, cpus: 2 }).unwrap();
             writer.note(&Note::Sampling { at: KtimeNs(ZERO + 15 * MS), hz: 0, cpus: 2 }).unwrap();
         }
+        let records = |writer: &mut Writer<Vec<u8>>, framed: Vec<u8>| {
+            if self.indexed && !framed.is_empty() {
+                writer.index(&index::of(&framed)).unwrap();
+            }
+            writer.records(&framed).unwrap();
+        };
+        let length = if self.indexed { 3 } else { 7 };
         let mut framed = Vec::new();
         for (index, event) in self.events.iter().enumerate() {
             let marks: Vec<_> = self.marks.iter().filter(|(place, _)| *place == index).collect();
-            if index % 7 == 0 || !marks.is_empty() {
-                writer.records(&std::mem::take(&mut framed)).unwrap();
+            if index % length == 0 || !marks.is_empty() {
+                records(&mut writer, std::mem::take(&mut framed));
             }
             marks.into_iter().for_each(|(_, mark)| writer.drained(mark).unwrap());
             frame_record(&mut framed, &encode(event));
         }
-        writer.records(&framed).unwrap();
+        records(&mut writer, framed);
         let last_marks = self.marks.iter().filter(|(place, _)| *place >= self.events.len());
         last_marks.for_each(|(_, mark)| writer.drained(mark).unwrap());
         for dump in &self.dumps {

@@ -351,3 +351,35 @@ pub struct End {
     /// CPU time of the command and its reaped descendants (user and system), ns.
     pub target_cpu_ns: Option<u64>,
 }
+
+/// What the records of the next block are about (docs/recording.md, "Leaving blocks out").
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Index {
+    /// It tells of more than goroutines.
+    pub always: bool,
+    /// The numbers of its records, in the order of the block.
+    pub runs: Vec<IndexedRun>,
+    /// By process and binary, the goroutines it tells of.
+    pub processes: Vec<IndexedProcess>,
+}
+
+/// Goroutines of a process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexedProcess {
+    pub tgid: Tgid,
+    pub binary: BinaryId,
+    /// When the first of these records was made.
+    pub from: KtimeNs,
+    /// The first goid, and how far each next one is from the one before.
+    pub goroutines: Vec<u64>,
+}
+
+/// Records of one CPU with numbers in a row, and when the first and the last of them were made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexedRun {
+    pub cpu: u16,
+    pub first: u64,
+    pub count: u64,
+    pub from: KtimeNs,
+    pub to: KtimeNs,
+}
