@@ -33,6 +33,10 @@ fn go_program() -> Result<()> {
             assert!(hooks.iter().any(|known| known["hook"] == hook), "no {hook} among {hooks:#?}");
         }
         assert!(hooks.iter().all(|hook| hook["emulated"] == true), "{hooks:#?}");
+        // The ring as it is asked for, and some megabytes of tables.
+        let memory = |what: &str| report["memory"][what].as_u64().unwrap_or(0) >> 20;
+        assert!((64..80).contains(&memory("ring_bytes")) && memory("tables_bytes") > 0, "{:#}", report["memory"]);
+        assert!(memory("summing_bytes") >= 10, "{:#}", report["memory"]);
         Ok(())
     })
 }

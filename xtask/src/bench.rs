@@ -109,7 +109,7 @@ pub fn bench(json_only: bool, only: &str) -> Result<()> {
     if !setup::is_root() {
         bail!("the benchmarks set real probes: run them as root");
     }
-    let lifetrace = setup::lifetrace()?;
+    let lifetrace = setup::released(&["--bin", "lifetrace"])?.join("lifetrace");
     beats(&lifetrace, only, json_only)?;
     server::bench(&lifetrace, only, json_only)?;
     ingest::bench(only)?;

@@ -68,6 +68,13 @@ pub fn lifetrace() -> Result<PathBuf> {
     Ok(place::target().join("debug/lifetrace"))
 }
 
+/// Builds lifetrace as it is installed (README), with what else is asked for, and returns where that is.
+pub fn released(targets: &[&str]) -> Result<PathBuf> {
+    let release = ["build", "--quiet", "--release", "--package", "tracer-user"];
+    run(Command::new("cargo").args(release).args(targets).current_dir(place::root()))?;
+    Ok(place::target().join("release"))
+}
+
 /// Builds a Go program of this checkout.
 pub fn go_program(source: &Path, into: &Path) -> Result<()> {
     if let Some(dir) = into.parent() {

@@ -82,20 +82,21 @@ pub fn create(output: &Path, meta: &Meta, identity: Option<&Identity>) -> Result
     Ok(writer?)
 }
 
-/// Goroutines that are kept and sums that are counted where short waits and lives are summed: some 40 MB of the kernel's memory if all are
-/// used.
-const KEPT: u32 = 1 << 18;
-const SUMS: u32 = 1 << 14;
+/// The sizes where short waits and lives are summed: so many goroutines are kept, and so many sums counted.
+pub fn summing_sizes() -> Sizes {
+    Sizes { kept: 1 << 18, sums: 1 << 14, ..Sizes::default() }
+}
 
 /// How large the BPF side's tables are to be.
 pub fn sizes(detail: &DetailArgs, knob: impl Fn(&str) -> Option<u32>) -> Sizes {
-    let default = Sizes::default();
+    let default = summing_sizes();
     let summing = |size: u32, name: &str| detail.min_block.map_or(0, |_| knob(name).unwrap_or(size));
+    // A table that is not used is as small as can be.
     Sizes {
         ring_bytes: knob("ring-bytes").unwrap_or(default.ring_bytes),
         processes: knob("max-processes").unwrap_or(default.processes),
-        kept: summing(KEPT, "max-kept"),
-        sums: summing(SUMS, "max-sums"),
+        kept: summing(default.kept, "max-kept"),
+        sums: summing(default.sums, "max-sums"),
     }
 }
 

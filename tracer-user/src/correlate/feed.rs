@@ -65,9 +65,8 @@ pub fn feed<'scope, R: Source + Send + 'scope>(
     only: Option<Only>,
 ) -> Result<Steps, RecordingError> {
     let path = recording.path().to_owned();
-    let started = |result: std::io::Result<_>| match result {
-        Ok(thread) => Ok(drop::<thread::ScopedJoinHandle<'_, ()>>(thread)),
-        Err(source) => Err(RecordingError::Io { path: path.clone(), source }),
+    let started = |result: std::io::Result<thread::ScopedJoinHandle<'_, ()>>| {
+        result.map(drop).map_err(|source| RecordingError::Io { path: path.clone(), source })
     };
     // Two are busy reading and taking.
     let unpackers = available_parallelism().map_or(1, |cpus| cpus.get().saturating_sub(1)).clamp(1, MAX_UNPACKERS);

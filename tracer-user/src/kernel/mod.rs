@@ -13,6 +13,7 @@ pub mod features;
 pub mod gate;
 mod left_out;
 mod links;
+pub mod memory;
 mod multi;
 pub mod offsets;
 mod program_info;

@@ -236,7 +236,7 @@ fn relocated(object: &[u8], ebpf: &Ebpf) -> io::Result<Object> {
 }
 
 /// The descriptor of a map of one of the kinds that the object has.
-fn fd_of(map: &Map) -> Option<BorrowedFd<'_>> {
+pub(super) fn fd_of(map: &Map) -> Option<BorrowedFd<'_>> {
     match map {
         Map::Array(data)
         | Map::HashMap(data)

@@ -218,12 +218,12 @@ fn left_out_unread() {
         replay_only(recording, View::default(), only, &mut Possible).map(drop)
     };
     let only = Some(Only { goid: Goid(17), tgid: Some(Tgid(1000)) });
-    // Each byte damaged by itself: those that only the whole reading minds lie in blocks that were left out.
-    let unread = (0..bytes.len()).filter(|at| {
+    // One byte damaged at a time: those that only the whole reading minds lie in blocks that were left out.
+    let unread = (0..bytes.len()).step_by(8).filter(|at| {
         let mut damaged = bytes.clone();
         damaged[*at] ^= 1;
         read(&damaged, None).is_err() && read(&damaged, only).is_ok()
     });
     let unread = unread.count();
-    assert!(unread * 20 > bytes.len(), "{unread} of {} bytes are not read", bytes.len());
+    assert!(unread * 8 * 20 > bytes.len(), "{unread} of {} bytes are not read", bytes.len() / 8);
 }

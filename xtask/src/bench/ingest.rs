@@ -10,7 +10,7 @@ use super::{
     median,
     page::{INGEST, tell},
 };
-use crate::{place, shell};
+use crate::{setup, shell};
 
 const ROW: &str = "ingest";
 const ROUNDS: usize = 3;
@@ -44,9 +44,7 @@ pub fn bench(only: &str) -> Result<()> {
     if !ROW.contains(only) {
         return Ok(());
     }
-    let example = ["build", "--quiet", "--package", "tracer-user", "--example", "ingest"];
-    shell::run(Command::new("cargo").args(example).current_dir(place::root()))?;
-    let program = place::target().join("debug/examples/ingest");
+    let program = setup::released(&["--example", "ingest"])?.join("examples/ingest");
     let mut rounds: BTreeMap<(u32, u32), Vec<Round>> = BTreeMap::new();
     for _ in 0..ROUNDS {
         for (producers, rate) in [1, 2].into_iter().flat_map(|producers| RATES.map(|rate| (producers, rate))) {

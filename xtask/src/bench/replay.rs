@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::{median, spread};
-use crate::{place, shell};
+use crate::{place, setup, shell};
 
 const ROW: &str = "replay of 500,000 goroutines, 5 million events";
 const ROUNDS: usize = 3;
@@ -92,9 +92,7 @@ pub fn bench(lifetrace: &Path, only: &str, json_only: bool) -> Result<()> {
 
 /// Builds what makes the recording.
 fn load() -> Result<PathBuf> {
-    let example = ["build", "--quiet", "--package", "tracer-user", "--example", "replay_load"];
-    shell::run(Command::new("cargo").args(example).current_dir(place::root()))?;
-    Ok(place::target().join("debug/examples/replay_load"))
+    Ok(setup::released(&["--example", "replay_load"])?.join("examples/replay_load"))
 }
 
 fn round(load: &Path, lifetrace: &Path, recording: &Path) -> Result<Round> {

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::{
     page::{SIZES, tell},
-    process::{Running, cpu_seconds, most_memory},
+    process::{Running, cpu_seconds, memory_now, most_memory},
 };
 use crate::{go, place, setup, shell};
 
@@ -97,8 +97,7 @@ fn interrupt(mut tracer: Running) -> Result<()> {
     Ok(())
 }
 
-fn report() -> Result<Value> {
-    let lifetrace = place::target().join("debug/lifetrace");
+fn report(lifetrace: &Path) -> Result<Value> {
     let said = shell::output(Command::new(lifetrace).args(["report", "--format", "json"]).arg(recording()))?;
     Ok(serde_json::from_str(&said)?)
 }
@@ -118,13 +117,13 @@ fn memory(lifetrace: &Path, goroutines: u32) -> Result<()> {
     let mut memory = 0.0f64;
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(20) {
-        memory = most_memory(tracer.0.id()).unwrap_or(0.0).max(memory);
+        memory = memory_now(tracer.0.id()).unwrap_or(0.0).max(memory);
         thread::sleep(Duration::from_millis(50));
     }
     interrupt(tracer)?;
     let aim = (goroutines == 1_000_000).then_some(250e6 / MIB);
     let theirs = most_memory(program.0.id());
-    let row = format!("lifetrace while {goroutines} goroutines live, two looks and a ring of its own included");
+    let row = format!("lifetrace while {goroutines} goroutines live, two looks and the ring (64 MiB) included");
     tell(&SIZES, &Row { row, unit: "MiB", ours: memory, aim, peer: theirs, of: "the program itself", ..Row::default() })
 }
 
@@ -145,7 +144,7 @@ fn attaching(lifetrace: &Path) -> Result<()> {
         let (tracer, took) = attached(lifetrace, running.0.id())?;
         attach.push(took);
         interrupt(tracer)?;
-        detach.push(report()?["meta"]["detach_ns"].as_f64().context("no detach_ns")? / 1e9);
+        detach.push(report(lifetrace)?["meta"]["detach_ns"].as_f64().context("no detach_ns")? / 1e9);
     }
     let note = format!("{:.0} MB, all but 8 of them data", bytes / 1e6);
     let row = |row: &str, values: &[f64]| Row {
@@ -176,7 +175,9 @@ fn replay(lifetrace: &Path, turns: u32) -> Result<()> {
     // Two parks and two wakes a turn; ours has the warm-up too.
     let (events, turns_traced) = (4.4 * f64::from(turns), 4.0 * f64::from(turns));
     let (_, cpu, memory) = watched(Command::new(lifetrace).args(["report", "--format", "json"]).arg(recording()))?;
-    let (_, go_cpu, go_memory) = watched(Command::new(go::go()?).args(["tool", "trace", "-d=parsed"]).arg(&trace))?;
+    // The tool itself: what starts it would be watched in its place.
+    let tool = shell::output(Command::new(go::go()?).args(["tool", "-n", "trace"]))?;
+    let (_, go_cpu, go_memory) = watched(Command::new(tool.trim()).arg("-d=parsed").arg(&trace))?;
     let named = |what: &str| format!("{what}, {turns} turns of a ping-pong");
     let go_trace = "runtime/trace";
     let rows = [

@@ -15,15 +15,16 @@ use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
 
 use self::{process::ProcessReport, target::TargetReport};
-use super::{ENVIRONMENT, Failure, args::DoctorArgs};
+use super::{ENVIRONMENT, Failure, args::DoctorArgs, begin::summing_sizes};
 use crate::{
     id::Tgid,
     kernel::{
         facts::{Offers, Told},
         features::{self, Check},
+        memory::{self, KernelMemory},
         programs::{self, Verified},
     },
-    timeline::human::plain,
+    timeline::human::{bytes, plain},
 };
 
 /// Everything doctor says (`--json`; docs/json.md).
@@ -34,6 +35,8 @@ struct Report {
     checks: Vec<Check>,
     /// How each fact of the kernel would be told.
     facts: Vec<Told>,
+    /// What of the kernel's memory a recording takes; `None`: it could not be tried.
+    memory: Option<KernelMemory>,
     #[serde(skip_serializing_if = "Option::is_none")]
     programs: Option<Vec<Verified>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,6 +83,7 @@ pub fn doctor(args: &DoctorArgs, out: &mut dyn Write) -> Result<u8> {
         kernel: features::kernel_release(),
         checks: features::checks(),
         facts: Offers::look().told(),
+        memory: memory::measure(summing_sizes()).ok(),
         programs: args.programs.then(programs::verify).transpose().map_err(Failure::environment)?,
         target,
         usdt: usdt::examine(args),
@@ -134,6 +138,18 @@ fn print(report: &Report, out: &mut dyn Write) -> Result<()> {
     writeln!(out, "facts of the kernel")?;
     for told in &report.facts {
         writeln!(out, "  {:<8} {:<16} {}", told.through, told.fact, told.by)?;
+    }
+    if let Some(memory) = report.memory {
+        let KernelMemory { ring_bytes, tables_bytes, summing_bytes } = memory;
+        writeln!(out, "memory of the kernel's")?;
+        print_line("", "ring", &format!("{}, one for all CPUs", bytes(ring_bytes)), "", out)?;
+        print_line(
+            "",
+            "tables",
+            &format!("{}, and {} more with --min-block", bytes(tables_bytes), bytes(summing_bytes)),
+            "",
+            out,
+        )?;
     }
     if report.programs.is_some() {
         writeln!(out, "BPF programs")?;
