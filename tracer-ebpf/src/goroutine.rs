@@ -6,6 +6,7 @@ use tracer_common::{
     config::GoLayout,
     goroutine::{GoroutineBirth, GoroutineExit, GoroutinePark, GoroutineParkAbort, GoroutineWake},
     header::Kind,
+    summing::Kept,
 };
 
 use crate::{
@@ -119,10 +120,20 @@ pub struct Waiting {
     pub lock: u64,
 }
 
+/// Where a park is to be kept, if short waits are summed. Asked before the stack is walked: what the verifier has to go through behind that, it
+/// goes through for every depth.
 #[inline(always)]
-fn tell_park(Hit { cookie, pid_tgid, layout }: &Hit, g: u64, goid: u64, waiting: &Waiting) {
-    if layout.min_block_ns != 0 && summing::park(*cookie, *pid_tgid, layout, g, goid, waiting) {
-        return;
+fn place_of(Hit { cookie, pid_tgid, layout }: &Hit, g: u64, goid: u64) -> Option<*mut Kept> {
+    if layout.min_block_ns == 0 {
+        return None;
+    }
+    summing::place(*cookie, *pid_tgid, layout, g, goid)
+}
+
+#[inline(always)]
+fn tell_park(Hit { cookie, pid_tgid, .. }: &Hit, place: Option<*mut Kept>, goid: u64, waiting: &Waiting) {
+    if let Some(place) = place {
+        return summing::park(place, *pid_tgid, waiting);
     }
     let Waiting { wait_reason, stack_id, lock } = *waiting;
     let header = emit::header(Kind::GoroutinePark, cookie.binary, cookie.site, *pid_tgid);
@@ -140,10 +151,12 @@ pub fn park(ctx: &ProbeContext) {
         return;
     };
     transition::leaves_thread(layout, pid_tgid);
+    let hit = Hit { cookie, pid_tgid, layout };
+    let place = place_of(&hit, g, goid);
     let stack_id = stack::of_caller(cookie, pid_tgid, go_abi::stack_pointer(ctx), go_abi::frame_pointer(ctx));
     let wait_reason = go_abi::arg2(ctx) as u8;
     let lock = waits_on(layout, wait_reason, go_abi::frame_pointer(ctx), go_abi::arg1(ctx));
-    tell_park(&Hit { cookie, pid_tgid, layout }, g, goid, &Waiting { wait_reason, stack_id, lock });
+    tell_park(&hit, place, goid, &Waiting { wait_reason, stack_id, lock });
 }
 
 /// A copy of gopark in its caller is about to call `mcall(park_m)`: what gopark is given has been stored, and the frame is that of
@@ -163,9 +176,11 @@ pub fn inlined_park(ctx: &ProbeContext) {
         _ => 0,
     };
     let lock = waits_on(layout, wait_reason, go_abi::frame_pointer(ctx), lock);
+    let hit = Hit { cookie, pid_tgid, layout };
+    let place = place_of(&hit, g, goid);
     let return_address = go_abi::instruction_pointer(ctx) + CALL_BYTES;
     let stack_id = stack::from(cookie, pid_tgid, return_address, go_abi::frame_pointer(ctx));
-    tell_park(&Hit { cookie, pid_tgid, layout }, g, goid, &Waiting { wait_reason, stack_id, lock });
+    tell_park(&hit, place, goid, &Waiting { wait_reason, stack_id, lock });
 }
 
 /// `park_m` is about to call `casgstatus(gp, _Gwaiting, _Grunnable)` because the unlock function returned false.

@@ -2,7 +2,10 @@
 //!
 //! Each function says whether it has dealt with the event: if not, it is told as always. So a table that is full costs detail of nobody.
 
-use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use core::{
+    arch::asm,
+    intrinsics::{AtomicOrdering, atomic_xadd},
+};
 
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns};
 use tracer_common::{
@@ -47,34 +50,31 @@ pub fn birth(cookie: Cookie, pid_tgid: u64, goid: u64, origin: &Origin, stack_id
     keep(&key(pid_tgid, goid), &Kept { born_at, parent_goid, gopc, startpc, birth_stack_id, binary, ..Kept::default() })
 }
 
-/// A goroutine parks. One that is not kept lived before, or found no place at its birth.
+/// Where a park of a goroutine is kept; `None`: it must be told. One that is not kept lived before, or found no place at its birth.
 #[inline(always)]
-pub fn park(cookie: Cookie, pid_tgid: u64, layout: &GoLayout, g: u64, goid: u64, waiting: &Waiting) -> bool {
+pub fn place(cookie: Cookie, pid_tgid: u64, layout: &GoLayout, g: u64, goid: u64) -> Option<*mut Kept> {
     let key = key(pid_tgid, goid);
-    let kept = match KEPT.get_ptr_mut(&key) {
-        Some(kept) => kept,
-        None => {
-            let Some(Origin { parent_goid, gopc, startpc }) = Origin::of(g, layout) else {
-                return false;
-            };
-            if !keep(&key, &Kept { parent_goid, gopc, startpc, binary: cookie.binary, ..Kept::default() }) {
-                return false;
-            }
-            let Some(kept) = KEPT.get_ptr_mut(&key) else {
-                return false;
-            };
-            kept
-        }
-    };
+    if let Some(kept) = KEPT.get_ptr_mut(&key) {
+        return Some(kept);
+    }
+    let Origin { parent_goid, gopc, startpc } = Origin::of(g, layout)?;
+    if !keep(&key, &Kept { parent_goid, gopc, startpc, binary: cookie.binary, ..Kept::default() }) {
+        return None;
+    }
+    KEPT.get_ptr_mut(&key)
+}
+
+/// A goroutine parks.
+#[inline(always)]
+pub fn park(place: *mut Kept, pid_tgid: u64, waiting: &Waiting) {
     // SAFETY: a map value; nobody else writes to that of a goroutine that is about to park. Who reads it from outside looks at the time.
     unsafe {
-        (*kept).park_stack_id = waiting.stack_id;
-        (*kept).lock = waiting.lock;
-        (*kept).park_tid = pid_tgid as u32;
-        (*kept).wait_reason = waiting.wait_reason;
-        (*kept).parked_at = now();
+        (*place).park_stack_id = waiting.stack_id;
+        (*place).lock = waiting.lock;
+        (*place).park_tid = pid_tgid as u32;
+        (*place).wait_reason = waiting.wait_reason;
+        (*place).parked_at = now();
     }
-    true
 }
 
 /// The park is taken back.
@@ -175,8 +175,18 @@ fn add(of: &SumKey, ns: u64) -> bool {
     unsafe {
         atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*sum).count, 1);
         atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*sum).total_ns, ns);
-        let slot = (&raw mut (*sum).buckets).cast::<u32>().add(bucket(ns) & (BUCKETS - 1));
+        let slot = (&raw mut (*sum).buckets).cast::<u32>().add(in_bounds(bucket(ns)));
         atomic_xadd::<u32, u32, { AtomicOrdering::Relaxed }>(slot, 1);
     }
     true
+}
+
+/// An index into the buckets, so that the verifier sees that it is one: what LLVM knows of it, it would not repeat.
+#[inline(always)]
+fn in_bounds(index: usize) -> usize {
+    const _: () = assert!(BUCKETS == 64);
+    let mut index = index;
+    // SAFETY: touches that register alone.
+    unsafe { asm!("{0} &= 63", inout(reg) index) };
+    index
 }

@@ -85,7 +85,7 @@ impl Summing {
         let before = self.told.get(&(tgid, goid)).copied();
         let since = KtimeNs(if waits { kept.parked_at } else { 0 });
         let told = if waits { before == Some(since) } else { before.is_some() };
-        if told || !waits && !long_ago(kept.born_at) || kept.born_at > at.0 {
+        if told || !waits && !long_ago(kept.born_at) {
             return None;
         }
         self.told.insert((tgid, goid), since);
@@ -196,7 +196,7 @@ impl Follower {
         };
         let (mut goroutines, mut gone, mut living) = (Vec::new(), Vec::new(), FxHashSet::default());
         let read = tables.kept(|tgid, goid, kept| {
-            if !concerns(tgid) || kept.born_at > at.0 || whose != Whose::Old && kept.parked_at > at.0 {
+            if !concerns(tgid) || kept.born_at > at.0 {
                 return;
             }
             match whose {
