@@ -142,6 +142,51 @@ fn attached() -> Result<()> {
     })
 }
 
+/// Check that goroutines which wait for short times alone are not taken to wait for ever because the look at the start met them waiting.
+#[test]
+fn attached_to_short_waits() -> Result<()> {
+    alone(&[Need::Root], || {
+        let mut command = Command::new(fixture::go("pingpong")?);
+        command.args(["-rounds", "2000000000"]);
+        let target = Running::start(command, None)?;
+        let pid = target.pid().to_string();
+        let options = ["--pid", &pid, "--min-block", "100ms", "--tier", "T2", "--snapshot-every", "1s", "--for", "4s"];
+        let (_, recording) = Attached::to(&options)?.finish()?;
+        target.signal(Signal::SIGKILL)?;
+        target.finish()?;
+        let report = recording.report()?;
+        report.assert_nothing_lost();
+        assert!(report.summed.is_some_and(|sums| sums.waits > 1000));
+        // Of the players; main waits for them.
+        let rows = recording.timeline(None)?;
+        let players: Vec<_> =
+            rows.iter().filter(|row| matches!(row.reason.as_deref(), Some("chan receive" | "chan send"))).collect();
+        let waited: u64 = players.iter().map(|row| row.end_ns.unwrap_or(report.duration_ns) - row.start_ns).sum();
+        assert!(waited < report.duration_ns / 2, "{waited} of {} ns: {players:#?}", report.duration_ns);
+        Ok(())
+    })
+}
+
+/// Check that nothing is missed of processes that live for a moment.
+#[test]
+fn short_processes() -> Result<()> {
+    alone(&[Need::Root], || {
+        let births = fixture::go("births")?;
+        let script = format!("for n in 1 2 3 4 5 6 7 8 9 10 11 12; do {} -n 300; done", births.display());
+        let run = Run::of("sh").option("--min-block").option("20ms").args(["-c", &script]);
+        let (finished, recording) = run.finish()?;
+        finished.expect_code(0)?;
+        let report = recording.report()?;
+        report.assert_nothing_lost();
+        let of_go: Vec<_> =
+            report.processes.iter().filter(|process| process.exe.as_deref().is_some_and(|exe| exe.ends_with("births"))).collect();
+        assert_eq!(of_go.len(), 12, "{of_go:#?}");
+        assert_eq!(report.goroutines.born, Some(12 * 301), "{:?}", report.goroutines);
+        assert_eq!(report.goroutines.exited, Some(12 * 150), "{:?}", report.goroutines);
+        Ok(())
+    })
+}
+
 /// Check that a goroutine of which nothing is told for a while has a whole timeline: born when it was, awake while its waits were short, and
 /// waiting since it did.
 #[test]

@@ -245,10 +245,11 @@ fn as_many_as_bpftrace_counts() -> Result<()> {
 #[test]
 fn other_languages() -> Result<()> {
     along(&[Need::Root], || {
-        let (finished, recording) = Run::of("bash").args(["-c", "for i in 1 2 3; do sleep 0.05; done"]).finish()?;
+        let (finished, recording) = Run::of("bash").args(["-c", "for i in 1 2 3; do sleep 0.5; done"]).finish()?;
         finished.expect_code(0)?;
         let spans = recording.timeline(None)?;
-        // A child may be taken off its CPU on the way into its sleep: how much of that is left is not said.
+        // A child may be taken off its CPU on the way into its sleep: how much of that is left is not said. (Where CPUs are scarce, nothing
+        // may be left of a short one.)
         let slept = spans.iter().filter(is_blocked).filter(|span| span.reason.as_deref() == Some("clock_nanosleep"));
         let slept: BTreeSet<&String> = slept.map(|span| &span.id).collect();
         assert_eq!(slept.len(), 3, "three children that sleep");

@@ -99,7 +99,7 @@ pub struct GoLayout {
     pub semaphore_reasons: u64,
     /// Waits and lives that are shorter are summed and not told ([`crate::summing`]); 0: each is told.
     pub min_block_ns: u64,
-    /// Of lives, those are summed that began at this time (`bpf_ktime_get_ns`) or later. Whoever was born before may have been found by a
+    /// Of waits and lives, those are summed that began at this time (`bpf_ktime_get_ns`) or later. What began before may have been found by a
     /// look, which asks for an end.
     pub summing_since: u64,
 }

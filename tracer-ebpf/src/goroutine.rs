@@ -209,7 +209,7 @@ pub fn wake(ctx: &ProbeContext) {
         return;
     };
     let waker_goid = current_goid(ctx, layout);
-    if layout.min_block_ns != 0 && summing::wake(cookie, pid_tgid, layout.min_block_ns, goid, waker_goid) {
+    if layout.min_block_ns != 0 && summing::wake(cookie, pid_tgid, layout, goid, waker_goid) {
         return;
     }
     let header = emit::header(Kind::GoroutineWake, cookie.binary, cookie.site, pid_tgid);

@@ -92,7 +92,7 @@ pub fn park_abort(pid_tgid: u64, goid: u64) -> bool {
 
 /// A wait is over: it is summed, or told.
 #[inline(always)]
-pub fn wake(cookie: Cookie, pid_tgid: u64, min_block_ns: u64, goid: u64, waker_goid: u64) -> bool {
+pub fn wake(cookie: Cookie, pid_tgid: u64, layout: &GoLayout, goid: u64, waker_goid: u64) -> bool {
     let Some(entry) = KEPT.get_ptr_mut(&key(pid_tgid, goid)) else {
         return false;
     };
@@ -107,7 +107,7 @@ pub fn wake(cookie: Cookie, pid_tgid: u64, min_block_ns: u64, goid: u64, waker_g
     unsafe { (*entry).parked_at = 0 };
     let Kept { binary, wait_reason, gopc, startpc, park_stack_id: stack_id, .. } = kept;
     let of = SumKey { tgid: (pid_tgid >> 32) as u32, binary, lives: 0, wait_reason, gopc, startpc, stack_id };
-    if ns < min_block_ns && add(&of, ns) {
+    if ns < layout.min_block_ns && kept.parked_at >= layout.summing_since && add(&of, ns) {
         return true;
     }
     if kept.told == 0 && kept.born_at != 0 {

@@ -74,6 +74,8 @@ pub enum Message {
     ChildrenSeen(ChildrenSeen),
     Summed(Summed),
     Kept(KeptAt),
+    /// So many goroutines were born whose birth no record tells.
+    BornUntold(u64),
     /// What a process had mapped, read at that time.
     Maps {
         tgid: Tgid,
@@ -357,6 +359,10 @@ impl Scribe {
                 }
                 self.writer.kept(&kept)?;
                 self.write_names()
+            }
+            Message::BornUntold(count) => {
+                self.written.goroutines_born += count;
+                Ok(())
             }
             Message::Counters(counters) => self.writer.counters(&counters),
             Message::End(end) => self.writer.end(&end),

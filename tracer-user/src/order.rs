@@ -16,10 +16,7 @@ use rustc_hash::FxHashMap;
 use crate::{
     clock::KtimeNs,
     event::Event,
-    recording::{
-        MAX_PAYLOAD,
-        contract::{Drained, IndexedRun},
-    },
+    recording::contract::{Drained, IndexedRun},
 };
 
 /// How much younger an event must be to release another, where there are no marks.
@@ -276,8 +273,8 @@ impl Sequence {
             (self.next, self.last_at) = (behind, run.to);
             return;
         }
-        // Some were overtaken; a block holds no more than this.
-        (run.first..behind).take(MAX_PAYLOAD).for_each(|seq| self.see(seq, run.to));
+        // Some were overtaken.
+        (run.first..behind).for_each(|seq| self.see(seq, if seq == run.first { run.from } else { run.to }));
     }
 
     /// Numbers below `next` were made by `at`, all others are later.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use tracer_user::{
-    correlate::replay::replay,
+    correlate::replay::{View, replay, replay_only},
     decode::{decode, encode},
     event::What,
     export::{
@@ -14,6 +14,8 @@ use tracer_user::{
         report_text,
         tally::Tally,
     },
+    id::Goid,
+    index::Only,
     leak::{
         gate::Gate,
         ignore::IgnoreList,
@@ -21,7 +23,7 @@ use tracer_user::{
         verdict::{Judged, leaks},
     },
     recording::{reader::Recording, records as framed},
-    timeline::{Collector, Timeline, write::Writer},
+    timeline::{Collector, Id, Timeline, write::Writer},
 };
 
 const FILE_HEADER: usize = 16;
@@ -75,6 +77,10 @@ fn outputs(bytes: &[u8], by: Option<By>) {
         let told = export::leaks::leaks(&replayed, &leaks(&replayed, &tally, Judged::All), &gate);
         let _ = export::leaks::text::write(&told, false, &mut std::io::sink());
     }
+    let Ok(recording) = Recording::from_reader(bytes, path) else { return };
+    let only = Only { goid: Goid(1), tgid: None };
+    let mut collector = Collector::new(Some(Id::Goroutine(only.goid, only.tgid)));
+    let _ = replay_only(recording, View::default(), Some(only), &mut collector);
     let Ok(recording) = Recording::from_reader(bytes, path) else { return };
     let mut collector = Collector::new(None);
     if let Ok(replayed) = replay(recording, &mut collector)

@@ -345,15 +345,17 @@ impl Recorder {
             let round = self.memory.last(ktime_now(), self.follower.go_keys(), self.follower.metered());
             self.keep(round);
         }
+        self.follower.tell_everything();
         let at = ktime_now();
+        self.follower.take_all_sums(at);
         if let Err(error) = self.follower.book(at) {
             tracing::warn!(%error, "the last of the price is missing");
         }
         self.follower.capture().send(Message::Note(Note::Detaching { at }));
         self.follower.detach();
-        self.follower.take_all_sums(at);
         let detach_ns = Some(ktime_now().since(at));
         let last_mark = self.empty_ring();
+        self.follower.take_sums_of_ended(self.ring.take_ended());
         if let Some(mark) = last_mark {
             self.follower.capture().send(Message::Drained(mark));
         }

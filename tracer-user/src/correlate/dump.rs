@@ -248,6 +248,9 @@ impl Engine {
         sink.census(image, &census);
         if dump.torn == 0 {
             population.all_seen_at = Some(dump.from);
+        }
+        // Where short lives are summed, the next look must not take whoever is too young for one of whom nothing was told.
+        if dump.torn == 0 || look.summing {
             population.gap = false;
         }
         let mut missing: Vec<Goid> =

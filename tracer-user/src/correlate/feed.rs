@@ -125,7 +125,7 @@ fn passed<R: Source>(
 ) -> Result<Option<Index>, RecordingError> {
     let Some(only) = only else { return Ok(None) };
     match indexes.unpack(stored)? {
-        Block::Index(index) if !only.wants(&index) => Ok(recording.pass_records()?.then_some(index)),
+        Block::Index(index) if !only.wants(&index) => Ok(recording.pass_records(&index)?.then_some(index)),
         _ => Ok(None),
     }
 }

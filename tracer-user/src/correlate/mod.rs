@@ -113,6 +113,8 @@ pub struct Engine {
     newest: KtimeNs,
     /// Short waits and lives are summed: what no event tells of is not lost.
     summing: bool,
+    /// The newest image of each process and binary that has ended, where short ones are summed: its last sums come late.
+    ended: FxHashMap<(Tgid, BinaryId), ImageId>,
 }
 
 impl Engine {
@@ -280,6 +282,11 @@ impl Engine {
 
     fn apply(&mut self, change: Change, sink: &mut impl Sink) {
         if let Change::Ended { image, at } = change {
+            if self.summing
+                && let Some(binary) = self.processes.image(image).binary
+            {
+                self.ended.insert((self.processes.of_image(image).tgid, binary), image);
+            }
             self.close(image, at, LifeEnd::ProcessEnd, sink);
         }
     }

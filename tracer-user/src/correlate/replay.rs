@@ -147,7 +147,10 @@ impl Replaying {
             tables.put_off(process.from, Later::Hit(process.tgid, process.binary));
         }
         for run in &index.runs {
-            tables.newest = tables.newest.max(run.to);
+            // As if they had been released.
+            if tables.detaching.is_none_or(|at| run.to <= at) {
+                tables.newest = tables.newest.max(run.to);
+            }
             orderer.pass(run, &mut |event| tables.release(event, engine, sink));
         }
     }

@@ -32,7 +32,8 @@ impl Engine {
     }
 
     fn sum(&mut self, sum: &SumOf, at: KtimeNs, sink: &mut impl Sink) {
-        let Some(image) = self.image_with(sum.tgid, sum.binary, at) else { return };
+        let ended = self.ended.get(&(sum.tgid, sum.binary)).copied();
+        let Some(image) = self.image_with(sum.tgid, sum.binary).or(ended) else { return };
         let reason = match sum.wait_reason.map(|reason| self.wait_reason(sum.binary, reason)) {
             // It only seemed to wait.
             Some(None) => return,
@@ -57,7 +58,7 @@ impl Engine {
     }
 
     fn kept_goroutine(&mut self, kept: &KeptGoroutine, at: KtimeNs, sink: &mut impl Sink) {
-        let Some(image) = self.image_with(kept.tgid, kept.binary, at) else { return };
+        let Some(image) = self.image_with(kept.tgid, kept.binary) else { return };
         let tier = self.programs.get(&kept.binary).map_or(Tier::T2, |program| program.tier);
         if let Some(born_at) = kept.born_at.filter(|_| tier >= Tier::T1) {
             let origin = Origin { parent: kept.parent, gopc: kept.gopc, startpc: kept.startpc, stack: kept.stack };
@@ -91,9 +92,9 @@ impl Engine {
         }
     }
 
-    /// The image of a process, if it runs that program.
-    fn image_with(&mut self, tgid: Tgid, binary: BinaryId, at: KtimeNs) -> Option<ImageId> {
-        let image = self.processes.running(tgid, at)?;
+    /// The image of a process that lives, if it runs that program.
+    fn image_with(&self, tgid: Tgid, binary: BinaryId) -> Option<ImageId> {
+        let image = self.processes.newest_image(tgid)?;
         (self.processes.image(image).binary == Some(binary)).then_some(image)
     }
 

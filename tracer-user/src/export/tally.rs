@@ -101,24 +101,30 @@ pub struct Population {
 impl Population {
     fn add_life(&mut self, who: &Who, life: &Life) {
         let born = who.born_at.or(who.born_by).is_some();
-        *(if born { &mut self.born } else { &mut self.preexisting }) += 1;
-        self.exited += u64::from(life.end == LifeEnd::Exit);
-        self.gone += u64::from(life.end == LifeEnd::Gone);
-        self.alive += u64::from(life.alive_at_end());
+        let ended = |end| u64::from(life.end == end);
+        let of = |born: bool| u64::from(born);
+        self.add(&Self {
+            born: of(born),
+            preexisting: of(!born),
+            exited: ended(LifeEnd::Exit),
+            gone: ended(LifeEnd::Gone),
+            alive: u64::from(life.alive_at_end()),
+            unconfirmed: 0,
+        });
     }
 
     pub fn add(&mut self, other: &Self) {
-        self.born += other.born;
-        self.exited += other.exited;
-        self.gone += other.gone;
-        self.alive += other.alive;
-        self.unconfirmed += other.unconfirmed;
-        self.preexisting += other.preexisting;
+        self.born = self.born.saturating_add(other.born);
+        self.exited = self.exited.saturating_add(other.exited);
+        self.gone = self.gone.saturating_add(other.gone);
+        self.alive = self.alive.saturating_add(other.alive);
+        self.unconfirmed = self.unconfirmed.saturating_add(other.unconfirmed);
+        self.preexisting = self.preexisting.saturating_add(other.preexisting);
     }
 
     /// All that were ever seen.
     pub fn seen(&self) -> u64 {
-        self.born + self.preexisting
+        self.born.saturating_add(self.preexisting)
     }
 }
 
@@ -142,7 +148,7 @@ impl Default for Waits {
 impl Waits {
     /// Adds one.
     pub fn record(&mut self, ns: u64) {
-        self.count += 1;
+        self.count = self.count.saturating_add(1);
         self.total_ns = self.total_ns.saturating_add(ns);
         self.max_ns = self.max_ns.max(ns);
         // It resizes itself; a value beyond all limits (centuries) is left out of the quantiles alone.
@@ -338,5 +344,31 @@ mod tests {
         assert_eq!((all.count, all.max_ns), (1000, 1_000_000_000));
         assert!((495_000_000..=510_000_000).contains(&all.quantile_ns(0.5)), "{}", all.quantile_ns(0.5));
         assert_eq!(all.quantile_ns(1.0), 1_000_000_000);
+    }
+
+    /// Check that sums beyond all reason are too large, and no more than that.
+    #[test]
+    fn hostile_sums() {
+        let site = SiteKey { image: ImageId(0), gopc: None, startpc: None };
+        let sum = |lives| SumOfMany {
+            site,
+            lives,
+            reason: None,
+            stack: None,
+            at: KtimeNs(1),
+            count: u64::MAX,
+            total_ns: u64::MAX,
+            buckets: &[(255, u32::MAX), (0, u32::MAX)],
+        };
+        let mut tally = Tally::default();
+        for lives in [true, false, true, false] {
+            tally.summed(&sum(lives));
+        }
+        let mut all = tally.sites[&site].population;
+        all.add(&tally.sites[&site].population);
+        assert_eq!((all.born, all.seen()), (u64::MAX, u64::MAX));
+        let mut waits = tally.sites[&site].waits[&None].clone();
+        waits.record(1);
+        assert_eq!(waits.count, u64::MAX);
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use aya::maps::{MapData, RingBuf};
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tracer_common::{
     header::{Header, Kind},
     process::{AUTOREAPED, Cgroup, CgroupMoved, ProcessExec, ProcessExit, ProcessFork, ProcessReaped},
@@ -85,17 +85,19 @@ struct Noticed {
     places: Vec<Place>,
     known_places: FxHashSet<Place>,
     natives: FxHashSet<Tgid>,
-    /// Those that hit a probe since their exec, and those of them that have ended what they ran.
-    hit: FxHashSet<Tgid>,
-    ended: Vec<(Tgid, KtimeNs)>,
+    /// Those that hit a probe since their exec, and whose; and those of them that have ended what they ran.
+    hit: FxHashMap<Tgid, BinaryId>,
+    ended: Vec<(Tgid, BinaryId, KtimeNs)>,
 }
 
 impl Noticed {
     fn look_at(&mut self, header: &Header, record: &[u8]) {
         let tgid = Tgid(header.tgid);
         let kind = Kind::from_u8(header.kind);
-        if matches!(kind, Some(Kind::ProcessExec | Kind::ProcessExit)) && self.hit.remove(&tgid) {
-            self.ended.push((tgid, KtimeNs(header.ktime_ns)));
+        if matches!(kind, Some(Kind::ProcessExec | Kind::ProcessExit))
+            && let Some(binary) = self.hit.remove(&tgid)
+        {
+            self.ended.push((tgid, binary, KtimeNs(header.ktime_ns)));
         }
         match kind {
             Some(Kind::ProcessExec | Kind::ProcessMet) => {
@@ -108,7 +110,7 @@ impl Noticed {
             // Of no probed binary.
             Some(Kind::Stack) if header.binary == 0 => _ = self.natives.insert(tgid),
             Some(Kind::ProcessImage) => {
-                self.hit.insert(tgid);
+                self.hit.insert(tgid, BinaryId(header.binary));
                 self.images.push((tgid, BinaryId(header.binary)));
             }
             Some(Kind::ProcessFork) => {
@@ -205,7 +207,7 @@ impl Ring {
     }
 
     /// Processes that have ended the program whose probes they hit, and when, since this was last asked.
-    pub fn take_ended(&mut self) -> Vec<(Tgid, KtimeNs)> {
+    pub fn take_ended(&mut self) -> Vec<(Tgid, BinaryId, KtimeNs)> {
         std::mem::take(&mut self.noticed.ended)
     }
 

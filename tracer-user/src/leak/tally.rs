@@ -163,10 +163,10 @@ impl Sink for LeakTally {
             living.map_or((None, None), |living| (living.waiting.take(who.slot), living.labels.take(who.slot)));
         let site = self.sites.entry(SiteKey::of(who)).or_default();
         let born = who.born_at.is_some() || who.born_by.is_some();
-        site.lives += 1;
+        site.lives = site.lives.saturating_add(1);
         site.found += u64::from(!born);
         if !life.alive_at_end() {
-            site.exited += 1;
+            site.exited = site.exited.saturating_add(1);
             record(&mut site.ended, life.ended_at.since(who.since), 1);
             return;
         }

@@ -8,12 +8,16 @@ use std::{
 };
 
 use serde::de::DeserializeOwned;
+use tracer_common::header::Header;
 
 use super::{
     BLOCK_HEADER_LEN, BLOCK_MAGIC, Block, Codec, Completeness, Damage, FILE_HEADER_LEN, FILE_MAGIC, FORMAT_VERSION, Kind,
     MAX_PAYLOAD, RecordingError,
-    contract::{GoroutineDump, Meta, Profile},
+    contract::{GoroutineDump, Index, Meta, Profile},
 };
+
+/// A framed record has its length and its header at least.
+const LEAST_RECORD: usize = 2 + size_of::<Header>();
 
 /// An open recording: an iterator over its blocks. After the last one [`Recording::completeness`] says how it ended.
 pub struct Recording<R: Read = BufReader<File>> {
@@ -56,8 +60,13 @@ impl Source for &[u8] {}
 impl Source for BufReader<File> {
     /// Without reading them.
     fn pass(&mut self, bytes: u64) -> io::Result<u64> {
+        let file = self.get_ref().metadata()?;
+        if !file.is_file() {
+            // A pipe has no place to go to.
+            return io::copy(&mut self.by_ref().take(bytes), &mut io::sink());
+        }
         let at = self.stream_position()?;
-        let there = self.get_ref().metadata()?.len().saturating_sub(at).min(bytes);
+        let there = file.len().saturating_sub(at).min(bytes);
         self.seek_relative(i64::try_from(there).map_err(io::Error::other)?)?;
         Ok(there)
     }
@@ -172,8 +181,9 @@ impl<R: Read> Recording<R> {
         stored
     }
 
-    /// Passes over the next block if it holds records; whether it did. Its checksum is not looked at.
-    pub fn pass_records(&mut self) -> Result<bool, RecordingError>
+    /// Passes over the next block if it holds the records of an index; whether it did. Its checksum is not looked at. An index of more
+    /// records, or processes, than the block can hold is damage.
+    pub fn pass_records(&mut self, index: &Index) -> Result<bool, RecordingError>
     where
         R: Source,
     {
@@ -181,6 +191,11 @@ impl<R: Read> Recording<R> {
         if header.kind != Kind::Records as u8 {
             self.waiting = Some(header);
             return Ok(false);
+        }
+        let most = (header.raw_len / LEAST_RECORD) as u64;
+        let records = index.runs.iter().fold(0, |sum: u64, run| sum.saturating_add(run.count));
+        if records.max(index.processes.len() as u64).max(index.runs.len() as u64) > most {
+            return Err(self.damaged(Damage::Content));
         }
         let passed = self.input.pass(header.stored_len as u64).map_err(|source| self.io(source))?;
         if passed < header.stored_len as u64 {

@@ -93,6 +93,11 @@ impl Prices {
         }
     }
 
+    /// Every program that carries or carried probes.
+    pub fn binaries(&self) -> impl Iterator<Item = BinaryId> + '_ {
+        self.programs.keys().copied()
+    }
+
     /// USDT probes have been set.
     pub fn open_usdt(&mut self, binary: BinaryId) {
         self.programs.insert(binary, Priced::new(None, Tier::T1, None));

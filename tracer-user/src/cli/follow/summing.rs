@@ -37,10 +37,20 @@ pub(super) struct Summing {
 enum Whose {
     /// What is old enough to be told.
     Old,
-    /// Everything: detail is about to change, or the recording to end.
-    All,
-    /// Everything of a process that has ended, or executed another program, then.
-    Ended(Tgid),
+    /// Everything of all programs, or of one: detail is about to change, or the recording to end.
+    All(Option<BinaryId>),
+    /// Everything of a program's process that has ended, or executed another program, then.
+    Ended(Tgid, BinaryId),
+}
+
+impl Whose {
+    fn concerns(self, tgid: Tgid, binary: BinaryId) -> bool {
+        match self {
+            Self::Old => true,
+            Self::All(of) => of.is_none_or(|of| of == binary),
+            Self::Ended(ended, of) => (ended, of) == (tgid, binary),
+        }
+    }
 }
 
 impl Summing {
@@ -58,10 +68,11 @@ impl Summing {
     /// What was added to a sum since it was read.
     fn news(&mut self, key: SumKey, sum: &Sum) -> Option<SumOf> {
         let before = self.read.insert(key, *sum);
-        let (count, total_ns) = before.map_or((0, 0), |before| (before.count, before.total_ns));
-        if sum.count == count {
+        // One that is being added to may have its count already and its time not yet: that comes with the next.
+        if before.is_some_and(|before| before == *sum) {
             return None;
         }
+        let (count, total_ns) = before.map_or((0, 0), |before| (before.count, before.total_ns));
         let fell = |index: usize| sum.buckets[index].wrapping_sub(before.map_or(0, |before| before.buckets[index]));
         let buckets = (0..BUCKETS).map(|index| (index as u8, fell(index))).filter(|(_, count)| *count != 0).collect();
         Some(SumOf {
@@ -84,7 +95,9 @@ impl Summing {
         let waits = long_ago(kept.parked_at);
         let before = self.told.get(&(tgid, goid)).copied();
         let since = KtimeNs(if waits { kept.parked_at } else { 0 });
-        let told = if waits { before == Some(since) } else { before.is_some() };
+        // What was told of a process while its end was on the way, a reader could not take.
+        let again = matches!(whose, Whose::Ended(..));
+        let told = !again && if waits { before == Some(since) } else { before.is_some() };
         if told || !waits && !long_ago(kept.born_at) {
             return None;
         }
@@ -145,15 +158,21 @@ impl Follower {
         }
     }
 
-    /// Takes all of it, as of a moment that has come: detail changes, or the recording ends.
+    /// The recording is about to end: from here on nothing is summed, so that what is taken next is not told twice.
+    pub fn tell_everything(&mut self) {
+        let binaries: Vec<BinaryId> = self.prices.binaries().collect();
+        binaries.into_iter().for_each(|binary| self.tell_every_life(binary));
+    }
+
+    /// Takes all of it, as of a moment that has come.
     pub fn take_all_sums(&mut self, at: KtimeNs) {
-        self.take_sums(at, Whose::All);
+        self.take_sums(at, Whose::All(None));
     }
 
     /// Processes have ended, or executed another program: takes what is left of them, before the recording says so.
-    pub fn take_sums_of_ended(&mut self, ended: Vec<(Tgid, KtimeNs)>) {
-        for (tgid, at) in ended {
-            self.take_sums(KtimeNs(at.0.saturating_sub(1)), Whose::Ended(tgid));
+    pub fn take_sums_of_ended(&mut self, ended: Vec<(Tgid, BinaryId, KtimeNs)>) {
+        for (tgid, binary, at) in ended {
+            self.take_sums(KtimeNs(at.0.saturating_sub(1)), Whose::Ended(tgid, binary));
         }
     }
 
@@ -163,21 +182,21 @@ impl Follower {
         if self.summing.is_none() || tier == from {
             return;
         }
-        self.take_all_sums(ktime_now());
+        // Whoever is told of now must be told to end.
+        self.tell_every_life(binary);
+        let at = ktime_now();
+        self.take_sums(at, Whose::All(Some(binary)));
         if tier > from {
             self.session.await_closing(binary);
-            self.drop_kept(binary);
-            self.tell_every_life(binary);
+            self.drop_kept(binary, at);
         }
     }
 
-    fn drop_kept(&mut self, binary: BinaryId) {
-        if self.summing.is_none() {
-            return;
-        }
+    /// Drops what is kept from before `at`.
+    fn drop_kept(&mut self, binary: BinaryId, at: KtimeNs) {
         let mut stale = Vec::new();
         let read = self.session.summing().kept(|tgid, goid, kept| {
-            if kept.binary == binary.0 {
+            if kept.binary == binary.0 && kept.born_at <= at.0 {
                 stale.push((tgid, goid));
             }
         });
@@ -190,28 +209,27 @@ impl Follower {
     fn take_sums(&mut self, at: KtimeNs, whose: Whose) {
         let Some(summing) = &mut self.summing else { return };
         let tables = self.session.summing();
-        let concerns = |tgid: Tgid| match whose {
-            Whose::Ended(ended) => ended == tgid,
-            _ => true,
-        };
         let (mut goroutines, mut gone, mut living) = (Vec::new(), Vec::new(), FxHashSet::default());
+        let mut untold = 0;
         let read = tables.kept(|tgid, goid, kept| {
-            if !concerns(tgid) || kept.born_at > at.0 {
+            living.insert((tgid, goid));
+            if !whose.concerns(tgid, BinaryId(kept.binary)) || kept.born_at > at.0 {
                 return;
             }
-            match whose {
-                Whose::Ended(_) => gone.push((tgid, goid)),
-                _ => _ = living.insert((tgid, goid)),
+            if matches!(whose, Whose::Ended(..)) {
+                gone.push((tgid, goid));
             }
+            let last = matches!(whose, Whose::All(None) | Whose::Ended(..));
+            untold += u64::from(last && kept.born_at != 0 && kept.told == 0);
             goroutines.extend(summing.tells((tgid, goid), kept, at, whose));
         });
         let mut sums = Vec::new();
         let mut over = Vec::new();
         let read = read.and_then(|()| {
             tables.sums(|key, sum| {
-                if concerns(Tgid(key.tgid)) {
+                if whose.concerns(Tgid(key.tgid), BinaryId(key.binary)) {
                     sums.extend(summing.news(key, sum));
-                    if matches!(whose, Whose::Ended(_)) {
+                    if matches!(whose, Whose::Ended(..)) {
                         over.push(key);
                     }
                 }
@@ -220,10 +238,8 @@ impl Follower {
         if let Err(error) = read {
             tracing::warn!(%error, "what was summed cannot be read");
         }
-        match whose {
-            Whose::Ended(ended) => summing.told.retain(|(tgid, _), _| *tgid != ended),
-            _ => summing.told.retain(|of, _| living.contains(of)),
-        }
+        gone.iter().for_each(|of| _ = living.remove(of));
+        summing.told.retain(|of, _| living.contains(of));
         gone.into_iter().for_each(|(tgid, goid)| tables.drop_kept(tgid, goid));
         for key in over {
             tables.drop_sum(&key);
@@ -235,6 +251,7 @@ impl Follower {
         for range in in_blocks(goroutines.len()) {
             self.capture.send(Message::Kept(KeptAt { at, goroutines: goroutines[range].to_vec() }));
         }
+        self.capture.send(Message::BornUntold(untold));
         for range in in_blocks(sums.len()) {
             self.capture.send(Message::Summed(Summed { at, sums: sums[range].to_vec() }));
         }

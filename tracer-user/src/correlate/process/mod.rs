@@ -138,6 +138,11 @@ impl Processes {
         self.processes[id.0 as usize].images.last().copied()
     }
 
+    /// The image that runs under `tgid` now, if one is known.
+    pub fn newest_image(&self, tgid: Tgid) -> Option<ImageId> {
+        self.process(*self.current.get(&tgid)?).images.last().copied()
+    }
+
     /// A probe of `binary` was hit under `image`. A hit of another binary than the known one means that an exec was lost.
     pub fn hit(&mut self, image: ImageId, binary: BinaryId, at: KtimeNs) -> (ImageId, Change) {
         let entry = &mut self.images[image.0 as usize];

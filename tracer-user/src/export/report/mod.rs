@@ -93,7 +93,7 @@ pub fn report(replayed: &Replayed, tally: &Tally) -> Report {
         let totals = by_process.entry(*process).or_default();
         let system = start_function.as_deref().is_some_and(is_system);
         if system {
-            totals.system += site.tally.population.seen();
+            totals.system = totals.system.saturating_add(site.tally.population.seen());
         } else {
             totals.own.add(&site.tally.population);
         }
@@ -106,7 +106,7 @@ pub fn report(replayed: &Replayed, tally: &Tally) -> Report {
     let mut goroutines = Totals::default();
     for totals in by_process.values() {
         goroutines.own.add(&totals.own);
-        goroutines.system += totals.system;
+        goroutines.system = goroutines.system.saturating_add(totals.system);
     }
     let losses = replayed.losses();
     Report {
