@@ -177,12 +177,17 @@ fn short_processes() -> Result<()> {
         let (finished, recording) = run.finish()?;
         finished.expect_code(0)?;
         let report = recording.report()?;
-        report.assert_nothing_lost();
+        // The kernel may tell of a reaping later than that is waited for; of goroutines nothing is missing.
+        assert_eq!(report.lost.events, 0, "{:?}", report.lost);
+        assert!(report.repairs.by_kind.keys().all(|kind| kind == "reaped_by_look"), "{:?}", report.repairs);
         let of_go: Vec<_> =
             report.processes.iter().filter(|process| process.exe.as_deref().is_some_and(|exe| exe.ends_with("births"))).collect();
         assert_eq!(of_go.len(), 12, "{of_go:#?}");
         assert_eq!(report.goroutines.born, Some(12 * 301), "{:?}", report.goroutines);
         assert_eq!(report.goroutines.exited, Some(12 * 150), "{:?}", report.goroutines);
+        let named = |function: &str| report.goroutines().created_by(function).sum(|site| site.born);
+        let made = ["main.makeReceivers", "main.makeSelectors", "main.makeLockers"].map(named);
+        assert_eq!(made.iter().sum::<u64>(), 12 * 300, "{made:?}");
         Ok(())
     })
 }

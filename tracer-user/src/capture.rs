@@ -44,6 +44,8 @@ use crate::{
 const QUEUE: usize = 16;
 /// Addresses that are named at most: a target may make up as many as it likes.
 const MAX_NAMED: usize = 4_000_000;
+/// Processes, and creation sites of one, that are remembered for what comes early or late.
+const MAX_REMEMBERED: usize = 4096;
 /// Addresses named in one block.
 const NAMES_A_BLOCK: usize = 4096;
 
@@ -146,6 +148,8 @@ impl Capture {
             writer,
             binaries: FxHashMap::default(),
             images: FxHashMap::default(),
+            ended: FxHashMap::default(),
+            early: FxHashMap::default(),
             named: FxHashSet::default(),
             unnamed: FxHashMap::default(),
             native: Native::default(),
@@ -200,11 +204,17 @@ impl Capture {
     }
 }
 
+/// A creation site of a program: return address of the `go` statement, and entry of the start function.
+type SiteOf = (BinaryId, (Address, Address));
+
 struct Scribe {
     writer: Writer<File>,
     binaries: FxHashMap<BinaryId, (Binary, Arc<GoBinary>)>,
     /// What each followed process runs, and where it is mapped.
     images: FxHashMap<Tgid, Image>,
+    /// What processes ran that have ended it, and creation sites of those of which that is not known yet.
+    ended: FxHashMap<(Tgid, BinaryId), Image>,
+    early: FxHashMap<Tgid, Vec<SiteOf>>,
     /// Addresses whose names are written.
     named: FxHashSet<(BinaryId, u64, CodeUse)>,
     /// Those still to be written, by binary.
@@ -346,16 +356,14 @@ impl Scribe {
             Message::Summed(summed) => {
                 for sum in &summed.sums {
                     self.written.goroutines_born += if sum.wait_reason.is_none() { sum.count } else { 0 };
-                    self.want(sum.binary, sum.tgid, sum.gopc.0, CodeUse::Return);
-                    self.want(sum.binary, sum.tgid, sum.startpc.0, CodeUse::Entry);
+                    self.want_site(sum.binary, sum.tgid, (sum.gopc, sum.startpc));
                 }
                 self.writer.summed(&summed)?;
                 self.write_names()
             }
             Message::Kept(kept) => {
                 for kept in &kept.goroutines {
-                    self.want(kept.binary, kept.tgid, kept.gopc.0, CodeUse::Return);
-                    self.want(kept.binary, kept.tgid, kept.startpc.0, CodeUse::Entry);
+                    self.want_site(kept.binary, kept.tgid, (kept.gopc, kept.startpc));
                 }
                 self.writer.kept(&kept)?;
                 self.write_names()
@@ -411,7 +419,16 @@ impl Scribe {
             }
             Some(Kind::UsdtHit) => self.written.usdt_hits += 1,
             Some(Kind::ProcessExec | Kind::ProcessExit) => {
-                self.images.remove(&tgid);
+                // What came early may be of the program that is executed here.
+                if header.kind == Kind::ProcessExit as u8 {
+                    self.early.remove(&tgid);
+                }
+                if let Some(image) = self.images.remove(&tgid) {
+                    if self.ended.len() >= MAX_REMEMBERED {
+                        self.ended.clear();
+                    }
+                    self.ended.insert((tgid, image.binary), image);
+                }
                 self.native.replaced(tgid, KtimeNs(header.ktime_ns));
             }
             Some(Kind::ProcessFork) => {
@@ -460,18 +477,41 @@ impl Scribe {
         };
         if let Some(site) = known.sites.iter().find(|site| site.id.0 == header.site) {
             let load_bias = ip.wrapping_sub(site.address.0);
-            self.images.insert(Tgid(header.tgid), Image { binary, load_bias });
+            let tgid = Tgid(header.tgid);
+            self.images.insert(tgid, Image { binary, load_bias });
+            for (binary, site) in self.early.remove(&tgid).unwrap_or_default() {
+                self.want_site(binary, tgid, site);
+            }
         }
     }
 
+    /// Names a creation site that no record tells of: the records that tell where its process is loaded may be still to come, or it may
+    /// have ended.
+    fn want_site(&mut self, binary: BinaryId, tgid: Tgid, (gopc, startpc): (Address, Address)) {
+        let image = self.images.get(&tgid).filter(|image| image.binary == binary).or_else(|| self.ended.get(&(tgid, binary)));
+        let Some(image) = image.copied() else {
+            if self.early.len() < MAX_REMEMBERED {
+                let sites = self.early.entry(tgid).or_default();
+                if sites.len() < MAX_REMEMBERED && !sites.contains(&(binary, (gopc, startpc))) {
+                    sites.push((binary, (gopc, startpc)));
+                }
+            }
+            return;
+        };
+        self.want_at(image, gopc.0, CodeUse::Return);
+        self.want_at(image, startpc.0, CodeUse::Entry);
+    }
+
     fn want(&mut self, binary: BinaryId, tgid: Tgid, pc: u64, use_as: CodeUse) {
+        if let Some(image) = self.images.get(&tgid).filter(|image| image.binary == binary) {
+            self.want_at(*image, pc, use_as);
+        }
+    }
+
+    fn want_at(&mut self, Image { binary, load_bias }: Image, pc: u64, use_as: CodeUse) {
         if pc == 0 {
             return;
         }
-        let load_bias = match self.images.get(&tgid) {
-            Some(image) if image.binary == binary => image.load_bias,
-            _ => return,
-        };
         let address = pc.wrapping_sub(load_bias);
         if self.named.len() < MAX_NAMED && self.named.insert((binary, address, use_as)) {
             self.unnamed.entry(binary).or_default().push((address, use_as));

@@ -35,7 +35,7 @@ const BLOCK_BYTES: usize = 1 << 20;
 /// How long the last looks at the processes may take before their probes go all the same.
 const LAST_LOOK_NS: u64 = 5_000_000_000;
 /// How long the records of the last reapings may take: some grace periods of RCU.
-const LAST_REAPING_NS: u64 = 500_000_000;
+const LAST_REAPING_NS: u64 = 2_000_000_000;
 /// Processes whose maps are read in one round.
 const MAPS_A_ROUND: usize = 16;
 /// Blocks taken out of the ring after the probes are gone: more than it holds.

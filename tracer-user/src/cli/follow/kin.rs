@@ -23,7 +23,7 @@ const MAX_KIN: usize = 131_072;
 /// Orphans that wait to be asked.
 const MAX_ORPHANS: usize = 16_384;
 /// Between two looks at one that has ended, and how many are looked at in one round.
-const LOOK_AGAIN_NS: u64 = 1_000_000_000;
+const LOOK_AGAIN_NS: u64 = 2_000_000_000;
 const MAX_LOOKS: usize = 1000;
 /// A cgroup that is new is looked at so soon.
 const LOOK_SOON_NS: u64 = 5_000_000;
