@@ -1,6 +1,6 @@
 //! Short waits and lives that are summed in the kernel (`--min-block`), against the programs' own truth.
 
-use std::{fs, process::Command};
+use std::{ffi::OsStr, fs, process::Command};
 
 use anyhow::Result;
 use lifetrace_tests::{
@@ -22,6 +22,11 @@ fn parks(report: &Report, truth: &PingPong) -> u64 {
     truth.sites.iter().map(|site| player(site.line)).map(|of| of.waits_for("chan receive") + of.waits_for("chan send")).sum()
 }
 
+/// A program of the tests, recorded with these options.
+fn recorded(program: impl AsRef<OsStr>, options: &[&str]) -> Run {
+    options.iter().fold(Run::of(program), |run, option| run.option(option))
+}
+
 /// Without the runtime's own goroutines.
 fn sum_of_widths(folded: &str) -> u64 {
     folded
@@ -36,12 +41,11 @@ fn sum_of_widths(folded: &str) -> u64 {
 #[test]
 fn waits() -> Result<()> {
     alone(&[Need::Root], || {
-        let recorded = |options: &[&str]| -> Result<(PingPong, Recording)> {
-            let run = options.iter().fold(Run::of(fixture::go("pingpong")?), |run, option| run.option(option));
-            let (finished, recording) = run.finish()?;
+        let played = |options: &[&str]| -> Result<(PingPong, Recording)> {
+            let (finished, recording) = recorded(fixture::go("pingpong")?, options).finish()?;
             Ok((truth::read(finished.expect_code(0)?.last_line())?, recording))
         };
-        let ((told_truth, told), (truth, summed)) = (recorded(&[])?, recorded(&["--min-block", "1ms"])?);
+        let ((told_truth, told), (truth, summed)) = (played(&[])?, played(&["--min-block", "1ms"])?);
         let (all, report) = (told.report()?, summed.report()?);
         report.assert_nothing_lost();
         truth::assert_sites(&report, truth.pid, &truth.sites);
@@ -88,10 +92,7 @@ fn lives() -> Result<()> {
 #[test]
 fn full_tables() -> Result<()> {
     alone(&[Need::Root], || {
-        let run = |name, full: &str| -> Result<Run> {
-            let small = ["--min-block", "1ms", "--knob", full];
-            Ok(small.iter().fold(Run::of(fixture::go(name)?), |run, option| run.option(option)))
-        };
+        let run = |name, full| -> Result<Run> { Ok(recorded(fixture::go(name)?, &["--min-block", "1ms", "--knob", full])) };
         for full in ["max-kept=4", "max-sums=2"] {
             let (finished, recording) = run("pingpong", full)?.args(["-rounds", "20000"]).finish()?;
             let truth: PingPong = truth::read(finished.expect_code(0)?.last_line())?;
@@ -216,8 +217,8 @@ fn told_late() -> Result<()> {
 fn leaks() -> Result<()> {
     alone(&[Need::Root], || {
         let sites = |options: &[&str]| -> Result<Vec<(String, u32)>> {
-            let run = Run::of(fixture::orders()?).args(["-n", "600", "-rate", "150", "-leak", "ctx"]);
-            let (_, recording) = options.iter().fold(run, |run, option| run.option(option)).finish()?;
+            let run = recorded(fixture::orders()?, options).args(["-n", "600", "-rate", "150", "-leak", "ctx"]);
+            let (_, recording) = run.finish()?;
             let leaks = Leaks::of(&recording, &[], 1)?;
             let mut sites: Vec<(String, u32)> = leaks
                 .sure()
