@@ -71,7 +71,7 @@ fn descendants() -> Result<()> {
     alone(&[Need::Root], || {
         let births = fixture::go("births")?;
         let run = Run::of(fixture::go("spawner")?).args(["-children", "3", "-depth", "2"]).args([&births]).args(["-n", "60"]);
-        let (finished, recording) = run.finish()?;
+        let (finished, recording) = run.finish_unhidden()?;
         let tree: Process = truth::read(finished.expect_code(0)?.last_line())?;
         let report = recording.report()?;
         report.assert_nothing_lost();
@@ -234,7 +234,7 @@ fn looked_at_between_fork_and_exec() -> Result<()> {
     along(&[Need::Root], || {
         let run = Run::of(fixture::go("spawner")?).option("--snapshot-every").option("250ms");
         let run = run.args(["-children", "150"]).args([fixture::go("births")?.as_os_str()]).args(["-n", "200"]);
-        let (finished, recording) = run.finish()?;
+        let (finished, recording) = run.finish_unhidden()?;
         finished.expect_code(0)?;
         let report = recording.report()?;
         report.assert_nothing_lost();

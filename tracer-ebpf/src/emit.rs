@@ -10,7 +10,7 @@ use tracer_common::{
     header::{Header, Kind},
 };
 
-use crate::maps::{EVENTS, count, count_and_get};
+use crate::maps::{RINGS, count, count_and_get};
 
 /// The reader is woken once in this many records of a CPU, and otherwise looks by itself: a wake-up a record would cost over
 /// a microsecond inside the target's trap.
@@ -43,7 +43,9 @@ pub fn header(kind: Kind, binary: u16, site: u16, pid_tgid: u64) -> Header {
 /// Room for a record, or a counted loss.
 #[inline(always)]
 pub fn reserve<T: 'static>(kind: Kind) -> Option<RingBufEntry<T>> {
-    let entry = EVENTS.reserve::<T>(0);
+    // SAFETY: takes no pointer.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let entry = RINGS.get(cpu).and_then(|ring| ring.reserve_untyped::<T>(0));
     if entry.is_none() {
         count(counters::LOST + kind as u32);
         count(counters::LOST_RECORDS);

@@ -4,8 +4,9 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    btf_maps::{ArrayOfMaps, RingBuf},
+    macros::{btf_map, map},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray},
 };
 use tracer_common::{
     config::{Adoption, ClassicLayout, CurrentG, Followed, GoLayout, KernelLayout, MAX_BINARIES},
@@ -16,9 +17,9 @@ use tracer_common::{
 
 use crate::stack::{KernelStack, SCRATCHES, Scratch};
 
-/// All records, in the order in which they were reserved.
-#[map]
-pub static EVENTS: RingBuf = RingBuf::with_byte_size(64 << 20, 0);
+/// The ring of each CPU's records, by its number. Userspace makes them, and says how many there are.
+#[btf_map]
+pub static RINGS: ArrayOfMaps<RingBuf<u64, 4096>, 1> = ArrayOfMaps::new();
 
 /// Processes that are followed, by tgid.
 #[map]

@@ -1,6 +1,7 @@
 //! Puts events into the order in which they happened, and finds where some are missing.
 //!
-//! CPUs write into the ring independently, so records arrive nearly sorted. The recording says from time to time up to when all of
+//! CPUs write independently, each nearly in order; how far one is ahead of another depends on when its records were taken. So each
+//! has a row of its own, and rows are merged where events are released. The recording says from time to time up to when all of
 //! them are there (`Drained`; why that can be said stands in docs/order.md): [`Orderer`] holds each event back until a mark is past it,
 //! and releases by (ktime, cpu, seq). A recording without marks, made by hand or by another, is ordered within a window. What
 //! comes later than that is released at once and counted. Sequence numbers count the records a CPU tried to send: a number that never
@@ -8,10 +9,8 @@
 
 use std::{
     cmp::{Ordering, Reverse},
-    collections::{BTreeMap, BinaryHeap, VecDeque},
+    collections::{BTreeMap, BinaryHeap, VecDeque, binary_heap::PeekMut},
 };
-
-use rustc_hash::FxHashMap;
 
 use crate::{
     clock::KtimeNs,
@@ -60,10 +59,14 @@ impl OrderReport {
 /// The reorder stage.
 pub struct Orderer {
     window_ns: u64,
-    /// Events waiting, in order: nearly all arrive as the last one or close to it.
-    row: VecDeque<Event>,
-    /// Those that came far too late or too early for that.
+    /// By number.
+    cpus: Vec<Cpu>,
+    /// Every row that is not empty, by the place of its first event. Behind them places that were first and are not any more.
+    fronts: BinaryHeap<Reverse<Place>>,
+    /// Events that came far too late or too early for their row.
     strays: BinaryHeap<Reverse<Stray>>,
+    /// Events in rows and beside them.
+    waiting: usize,
     newest: KtimeNs,
     /// Everything older than this is here; `None`: the recording does not say.
     mark: Option<KtimeNs>,
@@ -73,15 +76,23 @@ pub struct Orderer {
     released: KtimeNs,
     events: u64,
     late: u64,
-    cpus: FxHashMap<u16, Sequence>,
     zero: KtimeNs,
 }
+
+/// What is known of one CPU.
+struct Cpu {
+    sequence: Sequence,
+    /// Its events that wait, in order: nearly all arrive as the last one or close to it.
+    row: VecDeque<Event>,
+}
+
+/// By what events are put in order.
+type Place = (KtimeNs, u16, u64);
 
 /// An event, compared by its place in the order.
 struct Stray(Event);
 
-/// By what events are put in order.
-fn place(event: &Event) -> (KtimeNs, u16, u64) {
+fn place(event: &Event) -> Place {
     (event.at, event.cpu, event.seq)
 }
 
@@ -129,8 +140,10 @@ impl Orderer {
     pub fn new(window_ns: u64, zero: KtimeNs) -> Self {
         Self {
             window_ns,
-            row: VecDeque::new(),
+            cpus: Vec::new(),
+            fronts: BinaryHeap::new(),
             strays: BinaryHeap::new(),
+            waiting: 0,
             newest: KtimeNs(0),
             mark: None,
             max_waiting: MAX_WAITING,
@@ -138,7 +151,6 @@ impl Orderer {
             released: KtimeNs(0),
             events: 0,
             late: 0,
-            cpus: FxHashMap::default(),
             zero,
         }
     }
@@ -151,8 +163,6 @@ impl Orderer {
 
     /// Takes one event and releases those that are old enough.
     pub fn push(&mut self, event: Event, release: &mut impl FnMut(Event)) {
-        let zero = self.zero;
-        self.cpus.entry(event.cpu).or_insert_with(|| Sequence::new(zero)).see(event.seq, event.at);
         self.newest = self.newest.max(event.at);
         self.put(event);
         self.release(release);
@@ -160,8 +170,7 @@ impl Orderer {
 
     /// Takes the recording's word that records with these numbers came here, and that nobody wants to know what they say.
     pub fn pass(&mut self, run: &IndexedRun, release: &mut impl FnMut(Event)) {
-        let zero = self.zero;
-        self.cpus.entry(run.cpu).or_insert_with(|| Sequence::new(zero)).see_run(run);
+        self.cpu(run.cpu).sequence.see_run(run);
         self.newest = self.newest.max(run.to);
         self.release(release);
     }
@@ -169,52 +178,70 @@ impl Orderer {
     /// Takes the recording's word that everything older than the mark has been pushed, and releases it. Numbers below the mark's that
     /// did not come are lost.
     pub fn drained(&mut self, mark: &Drained, release: &mut impl FnMut(Event)) {
-        let zero = self.zero;
         for (cpu, &next) in (0..=u16::MAX).zip(&mark.next_seq) {
-            self.cpus.entry(cpu).or_insert_with(|| Sequence::new(zero)).mark(next, mark.at);
+            self.cpu(cpu).sequence.mark(next, mark.at);
         }
         self.mark = self.mark.max(Some(mark.at));
         self.release(release);
     }
 
+    fn cpu(&mut self, number: u16) -> &mut Cpu {
+        let (index, zero) = (usize::from(number), self.zero);
+        if index >= self.cpus.len() {
+            self.cpus.resize_with(index + 1, || Cpu { sequence: Sequence::new(zero), row: VecDeque::new() });
+        }
+        &mut self.cpus[index]
+    }
+
     fn put(&mut self, event: Event) {
-        let overtaken = self.row.iter().rev().take(MAX_MOVES + 1).take_while(|other| place(&event) < place(other)).count();
-        match overtaken {
-            0 => self.row.push_back(event),
-            1..=MAX_MOVES => self.row.insert(self.row.len() - overtaken, event),
-            _ => self.strays.push(Reverse(Stray(event))),
+        self.waiting += 1;
+        let at = place(&event);
+        let Cpu { sequence, row } = self.cpu(event.cpu);
+        sequence.see(event.seq, event.at);
+        let overtaken = row.iter().rev().take(MAX_MOVES + 1).take_while(|other| at < place(other)).count();
+        if overtaken > MAX_MOVES {
+            self.strays.push(Reverse(Stray(event)));
+            return;
+        }
+        let index = row.len() - overtaken;
+        row.insert(index, event);
+        if index == 0 {
+            self.fronts.push(Reverse(at));
         }
     }
 
-    /// When the oldest event that waits was made, and whether it is a stray.
-    fn oldest(&self) -> Option<(KtimeNs, bool)> {
-        let (row, stray) = (self.row.front(), self.strays.peek().map(|Reverse(Stray(event))| event));
-        let is_stray = stray.is_some_and(|stray| row.is_none_or(|event| place(stray) < place(event)));
-        Some((if is_stray { stray } else { row }?.at, is_stray))
-    }
-
-    fn waiting(&self) -> usize {
-        self.row.len() + self.strays.len()
+    /// The place of the oldest event that waits, and whether it is a stray.
+    fn oldest(&mut self) -> Option<(Place, bool)> {
+        let front = loop {
+            let Some(&Reverse(front)) = self.fronts.peek() else { break None };
+            if self.cpus[usize::from(front.1)].row.front().is_some_and(|event| place(event) == front) {
+                break Some(front);
+            }
+            self.fronts.pop();
+        };
+        let stray = self.strays.peek().map(|Reverse(Stray(event))| place(event));
+        let is_stray = stray.is_some_and(|stray| front.is_none_or(|front| stray < front));
+        Some((if is_stray { stray } else { front }?, is_stray))
     }
 
     fn release(&mut self, release: &mut impl FnMut(Event)) {
         let known = self.mark.unwrap_or(self.newest - self.window_ns).min(self.hold);
-        while let Some((at, stray)) = self.oldest() {
-            let crowded = self.waiting() > self.max_waiting && at < self.hold;
+        while let Some(((at, cpu, _), stray)) = self.oldest() {
+            let crowded = self.waiting > self.max_waiting && at < self.hold;
             if at >= known && !crowded {
                 return;
             }
-            self.pop(stray, release);
+            self.pop(cpu, stray, release);
         }
     }
 
     /// Releases everything that is left.
     pub fn finish(mut self, release: &mut impl FnMut(Event)) -> OrderReport {
-        while let Some((_, stray)) = self.oldest() {
-            self.pop(stray, release);
+        while let Some(((_, cpu, _), stray)) = self.oldest() {
+            self.pop(cpu, stray, release);
         }
         let mut gaps: Vec<SeqGap> = Vec::new();
-        for (&cpu, sequence) in &self.cpus {
+        for (cpu, Cpu { sequence, .. }) in (0..=u16::MAX).zip(&self.cpus) {
             gaps.extend(sequence.missing.iter().map(|(&start, run)| SeqGap {
                 from: run.from,
                 to: run.to.max(run.from),
@@ -223,13 +250,27 @@ impl Orderer {
             }));
         }
         gaps.sort_unstable();
-        let lost_until = self.cpus.values().map(Sequence::lost_until).max().unwrap_or_default();
+        let lost_until = self.cpus.iter().map(|cpu| cpu.sequence.lost_until()).max().unwrap_or_default();
         OrderReport { events: self.events, late: self.late, gaps, lost_until }
     }
 
-    fn pop(&mut self, stray: bool, release: &mut impl FnMut(Event)) {
-        let event = if stray { self.strays.pop().map(|Reverse(Stray(event))| event) } else { self.row.pop_front() };
+    /// Takes the oldest out, which is a stray or the first of a row.
+    fn pop(&mut self, cpu: u16, stray: bool, release: &mut impl FnMut(Event)) {
+        let event = if stray {
+            self.strays.pop().map(|Reverse(Stray(event))| event)
+        } else {
+            let row = &mut self.cpus[usize::from(cpu)].row;
+            let event = row.pop_front();
+            if let Some(mut front) = self.fronts.peek_mut() {
+                match row.front() {
+                    Some(next) => *front = Reverse(place(next)),
+                    None => _ = PeekMut::pop(front),
+                }
+            }
+            event
+        };
         let Some(event) = event else { return };
+        self.waiting -= 1;
         self.events += 1;
         self.late += u64::from(event.at < self.released);
         self.released = self.released.max(event.at);

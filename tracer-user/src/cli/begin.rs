@@ -93,7 +93,7 @@ pub fn sizes(detail: &DetailArgs, knob: impl Fn(&str) -> Option<u32>) -> Sizes {
     let summing = |size: u32, name: &str| detail.min_block.map_or(0, |_| knob(name).unwrap_or(size));
     // A table that is not used is as small as can be.
     Sizes {
-        ring_bytes: knob("ring-bytes").unwrap_or(default.ring_bytes),
+        ring_bytes: knob("ring-bytes"),
         processes: knob("max-processes").unwrap_or(default.processes),
         kept: summing(default.kept, "max-kept"),
         sums: summing(default.sums, "max-sums"),

@@ -20,6 +20,7 @@ mod program_info;
 pub mod programs;
 pub mod readiness;
 pub mod ring;
+mod rings;
 pub mod session;
 pub mod shared;
 pub mod signals;

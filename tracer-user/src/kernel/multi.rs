@@ -239,6 +239,7 @@ fn relocated(object: &[u8], ebpf: &Ebpf) -> io::Result<Object> {
 pub(super) fn fd_of(map: &Map) -> Option<BorrowedFd<'_>> {
     match map {
         Map::Array(data)
+        | Map::ArrayOfMaps(data)
         | Map::HashMap(data)
         | Map::LruHashMap(data)
         | Map::PerCpuArray(data)

@@ -27,8 +27,8 @@ pub struct Verified {
 
 /// Tries every program of the object, in the order of their names.
 pub fn verify() -> Result<Vec<Verified>, KernelError> {
-    // The smallest that the kernel accepts: a page, and one process.
-    let mut ebpf = EbpfLoader::new().map_max_entries("EVENTS", 4096).map_max_entries("FOLLOWED", 1).load(OBJECT)?;
+    // The smallest that the kernel accepts.
+    let mut ebpf = EbpfLoader::new().map_max_entries("FOLLOWED", 1).load(OBJECT)?;
     let hooks = hooks(OBJECT);
     let btf = Btf::from_sys_fs();
     let mut verified: Vec<Verified> = ebpf

@@ -1,11 +1,10 @@
-//! Draining the ring buffer.
+//! What is taken out of the rings, and what is learned from it on the way.
 
 use std::{
     os::fd::{AsFd, BorrowedFd},
     thread,
 };
 
-use aya::maps::{MapData, RingBuf};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tracer_common::{
     header::{Header, Kind},
@@ -15,6 +14,7 @@ use zerocopy::FromBytes;
 
 use super::{
     faults::{Faults, Injector},
+    rings::Rings,
     watermark::{Reading, Watermark},
 };
 use crate::{
@@ -26,9 +26,9 @@ use crate::{
 /// Records taken in one round at most, so that signals and timers are served in between.
 const ROUND: usize = 32_768;
 
-/// The reader's end of the ring.
+/// The reader's end.
 pub struct Ring {
-    ring: RingBuf<MapData>,
+    rings: Rings,
     delivered: [u64; Kind::LIMIT as usize],
     noticed: Noticed,
     watermark: Watermark,
@@ -151,9 +151,9 @@ impl Noticed {
 }
 
 impl Ring {
-    pub(super) fn new(ring: RingBuf<MapData>) -> Self {
+    pub(super) fn new(rings: Rings) -> Self {
         Self {
-            ring,
+            rings,
             delivered: [0; Kind::LIMIT as usize],
             noticed: Noticed::default(),
             watermark: Watermark::default(),
@@ -216,36 +216,37 @@ impl Ring {
         std::mem::take(&mut self.noticed.places)
     }
 
-    /// Moves records into `block`, each behind its length, until the ring is empty, the round is over or the block holds
-    /// `block_limit` bytes. Returns whether the ring was found empty, or at a record that is still being written.
+    /// Moves records into `block`, each behind its length, until there is none, the round is over or the block holds
+    /// `block_limit` bytes. Returns whether every ring was found empty, or at a record that is still being written.
     pub fn drain(&mut self, block: &mut Vec<u8>, block_limit: usize) -> bool {
         if let Some(lasting) = self.injector.as_mut().and_then(|injector| injector.freeze(ktime_now())) {
             thread::sleep(lasting);
         }
-        for _ in 0..ROUND {
-            if block.len() >= block_limit {
-                return false;
-            }
-            let Some(record) = self.ring.next() else { return true };
-            if let Ok((header, _)) = Header::read_from_prefix(&record) {
-                self.watermark.took(header.cpu, header.seq);
-                if self.injector.as_mut().is_some_and(|injector| injector.drops(&header)) {
-                    continue;
+        if block.len() >= block_limit {
+            return false;
+        }
+        let Self { rings, delivered, noticed, watermark, injector } = self;
+        rings.drain(ROUND, |record| {
+            let header = Header::read_from_prefix(record).map(|(header, _)| header);
+            if let Ok(header) = &header {
+                watermark.took(header.cpu, header.seq);
+                if injector.as_mut().is_some_and(|injector| injector.drops(header)) {
+                    return true;
                 }
-                if let Some(delivered) = self.delivered.get_mut(usize::from(header.kind)) {
+                if let Some(delivered) = delivered.get_mut(usize::from(header.kind)) {
                     *delivered += 1;
                 }
-                self.noticed.look_at(&header, &record);
+                noticed.look_at(header, record);
             }
-            frame_record(block, &record);
-        }
-        false
+            frame_record(block, record);
+            block.len() < block_limit
+        })
     }
 }
 
 /// Readable when the BPF side wakes the reader.
 impl AsFd for Ring {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.ring.as_fd()
+        self.rings.as_fd()
     }
 }

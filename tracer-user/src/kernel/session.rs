@@ -9,7 +9,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
     programs::{
         PerfEvent, UProbe,
         perf_event::{PerfEventConfig, PerfEventLink, PerfEventScope, SamplePolicy, SoftwareEvent},
@@ -35,6 +35,7 @@ use super::{
     multi::{MultiPrograms, Point},
     program_info,
     ring::Ring,
+    rings::{self, Cpus, Rings},
     summing::Tables,
     synthetic::Producer,
     usdt::{self, Specs, UsdtTarget},
@@ -77,8 +78,8 @@ const BPF_NOEXIST: u64 = 1;
 /// Sizes that may be changed before loading.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
-    /// Bytes of the ring: a power of two, at least a page.
-    pub ring_bytes: u32,
+    /// Bytes of all rings together; `None`: as many as this machine's CPUs want.
+    pub ring_bytes: Option<u32>,
     /// Processes followed at once.
     pub processes: u32,
     /// Goroutines kept and sums counted, where short waits and lives are summed; 0: they are not.
@@ -88,7 +89,7 @@ pub struct Sizes {
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { ring_bytes: 64 << 20, processes: 65_536, kept: 0, sums: 0 }
+        Self { ring_bytes: None, processes: 65_536, kept: 0, sums: 0 }
     }
 }
 
@@ -157,9 +158,10 @@ impl Session {
     /// conditions.
     pub fn load(sizes: Sizes, offers: Offers) -> Result<(Self, Ring, EbpfLogger<&'static dyn log::Log>), KernelError> {
         let (kernel_layout, classic_layout) = offers.layouts()?;
+        let cpus = Cpus::count()?;
         let mut ebpf = EbpfLoader::new()
             .btf(offers.btf())
-            .map_max_entries("EVENTS", sizes.ring_bytes)
+            .map_max_entries(rings::RINGS, cpus.possible)
             .map_max_entries("FOLLOWED", sizes.processes)
             .map_max_entries("KEPT", sizes.kept.max(1))
             .map_max_entries("SUMS", sizes.sums.max(1))
@@ -167,7 +169,7 @@ impl Session {
         // Before any map is taken out: the programs are bound to all of them.
         let multi = if offers.many { MultiPrograms::load(OBJECT, &ebpf, &PROBES)? } else { None };
         let logger = EbpfLogger::init(&mut ebpf).map_err(|_| KernelError::Missing("AYA_LOGS"))?;
-        let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?).map_err(KernelError::map("EVENTS"))?;
+        let rings = Rings::set_up(&mut ebpf, cpus, sizes.ring_bytes.unwrap_or(cpus.usual_bytes()))?;
         let followed = take(&mut ebpf, "FOLLOWED")?;
         let followed_fd = duplicate(&followed)?;
         let mut session = Self {
@@ -202,7 +204,7 @@ impl Session {
                 session.probe(name)?.load().map_err(KernelError::program(name, "loaded"))?;
             }
         }
-        Ok((session, Ring::new(ring), logger))
+        Ok((session, Ring::new(rings), logger))
     }
 
     /// How the facts of the kernel are told that are attached by now.

@@ -127,7 +127,7 @@ fn marks_that_never_come() {
     for seq in 0..1000 {
         orderer.push(event(seq, 0, seq), &mut |_| out += 1);
     }
-    assert_eq!((out, orderer.waiting()), (900, 100));
+    assert_eq!((out, orderer.waiting), (900, 100));
 }
 
 /// Check that records lost behind a CPU's last one, or with a whole CPU, are a gap up to the mark that counts them.

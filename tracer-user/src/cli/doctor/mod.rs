@@ -140,9 +140,9 @@ fn print(report: &Report, out: &mut dyn Write) -> Result<()> {
         writeln!(out, "  {:<8} {:<16} {}", told.through, told.fact, told.by)?;
     }
     if let Some(memory) = report.memory {
-        let KernelMemory { ring_bytes, tables_bytes, summing_bytes } = memory;
+        let KernelMemory { rings, ring_bytes, tables_bytes, summing_bytes } = memory;
         writeln!(out, "memory of the kernel's")?;
-        print_line("", "ring", &format!("{}, one for all CPUs", bytes(ring_bytes)), "", out)?;
+        print_line("", "rings", &format!("{}: {rings}, one for each CPU", bytes(ring_bytes)), "", out)?;
         print_line(
             "",
             "tables",

@@ -5,7 +5,7 @@
 
 use std::fs;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tracer_common::process::Cgroup;
 
 use super::Follower;
@@ -38,6 +38,8 @@ pub struct Family {
     orphans: Vec<Orphan>,
     /// Those who have ended and were not told to be reaped, by number and start in boot time, ns; and when to look at them.
     ended: FxHashMap<(Tgid, u64), KtimeNs>,
+    /// Those whose reaping came out of one CPU's ring before their end came out of another's.
+    reaped: FxHashSet<(Tgid, u64)>,
 }
 
 struct Orphan {
@@ -57,11 +59,17 @@ impl Family {
                 self.children.entry(parent).or_default().push(child);
             }
             Kin::Reaped { tgid, start_boottime_ns } => {
-                self.ended.remove(&(tgid, start_boottime_ns));
+                let key = (tgid, start_boottime_ns);
+                if self.ended.remove(&key).is_none() && self.reaped.len() < MAX_KIN {
+                    self.reaped.insert(key);
+                }
             }
             Kin::Ended { tgid, zombie } => {
-                if let Some(start_boottime_ns) = zombie.filter(|_| self.ended.len() < MAX_KIN) {
-                    self.ended.insert((tgid, start_boottime_ns), KtimeNs(now.0.saturating_add(LOOK_AGAIN_NS)));
+                if let Some(key) = zombie.map(|start_boottime_ns| (tgid, start_boottime_ns))
+                    && !self.reaped.remove(&key)
+                    && self.ended.len() < MAX_KIN
+                {
+                    self.ended.insert(key, KtimeNs(now.0.saturating_add(LOOK_AGAIN_NS)));
                 }
                 if let Some(parent) = self.parents.remove(&tgid)
                     && let Some(siblings) = self.children.get_mut(&parent)
@@ -249,10 +257,14 @@ mod tests {
         assert!(family.parents.is_empty() && family.children.is_empty());
     }
 
-    /// Check that one that has ended and is not there is gone, in its time, and that one whose reaping was told is not looked at.
+    /// Check that one that has ended and is not there is gone, in its time, and that one whose reaping was told, be it before its end, is
+    /// not looked at.
     #[test]
     fn gone() {
         let mut family = Family::default();
+        family.take(Kin::Reaped { tgid: Tgid(4_000_003), start_boottime_ns: 7 }, KtimeNs(0));
+        family.take(Kin::Ended { tgid: Tgid(4_000_003), zombie: Some(7) }, KtimeNs(1));
+        assert!(!family.awaits_reapings() && family.reaped.is_empty());
         for tgid in [Tgid(4_000_001), Tgid(4_000_002)] {
             family.take(Kin::Ended { tgid, zombie: Some(7) }, KtimeNs(1));
         }
