@@ -3,14 +3,16 @@
 //! Owns the translation: goroutines in parts of bounded size, and stacks that wait as a park would have sent them, so that a wait looks
 //! alike whether an event told of it or the memory did.
 
+use std::sync::Arc;
+
 use rustc_hash::{FxHashMap, FxHashSet};
 use tracer_common::stack::{hash_add, hash_end, hash_start};
 
-use super::{Goroutine, LabelsRead, Snapshot, StackRead, stack::Stack};
+use super::{Alike, Goroutine, LabelsRead, Snapshot, StackRead, stack::Stack};
 use crate::{
     clock::KtimeNs,
     golang::GoBinary,
-    id::{Address, BinaryId, Goid, ProcessKey, StackId},
+    id::{Address, BinaryId, ProcessKey, StackId},
     recording::contract::{CodeUse, DumpSource, DumpedGoroutine, DumpedStack, GoroutineDump, Likeness, Tier},
 };
 
@@ -94,18 +96,18 @@ fn blank(process: ProcessKey, from: KtimeNs, to: KtimeNs) -> GoroutineDump {
     }
 }
 
-/// What goroutines of one part have in common. Told apart by what was read, which is cheaper to compare than what is written.
+/// What goroutines of one part have in common.
 #[derive(Default)]
 struct Likenesses {
-    indices: FxHashMap<Goroutine, u32>,
+    /// By where it is: a snapshot has each once.
+    indices: FxHashMap<*const Alike, u32>,
     labels: FxHashMap<Option<u32>, u32>,
     label_bytes: usize,
 }
 
 impl Likenesses {
     fn index(&mut self, goroutine: &Goroutine, stacks: &mut Stacks<'_>, dump: &mut GoroutineDump) -> u32 {
-        let alike =
-            Goroutine { goid: Goid(0), parent: None, waits_since: None, waits_on: None, stack_hi: 0, ..goroutine.clone() };
+        let alike = Arc::as_ptr(&goroutine.alike);
         if let Some(index) = self.indices.get(&alike) {
             return *index;
         }

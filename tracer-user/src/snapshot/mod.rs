@@ -17,6 +17,8 @@ mod reader;
 pub mod self_check;
 pub mod stack;
 
+use std::{ops::Deref, sync::Arc};
+
 use self::{
     goroutine::State,
     labels::{LabelSet, Representation},
@@ -69,20 +71,28 @@ pub struct Goroutines {
     pub torn: u64,
 }
 
-/// One goroutine.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// One goroutine: what is its own, and what it has in common with many.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Goroutine {
     pub goid: Goid,
-    /// `None`: it changed whenever it was looked at.
-    pub state: Option<State>,
-    /// What it waits for, in the words of its Go version, if it waits.
-    pub wait_reason: Option<&'static str>,
     /// Since when it waits or is in a system call; known only once a garbage collection saw it there.
     pub waits_since: Option<KtimeNs>,
     /// The channel it sends to or receives from; `None`: it waits for something else, or nobody asked.
     pub waits_on: Option<Address>,
     /// Who made it, from Go 1.21 on.
     pub parent: Option<Goid>,
+    /// Where the memory set aside for its stack ends.
+    pub stack_hi: u64,
+    pub alike: Arc<Alike>,
+}
+
+/// What many goroutines have in common: of a million there is one of it, or few.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Alike {
+    /// `None`: it changed whenever it was looked at.
+    pub state: Option<State>,
+    /// What it waits for, in the words of its Go version, if it waits.
+    pub wait_reason: Option<&'static str>,
     /// Return address of the go statement that made it.
     pub gopc: Address,
     /// Entry of its function.
@@ -90,10 +100,16 @@ pub struct Goroutine {
     pub locked_to_thread: bool,
     /// Memory set aside for its stack; `None` where its bounds make no sense.
     pub stack_bytes: Option<u64>,
-    /// Where that ends.
-    pub stack_hi: u64,
     pub stack: StackRead,
     pub labels: LabelsRead,
+}
+
+impl Deref for Goroutine {
+    type Target = Alike;
+
+    fn deref(&self) -> &Alike {
+        &self.alike
+    }
 }
 
 /// What became of a goroutine's stack.

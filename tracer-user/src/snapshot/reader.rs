@@ -1,9 +1,11 @@
 //! The reading itself: the list, then the goroutines in chunks, each looked at, its stack and labels read, and looked at again.
 
-use rustc_hash::FxHashMap;
+use std::sync::Arc;
+
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
-    Detail, Goroutine, Goroutines, LabelsRead, Program, SnapshotError, StackRead,
+    Alike, Detail, Goroutine, Goroutines, LabelsRead, Program, SnapshotError, StackRead,
     channels::Channels,
     goroutine::{Raw, Registers, Slot, State, parse},
     labels::Labels,
@@ -82,6 +84,7 @@ pub fn read(
         program,
         detail,
         found: Goroutines::default(),
+        alike: FxHashSet::default(),
         before: Before { waiting, stacks: Stacks::default() },
         waiting: Vec::new(),
         stacks,
@@ -129,6 +132,8 @@ struct Reader<'a, M> {
     program: &'a Program<'a>,
     detail: Detail,
     found: Goroutines,
+    /// What the goroutines found have in common.
+    alike: FxHashSet<Arc<Alike>>,
     before: Before,
     /// For the look behind this one.
     waiting: Vec<(u64, Kept)>,
@@ -274,20 +279,31 @@ impl<M: Memory> Reader<'_, M> {
             self.waiting.push((address, Kept { goid: after.goid, wait_since: after.wait_since, stack, waits_on }));
         }
         let labels = if before.labels == after.labels { self.labels.of(after.labels) } else { LabelsRead::Unknown };
-        self.found.all.push(Goroutine {
-            goid: Goid(after.goid),
+        let alike = Alike {
             state,
             wait_reason: reason.filter(|reason| waits && !reason.is_empty()),
-            waits_on,
-            waits_since: Some(KtimeNs(after.wait_since)).filter(|since| dated && since.0 != 0),
-            parent: after.parent.map(Goid),
             gopc: Address(after.gopc),
             startpc: Address(after.startpc),
             locked_to_thread: after.locked,
             stack_bytes: after.stack_hi.checked_sub(after.stack_lo).filter(|bytes| (1..=MAX_STACK).contains(bytes)),
-            stack_hi: after.stack_hi,
             stack,
             labels,
+        };
+        let alike = match self.alike.get(&alike) {
+            Some(alike) => Arc::clone(alike),
+            None => {
+                let alike = Arc::new(alike);
+                self.alike.insert(Arc::clone(&alike));
+                alike
+            }
+        };
+        self.found.all.push(Goroutine {
+            goid: Goid(after.goid),
+            waits_on,
+            waits_since: Some(KtimeNs(after.wait_since)).filter(|since| dated && since.0 != 0),
+            parent: after.parent.map(Goid),
+            stack_hi: after.stack_hi,
+            alike,
         });
     }
 

@@ -265,7 +265,10 @@ fn without_stacks() {
     let (whole, without) = (world.read().unwrap(), world.read_of(Detail::WithoutStacks).unwrap());
     assert!(without.stacks.is_empty());
     assert!(without.all.iter().all(|goroutine| goroutine.stack == StackRead::LeftOut));
-    let leave_out = |goroutine: &Goroutine| Goroutine { stack: StackRead::LeftOut, ..goroutine.clone() };
+    let leave_out = |goroutine: &Goroutine| {
+        let alike = Arc::new(Alike { stack: StackRead::LeftOut, ..goroutine.alike.as_ref().clone() });
+        Goroutine { alike, ..goroutine.clone() }
+    };
     assert!(whole.all.iter().map(leave_out).eq(without.all));
     world.memory.block(STACK, vec![]);
     assert_eq!(world.read_of(Detail::WithoutStacks).unwrap().all.len(), 3000);

@@ -43,18 +43,21 @@ enum Mode {
     Looks,
     Tier(&'static str),
     Budget,
+    /// The same, once it has been followed for a while: the governor does not begin with what it will come to.
+    Settled,
     /// `runtime/trace`.
     GoTrace,
 }
 
 impl Mode {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Untraced,
         Self::Looks,
         Self::Tier("T1"),
         Self::Tier("T2"),
         Self::Tier("T3"),
         Self::Budget,
+        Self::Settled,
         Self::GoTrace,
         Self::Again,
     ];
@@ -66,6 +69,7 @@ impl Mode {
             Self::Looks => "T0",
             Self::Tier(tier) => tier,
             Self::Budget => "budget 1 %",
+            Self::Settled => "budget 1 %, settled",
             Self::GoTrace => "runtime/trace",
         }
     }
@@ -146,7 +150,7 @@ impl Tracer {
                 command.stdout(Stdio::null());
             }
             Mode::Tier(tier) => _ = command.args(["attach", "--tier", tier, "--pid", &pid, "-o"]).arg(recording()),
-            Mode::Budget => _ = command.args(["attach", "--budget", "1%", "--pid", &pid, "-o"]).arg(recording()),
+            Mode::Budget | Mode::Settled => _ = command.args(["attach", "--budget", "1%", "--pid", &pid, "-o"]).arg(recording()),
         }
         let mut child = command.stderr(Stdio::piped()).spawn().context("cannot start lifetrace")?;
         let mut lines = BufReader::new(child.stderr.take().context("no stderr")?).lines();
@@ -205,7 +209,7 @@ pub fn bench(lifetrace: &Path, only: &str, json_only: bool) -> Result<()> {
     if TENTH.contains(only) {
         let rate = (usual / 10.0).to_string();
         let seldom = || asked(&load, &shop, &rate);
-        row(TENTH, &[Mode::Untraced, Mode::Tier("T2"), Mode::Budget, Mode::Again], (lifetrace, &shop), seldom, json_only)?;
+        row(TENTH, &[Mode::Untraced, Mode::Tier("T2"), Mode::Budget, Mode::Settled, Mode::Again], (lifetrace, &shop), seldom, json_only)?;
     }
     Ok(())
 }
@@ -222,6 +226,9 @@ fn row(
     for _ in 0..wanted {
         for (mode, seen) in modes.iter().zip(&mut rounds) {
             let tracer = Tracer::start(*mode, lifetrace, shop)?;
+            if *mode == Mode::Settled {
+                ask()?;
+            }
             let before = shop.cpu_ns()?;
             let answered = ask()?;
             let cpu_ns = (shop.cpu_ns()? - before) / (answered.a_second * LASTS.as_secs_f64());
@@ -231,7 +238,7 @@ fn row(
     }
     if !json_only {
         println!(
-            "{:<28} {:<16} {:>10} {:>10} {:>12} {:>8} {:>8} {:>8} {:>8}",
+            "{:<28} {:<20} {:>10} {:>10} {:>12} {:>8} {:>8} {:>8} {:>8}",
             name, "", "req/s", "p99 µs", "CPU µs/req", "req/s", "p99", "CPU", "spread"
         );
     }
@@ -256,7 +263,7 @@ fn row(
         };
         if !json_only {
             println!(
-                "{:<28} {:<16} {:>10.0} {:>10.0} {:>12.1} {:>8.3} {:>8.3} {:>8.3} {:>7.0}%",
+                "{:<28} {:<20} {:>10.0} {:>10.0} {:>12.1} {:>8.3} {:>8.3} {:>8.3} {:>7.0}%",
                 "",
                 row.mode,
                 row.a_second,

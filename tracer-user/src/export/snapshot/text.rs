@@ -109,25 +109,27 @@ fn frame_text(function: &str, frame: &Frame) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::{
         id::{Address, Goid},
-        snapshot::LabelsRead,
+        snapshot::{Alike, LabelsRead},
     };
 
-    fn goroutine(state: State) -> Goroutine {
-        Goroutine {
-            goid: Goid(7),
+    fn of(alike: Alike) -> Goroutine {
+        let alike = Arc::new(alike);
+        Goroutine { goid: Goid(7), waits_since: None, waits_on: None, parent: None, stack_hi: 0, alike }
+    }
+
+    fn alike(state: State) -> Alike {
+        Alike {
             state: Some(state),
             wait_reason: state.waits().then_some("select"),
-            waits_since: None,
-            waits_on: None,
-            parent: None,
             gopc: Address(0),
             startpc: Address(0),
             locked_to_thread: false,
             stack_bytes: None,
-            stack_hi: 0,
             stack: StackRead::Running,
             labels: LabelsRead::None,
         }
@@ -136,17 +138,18 @@ mod tests {
     /// Check the first line of a goroutine: state or reason, since when, thread, labels.
     #[test]
     fn headers() {
-        let waiting = || goroutine(State::Waiting);
+        let waiting = || alike(State::Waiting);
         let labels = LabelSet::from([("job".to_owned(), "7".to_owned()), ("path".to_owned(), "/a b".to_owned())]);
-        let long = Goroutine { waits_since: Some(KtimeNs(5)), locked_to_thread: true, stack_bytes: None, ..waiting() };
-        let torn = Goroutine { state: None, wait_reason: None, ..waiting() };
+        let locked = Alike { locked_to_thread: true, ..waiting() };
+        let long = Goroutine { waits_since: Some(KtimeNs(5)), ..of(locked) };
+        let torn = of(Alike { state: None, wait_reason: None, ..waiting() });
         let now = KtimeNs(2 * MINUTE_NS + 6);
         for (goroutine, labels, expected) in [
-            (waiting(), None, "goroutine 7 [select]:\n"),
-            (goroutine(State::Runnable), Some(&LabelSet::new()), "goroutine 7 [runnable]:\n"),
-            (waiting(), Some(&labels), "goroutine 7 [select] {job: 7, path: \"/a b\"}:\n"),
+            (of(waiting()), None, "goroutine 7 [select]:\n"),
+            (of(alike(State::Runnable)), Some(&LabelSet::new()), "goroutine 7 [runnable]:\n"),
+            (of(waiting()), Some(&labels), "goroutine 7 [select] {job: 7, path: \"/a b\"}:\n"),
             (long, None, "goroutine 7 [select, 2 minutes, locked to thread]:\n"),
-            (goroutine(State::Leaked), None, "goroutine 7 [select (leaked)]:\n"),
+            (of(alike(State::Leaked)), None, "goroutine 7 [select (leaked)]:\n"),
             (torn, None, "goroutine 7 [unknown]:\n"),
         ] {
             assert_eq!(header(&goroutine, labels, now), expected);
