@@ -231,8 +231,33 @@ impl Orderer {
             if at >= known && !crowded {
                 return;
             }
-            self.pop(cpu, stray, release);
+            if stray || at >= known {
+                self.pop(cpu, stray, release);
+            } else {
+                self.run(cpu, (known, 0, 0), release);
+            }
         }
+    }
+
+    /// Releases the row of a CPU, whose first event is the oldest, up to that place and as long as no other event comes before.
+    fn run(&mut self, cpu: u16, until: Place, release: &mut impl FnMut(Event)) {
+        self.fronts.pop();
+        let other = self.fronts.peek().map_or(until, |Reverse(front)| *front);
+        let stray = self.strays.peek().map_or(until, |Reverse(Stray(event))| place(event));
+        let until = until.min(other).min(stray);
+        let row = &mut self.cpus[usize::from(cpu)].row;
+        let before = row.len();
+        // The first goes in any case: among what is behind the rows' first places may be its own.
+        let mut next = row.pop_front();
+        while let Some(event) = next {
+            self.events += 1;
+            self.late += u64::from(event.at < self.released);
+            self.released = self.released.max(event.at);
+            release(event);
+            next = row.pop_front_if(|event| place(event) < until);
+        }
+        self.waiting -= before - row.len();
+        self.fronts.extend(row.front().map(|next| Reverse(place(next))));
     }
 
     /// Releases everything that is left.

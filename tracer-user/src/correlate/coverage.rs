@@ -22,7 +22,7 @@ pub(super) fn needs(what: &What) -> Tier {
 impl Engine {
     /// From here on the processes of a binary are followed at a tier.
     pub fn cover(&mut self, binary: BinaryId, tier: Tier, at: KtimeNs, sink: &mut impl Sink) {
-        let Some(program) = self.programs.get_mut(&binary) else { return };
+        let Some(program) = self.programs.get_mut(binary) else { return };
         let from = std::mem::replace(&mut program.tier, tier);
         if from == Tier::T0 || tier == Tier::T0 {
             program.gap_until = Some(at);
@@ -31,14 +31,13 @@ impl Engine {
         if from == tier {
             return;
         }
-        let mut images: Vec<ImageId> =
-            self.populations.keys().copied().filter(|image| self.processes.image(*image).binary == Some(binary)).collect();
-        images.sort_unstable();
+        let images: Vec<ImageId> =
+            self.populations.images().filter(|image| self.processes.image(*image).binary == Some(binary)).collect();
         for image in images {
             if tier == Tier::T0 || from == Tier::T0 {
                 self.close_gc(image, at, sink);
             }
-            let Some(population) = self.populations.get_mut(&image) else { continue };
+            let Some(population) = self.populations.get_mut(image) else { continue };
             population.gap |= from == Tier::T0;
             population.left.clear();
             for goroutine in population.live.iter_mut() {

@@ -13,6 +13,7 @@ use super::{
     Engine, LifeEnd, Sink, SpanState,
     goroutine::{Goroutine, Look, LookedAt, Origin, Park, Seen, Who},
     process::{Change, ImageId, Looked},
+    reasons,
     sink::{Census, CensusSite, LabelsId},
 };
 use crate::{
@@ -76,8 +77,8 @@ impl Engine {
         if joined.dump_follows
             && let Some(image) = self.processes.running(joined.tgid, joined.at)
         {
-            self.populations.entry(image).or_default().joining = true;
-            if let Some(program) = self.programs.get(&joined.binary).filter(|program| program.gap_until.is_some()) {
+            self.populations.of(image).joining = true;
+            if let Some(program) = self.programs.get(joined.binary).filter(|program| program.gap_until.is_some()) {
                 sink.covered(image, program.tier, joined.at);
             }
         }
@@ -145,12 +146,12 @@ impl Engine {
 
     /// What the probes tell of a program: as of now, for the dump may have been asked for before that changed.
     fn tier_of(&self, dump: &GoroutineDump) -> Tier {
-        self.programs.get(&dump.binary).map_or(dump.tier, |program| program.tier)
+        self.programs.get(dump.binary).map_or(dump.tier, |program| program.tier)
     }
 
     fn begin_look(&mut self, image: ImageId, dump: &GoroutineDump) {
         let (tier, summing) = (self.tier_of(dump), self.summing);
-        let population = self.populations.entry(image).or_default();
+        let population = self.populations.of(image);
         if population.looking.is_none() {
             population.looks += 1;
             let look = Look { number: population.looks, from: dump.from, to: dump.to, tier, gap: population.gap, summing };
@@ -160,7 +161,7 @@ impl Engine {
     }
 
     fn count(&mut self, image: ImageId, dump: &GoroutineDump, counts: &[u64]) {
-        let Some((_, census)) = self.populations.get_mut(&image).and_then(|population| population.looking.as_mut()) else {
+        let Some((_, census)) = self.populations.get_mut(image).and_then(|population| population.looking.as_mut()) else {
             return;
         };
         for (alike, count) in dump.kinds.iter().zip(counts).filter(|(_, count)| **count > 0) {
@@ -184,7 +185,7 @@ impl Engine {
         sink: &mut impl Sink,
     ) {
         let began = self.processes.image(image).since;
-        let population = self.populations.entry(image).or_default();
+        let population = self.populations.of(image);
         let Some((look, _)) = population.looking else { return };
         let goroutine = match population.live.get_mut(goid) {
             Some(known) => {
@@ -234,7 +235,7 @@ impl Engine {
         if dump.check {
             self.looks.add(dump);
         }
-        let population = self.populations.entry(image).or_default();
+        let population = self.populations.of(image);
         let Some((look, mut census)) = population.looking.take() else { return };
         if dump.problem.is_some() {
             return;
@@ -257,12 +258,12 @@ impl Engine {
             population.live.iter_mut().filter_map(|goroutine| goroutine.missed(look).then_some(goroutine.who.goid)).collect();
         missing.sort_unstable();
         for goid in missing {
-            let Some(goroutine) = self.populations.get_mut(&image).and_then(|population| population.live.remove(goid)) else {
+            let Some(goroutine) = self.populations.get_mut(image).and_then(|population| population.live.remove(goid)) else {
                 continue;
             };
             let foreign = goroutine.is_of_foreign_thread();
             if !foreign {
-                self.populations.entry(image).or_default().dead.insert(goid);
+                self.populations.of(image).dead.insert(goid);
                 if !look.is_alone_on_lives() {
                     self.repairs.count("gone_by_snapshot");
                 }
@@ -283,11 +284,12 @@ impl Engine {
                 if name == Some("coroutine") && tier == Tier::T2 {
                     return Seen::Open(SpanState::Awake);
                 }
-                match name.map(|name| self.intern(name)) {
-                    // It only seems to wait.
-                    Some(None) => Seen::Open(scheduled(SpanState::Running)),
-                    reason => Seen::Blocked(Park { reason: reason.flatten(), stack: found.stack, object: None, tid: None }),
+                // It only seems to wait.
+                if name.is_some_and(reasons::is_pseudo) {
+                    return Seen::Open(scheduled(SpanState::Running));
                 }
+                let reason = name.map(|name| self.reasons.intern(name));
+                Seen::Blocked(Park { reason, stack: found.stack, object: None, tid: None })
             }
             Some("runnable" | "preempted") => Seen::Open(scheduled(SpanState::Runnable)),
             Some("running" | "copystack") => Seen::Open(scheduled(SpanState::Running)),

@@ -171,7 +171,7 @@ impl Engine {
     pub(super) fn gc_event(&mut self, image: ImageId, event: &Event, sink: &mut impl Sink) {
         let &Image { since, executed, .. } = self.processes.image(image);
         // Behind a gap it is known from the gap's end on, and not from its beginning.
-        let program = event.binary.and_then(|binary| self.programs.get(&binary));
+        let program = event.binary.and_then(|binary| self.programs.get(binary));
         let gap = program.and_then(|program| program.gap_until).filter(|until| *until > since);
         let (since, executed) = gap.map_or((since, executed), |until| (until, false));
         let tell = &mut |told: Told| match told {
@@ -199,10 +199,10 @@ impl Engine {
 
     /// The reason of that number in the Go version of the binary; one that is not known is called by its number.
     fn stw_reason(&mut self, event: &Event, number: u8) -> (ReasonId, Purpose) {
-        let program = event.binary.and_then(|binary| self.programs.get(&binary));
+        let program = event.binary.and_then(|binary| self.programs.get(binary));
         let known = program.and_then(|program| program.stw_reasons.get(usize::from(number)).cloned());
         let name = known.unwrap_or_else(|| format!("reason {number}"));
-        (self.intern_name(&name), Purpose::of(&name))
+        (self.reasons.intern(&name), Purpose::of(&name))
     }
 
     pub(super) fn close_gc(&mut self, image: ImageId, at: KtimeNs, sink: &mut impl Sink) {

@@ -15,8 +15,7 @@ use rustc_hash::FxHashMap;
 use crate::{
     clock::KtimeNs,
     event::{Event, Transition, What},
-    golang::SEMAPHORE_REASONS,
-    id::{Address, BinaryId, Goid, StackId, Tgid, Tid},
+    id::{BinaryId, Goid, Tgid, Tid},
     recording::contract::{Adopted, Binary, ChildrenSeen, Found, Gone, TestsSeen, Tier},
 };
 
@@ -31,6 +30,8 @@ pub mod load;
 pub mod loss;
 mod population;
 pub mod process;
+mod program;
+mod reasons;
 pub mod replay;
 pub mod sample;
 mod sink;
@@ -44,8 +45,10 @@ pub use dump::LooksTaken;
 use gc::Gc;
 use goroutine::{First, Goroutine, Origin, Park, Parting, Repair, Step, Who};
 pub use labels::LabelSets;
-use population::Population;
+use population::Populations;
 use process::{Change, ImageId, Processes, life::CgroupMove};
+use program::{Program, Programs, Site};
+use reasons::Reasons;
 pub use sink::{Both, Census, CensusSite, LabelsId, Life, LifeEnd, ReasonId, Sink, Span, SpanState, SumOfMany, TestName};
 pub use slots::Slots;
 use thread::ThreadsAlive;
@@ -63,48 +66,14 @@ impl Repairs {
     }
 }
 
-/// Waits during which a goroutine really runs (`runtime2.go`, `isWaitingForSuspendG`, and what a GC worker reports).
-const PSEUDO_WAITS: [&str; 10] = [
-    "GC assist marking",
-    "GC worker (active)",
-    "stopping the world",
-    "GC mark termination",
-    "garbage collection",
-    "garbage collection scan",
-    "trace goroutine status",
-    "trace proc status",
-    "page trace flush",
-    "flushing proc caches",
-];
-
-/// Names of wait reasons that are told apart.
-const MAX_REASONS: usize = 4096;
-
-/// What the engine needs of a binary.
-struct Program {
-    /// Function and link address of each site, by site id.
-    sites: FxHashMap<u16, (String, Address)>,
-    /// By number: the reason, or `None` for a pseudo-wait.
-    reasons: Vec<Option<ReasonId>>,
-    hchan_lock: Option<u64>,
-    semaphores: bool,
-    /// What its probes tell.
-    tier: Tier,
-    /// When they last began to tell anything after they had not; `None`: there was no gap.
-    gap_until: Option<KtimeNs>,
-    /// What a goroutine waits for that hands its thread to a coroutine.
-    coroutine: Option<ReasonId>,
-    stw_reasons: Vec<String>,
-}
-
 /// Correlates events that come in order of time.
 #[derive(Default)]
 pub struct Engine {
     processes: Processes,
-    populations: FxHashMap<ImageId, Population>,
+    populations: Populations,
     collectors: FxHashMap<ImageId, Gc>,
-    programs: FxHashMap<BinaryId, Program>,
-    reasons: Vec<String>,
+    programs: Programs,
+    reasons: Reasons,
     labels: LabelSets,
     repairs: Repairs,
     looks: LooksTaken,
@@ -120,15 +89,7 @@ pub struct Engine {
 impl Engine {
     /// Learns a binary, before events of it come.
     pub fn binary(&mut self, binary: &Binary) {
-        let sites = binary.sites.iter().map(|site| (site.id.0, (site.function.clone(), site.address))).collect();
-        let reasons = binary.wait_reasons.iter().map(|name| self.intern(name)).collect();
-        let stw_reasons = binary.stw_reasons.clone();
-        let (hchan_lock, semaphores, scheduling) = (binary.hchan_lock, binary.semaphores, binary.scheduling);
-        let coroutine = self.intern("coroutine").filter(|_| scheduling);
-        // Recordings that do not say otherwise have parks and wakes.
-        let tier = if scheduling { Tier::T3 } else { Tier::T2 };
-        self.programs
-            .insert(binary.id, Program { sites, reasons, hchan_lock, semaphores, tier, gap_until: None, coroutine, stw_reasons });
+        self.programs.insert(binary.id, Program::new(binary, &mut self.reasons));
     }
 
     pub fn processes(&self) -> &Processes {
@@ -150,23 +111,7 @@ impl Engine {
 
     /// The name of a wait reason.
     pub fn reason(&self, id: ReasonId) -> &str {
-        &self.reasons[id.0 as usize]
-    }
-
-    fn intern(&mut self, name: &str) -> Option<ReasonId> {
-        (!PSEUDO_WAITS.contains(&name)).then(|| self.intern_name(name))
-    }
-
-    fn intern_name(&mut self, name: &str) -> ReasonId {
-        let known = self.reasons.iter().position(|known| known == name);
-        let index = known.unwrap_or_else(|| {
-            // There are a few dozen of them, nearly the same in every Go version: more are a recording's nonsense, and not worth a search.
-            if self.reasons.len() < MAX_REASONS {
-                self.reasons.push(name.to_owned());
-            }
-            self.reasons.len() - 1
-        });
-        ReasonId(u16::try_from(index).unwrap_or(u16::MAX))
+        self.reasons.name(id)
     }
 
     /// Takes the next event.
@@ -262,7 +207,7 @@ impl Engine {
     /// Closes everything that still lives, `at` the end of the recording (or of the newest event, if that is later).
     pub fn finish(&mut self, at: KtimeNs, sink: &mut impl Sink) -> KtimeNs {
         let at = at.max(self.newest);
-        let mut images: Vec<ImageId> = self.populations.keys().copied().collect();
+        let mut images: Vec<ImageId> = self.populations.images().collect();
         images.extend(self.collectors.keys().copied());
         images.extend(self.images_with_units());
         images.sort_unstable();
@@ -294,14 +239,14 @@ impl Engine {
     fn close(&mut self, image: ImageId, at: KtimeNs, end: LifeEnd, sink: &mut impl Sink) {
         self.close_gc(image, at, sink);
         self.close_units(image, at, end, sink);
-        let Some(population) = self.populations.get_mut(&image) else { return };
+        let Some(population) = self.populations.get_mut(image) else { return };
         let mut live: Vec<Goroutine> = std::mem::take(&mut population.live).into_values().collect();
         live.sort_unstable_by_key(|goroutine| goroutine.who.goid);
         for goroutine in live {
             let life = goroutine.cut(at, &mut |who, span| sink.span(who, &span));
             self.tell_life(life, end, sink);
         }
-        self.populations.remove(&image);
+        self.populations.remove(image);
     }
 
     fn tell_life(&mut self, parting: Parting, end: LifeEnd, sink: &mut impl Sink) {
@@ -344,31 +289,19 @@ impl Engine {
 
     fn goroutine_event(&mut self, event: &Event, sink: &mut impl Sink) {
         let Some(image) = self.image_of(event, sink) else { return };
-        let program = event.binary.and_then(|binary| self.programs.get(&binary));
-        if program.is_some_and(|program| coverage::needs(&event.what) > program.tier) {
+        let program = event.binary.and_then(|binary| self.programs.get(binary));
+        let (tier, coroutine) = program.map_or((Tier::T2, None), |program| (program.tier, program.coroutine));
+        if program.is_some() && coverage::needs(&event.what) > tier {
             // Probes that are being set or taken away: not all of them tell.
             return;
         }
-        match &event.what {
-            What::StopTheWorld { .. } | What::StartTheWorld { .. } | What::GcCycleStart { .. } => {
-                return self.gc_event(image, event, sink);
-            }
-            What::TestRun { goid, name, cut } => {
-                let name = TestName { name: name.clone(), cut: *cut };
-                return sink.test_run(image, *goid, event.at, &name);
-            }
-            What::OnCpuSample { .. } => return self.sample_event(image, event, sink),
-            What::ProcessImage { .. } => self.threads_out_of_sight(event.tgid, event.at, sink),
-            _ => {}
-        }
-        let program = event.binary.and_then(|binary| self.programs.get(&binary));
-        let site = program.and_then(|program| program.sites.get(&event.site.0));
-        let (tier, coroutine) = program.map_or((Tier::T2, None), |program| (program.tier, program.coroutine));
-        let gap_until = program.and_then(|program| program.gap_until);
+        let site = program.and_then(|program| program.site(event.site));
         match event.what {
             What::ProcessImage { ip } => {
+                let gap_until = program.and_then(|program| program.gap_until);
+                self.threads_out_of_sight(event.tgid, event.at, sink);
                 // Without the site's address the bias stays unknown, and addresses of this image without names.
-                let Some(&(_, address)) = site else { return };
+                let Some(Site { address, .. }) = site else { return };
                 let change = self.processes.loaded(image, ip.0.wrapping_sub(address.0), event.at);
                 if change != Change::None {
                     self.repairs.count("lost_process_exec");
@@ -376,7 +309,7 @@ impl Engine {
                 }
                 let gap = gap_until.filter(|until| *until > self.processes.image(image).since);
                 if gap.is_some() {
-                    self.populations.entry(image).or_default().gap = true;
+                    self.populations.of(image).gap = true;
                 }
                 if gap_until.is_some() {
                     sink.covered(image, tier, event.at);
@@ -385,7 +318,7 @@ impl Engine {
             What::GoroutineBirth { goid, parent, gopc, startpc, stack } => {
                 let first = match (tier >= Tier::T3, site) {
                     (false, _) => First::Awake,
-                    (true, Some((function, _))) if function.starts_with("runtime.newcoro") => {
+                    (true, Some(Site { makes_coroutines: true, .. })) => {
                         First::Waiting(Park { reason: coroutine, stack: None, object: None, tid: Some(event.tid) })
                     }
                     (true, _) => First::Runnable,
@@ -394,60 +327,46 @@ impl Engine {
             }
             What::GoroutinePark { goid, wait_reason, lock, stack } => {
                 // A pseudo-wait: it runs on. Its end is a wake of one that is awake, which changes nothing.
-                let binary = event.binary.unwrap_or(BinaryId(0));
-                let Some(park) = self.park_of(binary, wait_reason, lock, stack, event.tid) else { return };
-                self.with(image, goid, tier, |goroutine| goroutine.park(event.at, park, &mut |who, span| sink.span(who, &span)));
-            }
-            What::GoroutineParkAbort { goid } => {
-                self.with(image, goid, tier, |goroutine| {
-                    goroutine.park_abort(event.at, &mut |who, span| sink.span(who, &span));
-                    None
+                let Some(park) = self.programs.park(event.binary, wait_reason, lock, stack, event.tid) else { return };
+                self.with((image, goid, tier), |goroutine, _| {
+                    goroutine.park(event.at, park, &mut |who, span| sink.span(who, &span))
                 });
             }
-            What::GoroutineWake { goid, waker } => {
-                let function = site.map(|(function, _)| wake::Waker::of_site(function));
-                let Some(goroutine) = self.goroutine(image, goid, tier) else { return };
-                let blocked_on = goroutine.blocked_on();
-                let reason = blocked_on.map_or("", |id| self.reasons[id.0 as usize].as_str());
-                let by = wake::attribute(waker, function, reason);
-                self.with(image, goid, tier, |goroutine| goroutine.wake(event.at, by, &mut |who, span| sink.span(who, &span)));
-            }
+            What::GoroutineParkAbort { goid } => self.with((image, goid, tier), |goroutine, _| {
+                goroutine.park_abort(event.at, &mut |who, span| sink.span(who, &span));
+                None
+            }),
+            What::GoroutineWake { goid, waker } => self.with((image, goid, tier), |goroutine, reasons| {
+                let wait = reasons.wait(goroutine.blocked_on());
+                let by = wake::attribute(waker, site.map(|site| site.waker), wait);
+                goroutine.wake(event.at, by, &mut |who, span| sink.span(who, &span))
+            }),
             What::GoroutineExit { goid } => self.exit(image, goid, tier, event, sink),
             What::GoroutineLateBirth { .. } | What::GoroutineWait { .. } => self.late_event(image, event, tier, sink),
             What::GoroutineTransition { goid, transition, stack } => {
                 let by = self.thread_changes(image, event.tid, goid, transition);
                 let park = Park { reason: coroutine, stack, object: None, tid: Some(event.tid) };
                 let step = Step { transition, park, by };
-                self.with(image, goid, tier, |goroutine| {
+                self.with((image, goid, tier), |goroutine, _| {
                     goroutine.transition(event.at, step, &mut |who, span| sink.span(who, &span))
                 });
             }
+            What::StopTheWorld { .. } | What::StartTheWorld { .. } | What::GcCycleStart { .. } => {
+                self.gc_event(image, event, sink);
+            }
+            What::TestRun { goid, ref name, cut } => {
+                let name = TestName { name: name.clone(), cut };
+                sink.test_run(image, goid, event.at, &name);
+            }
+            What::OnCpuSample { .. } => self.sample_event(image, event, sink),
             // Taken before.
             _ => {}
         }
     }
 
-    /// A wait reason by its number; `None`: one with which a goroutine only seems to wait.
-    fn wait_reason(&self, binary: BinaryId, number: u8) -> Option<Option<ReasonId>> {
-        let reason = self.programs.get(&binary).and_then(|program| program.reasons.get(number as usize).copied());
-        reason.map_or(Some(None), |known| known.map(Some))
-    }
-
-    /// What a park meant; `None`: nothing, it only seems to wait.
-    fn park_of(&self, binary: BinaryId, reason: u8, lock: Option<Address>, stack: Option<StackId>, tid: Tid) -> Option<Park> {
-        let reason = self.wait_reason(binary, reason)?;
-        let program = self.programs.get(&binary);
-        let name = reason.map_or("", |id| self.reasons[id.0 as usize].as_str());
-        let hchan_lock = program.and_then(|program| program.hchan_lock).filter(|_| name.starts_with("chan "));
-        let object = lock.map(|lock| Address(lock.0.wrapping_sub(hchan_lock.unwrap_or(0))));
-        // The lock of a root that many semaphores hang on is none of them.
-        let shared = SEMAPHORE_REASONS.contains(&name) && !program.is_some_and(|program| program.semaphores);
-        Some(Park { reason, stack, object: object.filter(|_| !shared), tid: Some(tid) })
-    }
-
     /// Notes who leaves a thread to a coroutine, and says to whom a coroutine that begins to run owes it.
     fn thread_changes(&mut self, image: ImageId, tid: Tid, goid: Goid, transition: Transition) -> Option<WokenBy> {
-        let left = &mut self.populations.entry(image).or_default().left;
+        let left = &mut self.populations.of(image).left;
         match transition {
             Transition::CoroutineStop => {
                 left.insert(tid, goid);
@@ -463,9 +382,11 @@ impl Engine {
     }
 
     /// Applies an event to the goroutine it is about, and counts what that shows to be lost.
-    fn with(&mut self, image: ImageId, goid: Goid, tier: Tier, apply: impl FnOnce(&mut Goroutine) -> Option<Repair>) {
-        if let Some(repair) = self.goroutine(image, goid, tier).and_then(apply) {
-            self.repairs.count(repair.name());
+    fn with(&mut self, of: (ImageId, Goid, Tier), apply: impl FnOnce(&mut Goroutine, &Reasons) -> Option<Repair>) {
+        let Self { populations, processes, repairs, reasons, .. } = self;
+        let Some(goroutine) = living(populations, processes, repairs, of) else { return };
+        if let Some(repair) = apply(goroutine, reasons) {
+            repairs.count(repair.name());
         }
     }
 
@@ -478,7 +399,7 @@ impl Engine {
         (first, tier): (First, Tier),
         sink: &mut impl Sink,
     ) {
-        let population = self.populations.entry(image).or_default();
+        let population = self.populations.of(image);
         if population.dead.contains(goid) {
             // Goids are never used twice: the birth is late, and the life it begins has been told.
             self.repairs.count("event_after_exit");
@@ -507,14 +428,15 @@ impl Engine {
             self.repairs.count("lost_exit");
         }
         sink.born(&who);
-        self.populations.entry(image).or_default().live.insert(Goroutine::born(who, first, tier));
+        self.populations.of(image).live.insert(Goroutine::born(who, first, tier));
     }
 
     fn exit(&mut self, image: ImageId, goid: Goid, tier: Tier, event: &Event, sink: &mut impl Sink) {
-        if self.goroutine(image, goid, tier).is_none() {
+        let Self { populations, processes, repairs, .. } = self;
+        if living(populations, processes, repairs, (image, goid, tier)).is_none() {
             return;
         }
-        let population = self.populations.entry(image).or_default();
+        let population = self.populations.of(image);
         population.dead.insert(goid);
         if tier >= Tier::T3 {
             population.left.insert(event.tid, goid);
@@ -524,23 +446,27 @@ impl Engine {
             self.tell_life(life, LifeEnd::Exit, sink);
         }
     }
+}
 
-    /// The goroutine that an event is about; one that is met for the first time begins as unknown since its image did, or since
-    /// all goroutines were seen, and it was not.
-    /// `None` if it has exited: the event is late.
-    fn goroutine(&mut self, image: ImageId, goid: Goid, tier: Tier) -> Option<&mut Goroutine> {
-        let population = self.populations.entry(image).or_default();
-        if let Some(slot) = population.live.slot(goid) {
-            return population.live.at(slot);
-        }
-        if population.dead.contains(goid) {
-            self.repairs.count("event_after_exit");
-            return None;
-        }
-        let began = self.processes.image(image).since;
-        let since = population.all_seen_at.map_or(began, |at| at.max(began));
-        Some(population.live.insert(Goroutine::met(image, goid, since, tier)).1)
+/// The goroutine that an event is about; one that is met for the first time begins as unknown since its image did, or since all
+/// goroutines were seen, and it was not. `None` if it has exited: the event is late.
+fn living<'a>(
+    populations: &'a mut Populations,
+    processes: &Processes,
+    repairs: &mut Repairs,
+    (image, goid, tier): (ImageId, Goid, Tier),
+) -> Option<&'a mut Goroutine> {
+    let population = populations.of(image);
+    if let Some(slot) = population.live.slot(goid) {
+        return population.live.at(slot);
     }
+    if population.dead.contains(goid) {
+        repairs.count("event_after_exit");
+        return None;
+    }
+    let began = processes.image(image).since;
+    let since = population.all_seen_at.map_or(began, |at| at.max(began));
+    Some(population.live.insert(Goroutine::met(image, goid, since, tier)).1)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use rustc_hash::FxHashMap;
 
 use super::{
     goroutine::{Goroutine, Look},
+    process::ImageId,
     sink::Census,
     slots::Slots,
 };
@@ -30,6 +31,40 @@ pub(super) struct Population {
     pub joining: bool,
     /// When the newest look began that saw every goroutine: one that it did not see was born later.
     pub all_seen_at: Option<KtimeNs>,
+}
+
+/// The populations of the images that have any, by number of the image.
+#[derive(Default)]
+pub(super) struct Populations(Vec<Option<Box<Population>>>);
+
+impl Populations {
+    /// That of an image; an empty one where there was none.
+    pub fn of(&mut self, image: ImageId) -> &mut Population {
+        let index = image.0 as usize;
+        if index >= self.0.len() {
+            self.0.resize_with(index + 1, || None);
+        }
+        self.0[index].get_or_insert_default()
+    }
+
+    pub fn get(&self, image: ImageId) -> Option<&Population> {
+        self.0.get(image.0 as usize)?.as_deref()
+    }
+
+    pub fn get_mut(&mut self, image: ImageId) -> Option<&mut Population> {
+        self.0.get_mut(image.0 as usize)?.as_deref_mut()
+    }
+
+    pub fn remove(&mut self, image: ImageId) {
+        if let Some(population) = self.0.get_mut(image.0 as usize) {
+            *population = None;
+        }
+    }
+
+    /// Those that have one.
+    pub fn images(&self) -> impl Iterator<Item = ImageId> + '_ {
+        (0..).map(ImageId).zip(&self.0).filter_map(|(image, population)| population.as_ref().map(|_| image))
+    }
 }
 
 /// Goids that the runtime gives to one P at a time (`runtime/proc.go`, `_GoidCacheBatch`): they lie close together.

@@ -29,7 +29,7 @@ impl Engine {
         let What::OnCpuSample { runner, stack, in_kernel, period_ns } = event.what else { return };
         let who = match runner {
             Runner::Goroutine(goid) => {
-                let live = self.populations.get(&image).and_then(|population| population.live.get(goid));
+                let live = self.populations.get(image).and_then(|population| population.live.get(goid));
                 live.map(|goroutine| goroutine.who)
             }
             Runner::Nobody | Runner::Unknown => None,

@@ -34,7 +34,10 @@ impl Engine {
     fn sum(&mut self, sum: &SumOf, at: KtimeNs, sink: &mut impl Sink) {
         let ended = self.ended.get(&(sum.tgid, sum.binary)).copied();
         let Some(image) = self.image_with(sum.tgid, sum.binary).or(ended) else { return };
-        let reason = match sum.wait_reason.map(|reason| self.wait_reason(sum.binary, reason)) {
+        let reason = match sum
+            .wait_reason
+            .map(|reason| self.programs.get(sum.binary).map_or(Some(None), |program| program.reason(reason)))
+        {
             // It only seemed to wait.
             Some(None) => return,
             Some(Some(reason)) => reason,
@@ -59,14 +62,16 @@ impl Engine {
 
     fn kept_goroutine(&mut self, kept: &KeptGoroutine, at: KtimeNs, sink: &mut impl Sink) {
         let Some(image) = self.image_with(kept.tgid, kept.binary) else { return };
-        let tier = self.programs.get(&kept.binary).map_or(Tier::T2, |program| program.tier);
+        let tier = self.programs.get(kept.binary).map_or(Tier::T2, |program| program.tier);
         if let Some(born_at) = kept.born_at.filter(|_| tier >= Tier::T1) {
             let origin = Origin { parent: kept.parent, gopc: kept.gopc, startpc: kept.startpc, stack: kept.stack };
             self.late_birth(image, kept.goid, born_at.min(at), origin, tier, sink);
         }
         let Some(waits) = kept.waits.as_ref().filter(|_| tier >= Tier::T2) else { return };
-        let Some(park) = self.park_of(kept.binary, waits.wait_reason, waits.lock, waits.stack, waits.tid) else { return };
-        self.with(image, kept.goid, tier, |goroutine| {
+        let Some(park) = self.programs.park(Some(kept.binary), waits.wait_reason, waits.lock, waits.stack, waits.tid) else {
+            return;
+        };
+        self.with((image, kept.goid, tier), |goroutine, _| {
             goroutine.waiting(waits.since.min(at), park, &mut |who, span| sink.span(who, &span))
         });
     }
@@ -78,13 +83,10 @@ impl Engine {
                 self.late_birth(image, goid, born_at.min(event.at), Origin { parent, gopc, startpc, stack }, tier, sink);
             }
             What::GoroutineWait { goid, parked_at, wait_reason, lock, stack, park_tid, waker } => {
-                let Some(binary) = event.binary else { return };
-                let Some(park) = self.park_of(binary, wait_reason, lock, stack, park_tid) else { return };
-                let site = self.programs.get(&binary).and_then(|program| program.sites.get(&event.site.0));
-                let function = site.map(|(function, _)| wake::Waker::of_site(function));
-                let reason = park.reason.map_or("", |id| self.reasons[id.0 as usize].as_str());
-                let by = wake::attribute(waker, function, reason);
-                self.with(image, goid, tier, |goroutine| {
+                let Some(park) = self.programs.park(event.binary, wait_reason, lock, stack, park_tid) else { return };
+                let site = event.binary.and_then(|binary| self.programs.get(binary)?.site(event.site));
+                let by = wake::attribute(waker, site.map(|site| site.waker), self.reasons.wait(park.reason));
+                self.with((image, goid, tier), |goroutine, _| {
                     goroutine.waited(parked_at.min(event.at), event.at, (park, by), &mut |who, span| sink.span(who, &span))
                 });
             }
@@ -101,7 +103,7 @@ impl Engine {
     /// One that is known already was told of by a look, or twice.
     fn late_birth(&mut self, image: ImageId, goid: Goid, born_at: KtimeNs, origin: Origin, tier: Tier, sink: &mut impl Sink) {
         let since = self.processes.image(image).since;
-        let population = self.populations.entry(image).or_default();
+        let population = self.populations.of(image);
         if population.dead.contains(goid) {
             return;
         }

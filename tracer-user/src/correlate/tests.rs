@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::{goroutine::LookedAt, *};
 use crate::{
     event::{Event, ProcessExit, Program, Transition},
-    id::{SiteId, Tgid},
+    id::{Address, SiteId, Tgid},
     recording::contract::{
         DumpSource, DumpedGoroutine, GoroutineDump, Joined, KeptAt, KeptGoroutine, KeptWait, Likeness, Site, Tier,
     },

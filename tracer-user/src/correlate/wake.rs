@@ -51,19 +51,41 @@ impl Waker {
     }
 }
 
-/// Names who woke a goroutine that was parked for `reason` (empty if unknown).
-pub fn attribute(waker: Option<Goid>, site: Option<Waker>, reason: &str) -> WokenBy {
+/// What a goroutine was parked for, as far as that says who ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Nothing but its timer ends it.
+    Sleep,
+    /// Something is received, perhaps from a timer.
+    Receive,
+    Io,
+    /// Anything else, and what is not known.
+    Other,
+}
+
+impl Wait {
+    pub fn of(reason: &str) -> Self {
+        match reason {
+            "sleep" => Self::Sleep,
+            "select" | "chan receive" => Self::Receive,
+            "IO wait" => Self::Io,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Says who woke a goroutine.
+pub fn attribute(waker: Option<Goid>, site: Option<Waker>, wait: Wait) -> WokenBy {
     match (waker, site) {
         (Some(goid), _) => WokenBy::Goroutine(goid),
-        // Nothing but its timer ends a sleep.
-        (None, _) if reason == "sleep" => WokenBy::Timer,
+        (None, _) if wait == Wait::Sleep => WokenBy::Timer,
         (None, Some(Waker::List)) => WokenBy::Netpoll,
         (None, Some(Waker::GcWorker)) => WokenBy::Gc,
         // No goroutine ran: the scheduler itself did, which runs timers (they send on channels) and deadlines of I/O.
-        (None, Some(Waker::Ready)) => match reason {
-            "select" | "chan receive" => WokenBy::Timer,
-            "IO wait" => WokenBy::Netpoll,
-            _ => WokenBy::Scheduler,
+        (None, Some(Waker::Ready)) => match wait {
+            Wait::Receive => WokenBy::Timer,
+            Wait::Io => WokenBy::Netpoll,
+            Wait::Sleep | Wait::Other => WokenBy::Scheduler,
         },
         (None, Some(Waker::Other)) => WokenBy::Scheduler,
         (None, None) => WokenBy::Unknown,
@@ -93,7 +115,7 @@ mod tests {
             (None, None, "select", Unknown),
         ];
         for (waker, site, reason, by) in cases {
-            assert_eq!(attribute(waker.map(Goid), site.map(Waker::of_site), reason), by, "{site:?} {reason}");
+            assert_eq!(attribute(waker.map(Goid), site.map(Waker::of_site), Wait::of(reason)), by, "{site:?} {reason}");
         }
     }
 }

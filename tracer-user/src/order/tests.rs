@@ -59,6 +59,22 @@ fn holds() {
     assert_eq!(out, [40, 50, 60]);
 }
 
+/// Check that events of one CPU that overtook each other, in its row and far out of it, come out in order, and that none holds up the rest.
+#[test]
+fn overtaken_in_a_row() {
+    let far = (0..100).map(|seq| event(1_000 + seq, 1, seq));
+    let mixed = [event(30, 0, 1), event(20, 0, 0), event(20, 0, 0), event(10, 0, 2), event(30, 0, 1)];
+    let (out, report) = run(5_000, mixed.into_iter().chain(far).chain([event(5, 1, 100), event(900, 0, 3)]));
+    assert!(out.is_sorted(), "{out:?}");
+    assert_eq!((out.len(), report.late), (107, 0));
+    let mut orderer = Orderer::new(10, KtimeNs(0));
+    let mut out = Vec::new();
+    for (seq, at) in [30, 20, 20, 10, 500].into_iter().enumerate() {
+        orderer.push(event(at, 0, seq as u64), &mut |event: Event| out.push(event.at.0));
+    }
+    assert_eq!(out.last(), Some(&30));
+}
+
 /// Check that an event older than what has been released is counted, and still released.
 #[test]
 fn counts_late() {

@@ -95,7 +95,7 @@ impl Engine {
         let who = (event.tgid, event.tid);
         let announced = self.threads.live.get(&who).and_then(|thread| thread.announced).filter(|told| reason::fits(told, off));
         let wait = Wait {
-            reason: reason::name(off, announced.as_ref()).map(|name| self.intern_name(&name)),
+            reason: reason::name(off, announced.as_ref()).map(|name| self.reasons.intern(&name)),
             object: reason::object(off, announced.as_ref()),
             user_stack: off.user_stack.or(announced.and_then(|told| told.user_stack)),
             kernel_stack: off.kernel_stack.or(announced.and_then(|told| told.kernel_stack)),

@@ -336,9 +336,9 @@ impl Engine {
             return *known;
         }
         if self.units.reasons.len() >= MAX_REASONS {
-            return self.intern_name("other reasons");
+            return self.reasons.intern("other reasons");
         }
-        let id = self.intern_name(name);
+        let id = self.reasons.intern(name);
         self.units.reasons.insert(name.to_owned(), id);
         id
     }
