@@ -53,6 +53,8 @@ enum Command {
         #[arg(long, value_name = "RELEASE")]
         check: Option<String>,
     },
+    /// Write the man pages into target/man/
+    Man,
     /// Lose records in every way, and print what snapshots made of it; needs root
     Faults,
     /// Feed every parser of what the traced side controls with nonsense, under libFuzzer
@@ -109,6 +111,7 @@ fn main() -> Result<()> {
         Command::Test { matrix: false, tier } => test::test(&tier),
         Command::Offsets { check: None } => offsets::generate(),
         Command::Offsets { check: Some(release) } => offsets::check(&release, &setup::lifetrace()?),
+        Command::Man => setup::man(),
         Command::Faults => faults::faults(),
         Command::Fuzz { target, seconds, inputs } => fuzz::fuzz(&fuzz::Wish { target, seconds, inputs }),
         Command::Vm { kernel, all, slice, only, fetch, keep } => vm::vm(&vm::Wish { kernel, all, slice, only, fetch, keep }),

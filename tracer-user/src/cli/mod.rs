@@ -29,6 +29,7 @@ mod follow;
 mod join;
 pub mod leaks;
 mod live;
+mod manual;
 #[cfg(feature = "live")]
 mod marks;
 #[cfg(feature = "live")]
@@ -154,6 +155,8 @@ fn dispatch(cli: &Cli) -> Result<u8, Failure> {
         Command::Snapshot(args) => live::snapshot(args, cli.global),
         Command::Usdt(args) => live::usdt(args, cli.global),
         Command::Doctor(args) => live::doctor(args, cli.global),
+        Command::Completions(args) => manual::completions(*args),
+        Command::Man(args) => manual::pages(args),
         Command::ExecGate => live::exec_gate(),
     }
 }

@@ -50,6 +50,11 @@ impl Tracks {
         self.0.clear();
     }
 
+    /// Each image's, by image.
+    pub fn iter(&self) -> impl Iterator<Item = (ImageId, &Track)> {
+        self.0.iter().map(|(image, track)| (*image, track))
+    }
+
     /// The lines of each image, by start.
     fn lines<'a>(&self, replayed: &'a Replayed) -> impl Iterator<Item = (ImageId, Vec<Line<'a>>)> {
         self.0.iter().map(move |(image, track)| {

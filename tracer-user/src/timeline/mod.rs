@@ -1,7 +1,7 @@
 //! Timelines: what each goroutine and process did from when to when.
 //!
 //! [`Collector`] gathers spans while a recording is replayed; [`Timeline`] puts them in order, marks where events are lost,
-//! and [`write`] says them as text or JSON lines.
+//! [`write`] says them as text or JSON lines, and [`perfetto`] draws them.
 
 use std::{fmt, str::FromStr};
 
@@ -26,6 +26,7 @@ use crate::{
 pub mod gc;
 pub mod human;
 mod labels;
+pub mod perfetto;
 pub mod process;
 pub mod thread;
 pub mod unit;

@@ -86,6 +86,22 @@ struct Row<'s> {
     cpus: &'s [u16],
 }
 
+/// What it did, by time.
+pub(super) fn states<'s>(timeline: &Timeline<'_>, line: &'s ThreadLine) -> impl Iterator<Item = (State, &'s ThreadSpan)> {
+    let followed = timeline.replayed.meta.threads;
+    line.spans.iter().map(move |span| {
+        let state = match span.state {
+            ThreadState::Running => State::Running,
+            ThreadState::Runnable => State::Runnable,
+            ThreadState::Blocked => State::Blocked,
+            // That it lived is known all the time.
+            ThreadState::Unknown if followed == Followed::Off => State::Alive,
+            ThreadState::Unknown => State::Unknown,
+        };
+        (state, span)
+    })
+}
+
 fn rows<'s>(timeline: &'s Timeline<'_>, line: &'s ThreadLine) -> Vec<Row<'s>> {
     let since_zero = |at| timeline.replayed.since_zero(at);
     let row = |state, start, end| Row {
@@ -96,21 +112,8 @@ fn rows<'s>(timeline: &'s Timeline<'_>, line: &'s ThreadLine) -> Vec<Row<'s>> {
         death: None,
         cpus: &[],
     };
-    let mut rows: Vec<Row<'s>> = line
-        .spans
-        .iter()
-        .map(|span| {
-            let state = match span.state {
-                ThreadState::Running => State::Running,
-                ThreadState::Runnable => State::Runnable,
-                ThreadState::Blocked => State::Blocked,
-                // That it lived is known all the time.
-                ThreadState::Unknown if timeline.replayed.meta.threads == Followed::Off => State::Alive,
-                ThreadState::Unknown => State::Unknown,
-            };
-            Row { span: Some(span), ..row(state, span.start, span.end) }
-        })
-        .collect();
+    let of_span = |(state, span): (State, &'s ThreadSpan)| Row { span: Some(span), ..row(state, span.start, span.end) };
+    let mut rows: Vec<Row<'s>> = states(timeline, line).map(of_span).collect();
     let before = rows.len();
     let (from, to) = (line.who.since, line.life.ended_at);
     let lost = timeline.lost_between(from, to);

@@ -106,8 +106,22 @@ impl UnitLine {
         self.who.number == UnitNumber::Id(goid.0) && replayed.engine.runtime(self.who.runtime) == "go"
     }
 
-    fn id(&self, replayed: &Replayed) -> String {
+    pub(super) fn id(&self, replayed: &Replayed) -> String {
         format!("{}:{}", replayed.engine.runtime(self.who.runtime), self.who.number)
+    }
+}
+
+impl UnitLine {
+    /// What it did and why, by time.
+    pub(super) fn states<'s>(&'s self, replayed: &'s Replayed) -> impl Iterator<Item = (State, Option<&'s str>, &'s UnitSpan)> {
+        self.spans.iter().map(|span| {
+            let state = match span.state {
+                SpanState::Blocked => State::Blocked,
+                SpanState::Unknown => State::Unknown,
+                _ => State::Awake,
+            };
+            (state, span.reason.map(|reason| replayed.engine.reason(reason)), span)
+        })
     }
 }
 
@@ -123,20 +137,15 @@ struct Line<'a> {
 
 /// The lines of one unit, by start.
 fn lines<'a>(timeline: &'a Timeline<'_>, unit: &'a UnitLine) -> Vec<Line<'a>> {
-    let engine = &timeline.replayed.engine;
-    let of_span = |span: &'a UnitSpan| Line {
-        state: match span.state {
-            SpanState::Blocked => State::Blocked,
-            SpanState::Unknown => State::Unknown,
-            _ => State::Awake,
-        },
+    let of_span = |(state, reason, span): (State, Option<&'a str>, &'a UnitSpan)| Line {
+        state,
         start: span.start,
         end: span.end,
-        reason: span.reason.map(|reason| engine.reason(reason)),
+        reason,
         span: Some(span),
         cpus: &[],
     };
-    let mut lines: Vec<Line<'a>> = unit.spans.iter().map(of_span).collect();
+    let mut lines: Vec<Line<'a>> = unit.states(timeline.replayed).map(of_span).collect();
     let bare = |state, start, end, reason| Line { state, start, end, reason, span: None, cpus: &[] };
     for lost in timeline.lost_between(unit.who.since, unit.life.ended_at) {
         let (start, end) = (lost.from.max(unit.who.since), lost.to.min(unit.life.ended_at));

@@ -209,7 +209,13 @@ pub fn bench(lifetrace: &Path, only: &str, json_only: bool) -> Result<()> {
     if TENTH.contains(only) {
         let rate = (usual / 10.0).to_string();
         let seldom = || asked(&load, &shop, &rate);
-        row(TENTH, &[Mode::Untraced, Mode::Tier("T2"), Mode::Budget, Mode::Settled, Mode::Again], (lifetrace, &shop), seldom, json_only)?;
+        row(
+            TENTH,
+            &[Mode::Untraced, Mode::Tier("T2"), Mode::Budget, Mode::Settled, Mode::Again],
+            (lifetrace, &shop),
+            seldom,
+            json_only,
+        )?;
     }
     Ok(())
 }

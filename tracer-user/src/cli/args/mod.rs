@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
+mod examples;
 mod leaks;
 mod read;
 mod record;
@@ -67,23 +68,38 @@ pub enum Color {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Start a command under trace, from its first instruction, children included
+    #[command(after_help = examples::RUN)]
     Run(RunArgs),
     /// Follow processes that run already, and those of their kind that start later
+    #[command(after_help = examples::ATTACH)]
     Attach(AttachArgs),
     /// Say what lived, by creation site: delays, totals, loss, coverage, price
+    #[command(after_help = examples::REPORT)]
     Report(ReportArgs),
     /// Say what each goroutine did from when to when
+    #[command(after_help = examples::TIMELINE)]
     Timeline(TimelineArgs),
     /// Draw a flamegraph of creation, life, blocking, or of what the program's own profiles say
+    #[command(after_help = examples::FLAME)]
     Flame(FlameArgs),
     /// Say what leaks in a recording, a running process or a command: goroutines, threads, children, descriptors; how sure that is, and why
+    #[command(after_help = examples::LEAKS)]
     Leaks(LeaksArgs),
     /// Say what every goroutine of a running program does now, out of its memory: no probe, no pause
+    #[command(after_help = examples::SNAPSHOT)]
     Snapshot(SnapshotArgs),
     /// Say which USDT probes a program has, and what they mean to lifetrace
+    #[command(after_help = examples::USDT)]
     Usdt(UsdtArgs),
     /// Say what this kernel and a target allow, and what to do about the rest
+    #[command(after_help = examples::DOCTOR)]
     Doctor(DoctorArgs),
+    /// Write a script that completes lifetrace's words in a shell
+    #[command(after_help = examples::COMPLETIONS)]
+    Completions(CompletionsArgs),
+    /// Write the man pages into a folder
+    #[command(hide = true)]
+    Man(ManArgs),
     /// The exec gate's own process; lifetrace starts it itself
     #[command(name = "exec-gate", hide = true)]
     ExecGate,
@@ -127,6 +143,20 @@ pub struct DoctorArgs {
     /// Answer in JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub struct CompletionsArgs {
+    /// For which shell
+    #[arg(value_enum, value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ManArgs {
+    /// The folder, which must be there
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -182,6 +212,28 @@ mod tests {
     #[test]
     fn definition() {
         Cli::command().debug_assert();
+    }
+
+    /// Check that every subcommand that is shown comes with examples, and that each of them would be taken.
+    #[test]
+    fn examples() {
+        let (mut shown, mut tried) = (0, 0);
+        for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set() && command.get_name() != "help") {
+            shown += 1;
+            let help = command.get_after_help().map_or(String::new(), ToString::to_string);
+            let lines: Vec<&str> = help.lines().filter_map(|line| line.strip_prefix("  ")).collect();
+            assert!(!lines.is_empty(), "{} has no examples", command.get_name());
+            for line in lines {
+                // What a shell, or a person, would make of it.
+                let line = line.strip_prefix("sudo ").unwrap_or(line);
+                let line = line.split(" > ").next().unwrap_or(line).split("   (").next().unwrap_or(line);
+                assert!(line.starts_with(&format!("lifetrace {}", command.get_name())), "{line}");
+                let parsed = Cli::try_parse_from(line.split(' '));
+                assert!(parsed.is_ok(), "{line}: {}", parsed.err().map_or(String::new(), |error| error.to_string()));
+                tried += 1;
+            }
+        }
+        assert!(shown >= 10 && tried >= 30, "{tried} examples of {shown} subcommands");
     }
 
     /// Check what is accepted and what is refused.

@@ -91,6 +91,8 @@ pub struct TimelineArgs {
 pub enum TimelineFormat {
     Text,
     Jsonl,
+    /// A trace for the Perfetto UI (ui.perfetto.dev)
+    Perfetto,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -1,0 +1,202 @@
+//! The Perfetto trace of a recording: read with the schema that Perfetto publishes, and held against the timeline.
+
+use std::{collections::BTreeMap, fs, process::Command};
+
+use anyhow::{Context, Result};
+use lifetrace_tests::{
+    fixture,
+    lifetrace::Run,
+    process, program,
+    recording::{Recording, Span},
+    scenario::{Need, along},
+    truth::{self, Births},
+};
+use serde::Deserialize;
+use tempfile::TempDir;
+
+const SCHEMA: Need = Need::Program("perfetto/bin/perfetto/protos/perfetto/trace/perfetto_trace_pb2.py");
+
+/// What `python/perfetto_trace.py` says of a trace.
+#[derive(Deserialize)]
+struct Trace {
+    /// Clock of the recording's zero.
+    zero: u64,
+    tracks: BTreeMap<u64, Track>,
+    slices: Vec<Slice>,
+    instants: Vec<Slice>,
+    values: Vec<Value>,
+    flows: Vec<Flow>,
+}
+
+#[derive(Deserialize)]
+struct Track {
+    name: String,
+    parent: Option<u64>,
+    pid: Option<i32>,
+    events: u64,
+}
+
+#[derive(Deserialize)]
+struct Slice {
+    track: u64,
+    name: String,
+    category: Vec<String>,
+    start: u64,
+    end: Option<u64>,
+    says: BTreeMap<String, serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+struct Value {
+    track: u64,
+    value: i64,
+}
+
+#[derive(Deserialize)]
+struct Flow {
+    from: u64,
+    to: u64,
+    at: u64,
+}
+
+impl Trace {
+    fn of(recording: &Recording) -> Result<Self> {
+        let dir = TempDir::new()?;
+        let file = dir.path().join("trace.perfetto-trace");
+        recording.answer("timeline", &["--format", "perfetto", "-o", &file.display().to_string()])?;
+        let mut python = Command::new("python3");
+        python.arg(fixture::workspace_root().join("tests/python/perfetto_trace.py")).arg(&file);
+        python.env("PYTHONPATH", program::fetched("perfetto/bin"));
+        serde_json::from_str(&process::run(python)?.expect_code(0)?.stdout).context("what the script says")
+    }
+
+    /// The names of a track and of those above it, the process's number for its own.
+    fn path(&self, track: u64) -> Vec<String> {
+        let track = &self.tracks[&track];
+        let mut path = track.parent.map_or(Vec::new(), |parent| self.path(parent));
+        path.push(track.pid.map_or_else(|| track.name.clone(), |pid| format!("pid:{pid}")));
+        path
+    }
+
+    /// The tracks of single goroutines, by process and id.
+    fn goroutines(&self) -> BTreeMap<(String, String), u64> {
+        let tracks = self.tracks.iter().filter(|(_, track)| track.name.starts_with("go:"));
+        tracks.map(|(uuid, track)| ((self.path(*uuid)[0].clone(), track.name.clone()), *uuid)).collect()
+    }
+
+    fn slices_of(&self, track: u64) -> Vec<&Slice> {
+        let mut slices: Vec<&Slice> = self.slices.iter().filter(|slice| slice.track == track).collect();
+        slices.sort_by_key(|slice| (slice.start, slice.end));
+        slices
+    }
+}
+
+/// Check that every goroutine, process and span of the timeline is in the trace, where and when it belongs, with its reason and stack, and
+/// that births and wakes are arrows between the right tracks.
+#[test]
+fn same_as_the_timeline() -> Result<()> {
+    along(&[Need::Root, Need::Command("python3"), SCHEMA], || {
+        let run = Run::of(fixture::go("pingpong")?).option("--tier").option("T3").args(["-rounds", "300"]);
+        let (finished, recording) = run.finish()?;
+        finished.expect_code(0)?;
+        let (trace, timeline) = (Trace::of(&recording)?, recording.timeline(None)?);
+        let mut rows: BTreeMap<(String, String), Vec<&Span>> = BTreeMap::new();
+        for row in timeline.iter().filter(|row| row.id.starts_with("go:") && row.state != "dead" && row.state != "lost") {
+            rows.entry((format!("pid:{}", row.tgid), row.id.clone())).or_default().push(row);
+        }
+        let tracks = trace.goroutines();
+        assert!(rows.keys().eq(tracks.keys()), "{:?} and {:?}", rows.keys(), tracks.keys());
+        let mut wakes = 0;
+        for (who, rows) in &rows {
+            let path = trace.path(tracks[who]);
+            assert_eq!((path.len(), path[1].as_str()), (4, "goroutines"), "{path:?}");
+            let slices = trace.slices_of(tracks[who]);
+            assert_eq!(slices.len(), rows.len(), "{who:?}");
+            for (slice, row) in slices.iter().zip(rows) {
+                let name = if row.state == "blocked" { row.reason.as_ref().unwrap_or(&row.state) } else { &row.state };
+                let (start, end) = (slice.start - trace.zero, slice.end.map(|end| end - trace.zero));
+                assert_eq!((&slice.name, start, end), (name, row.start_ns, row.end_ns), "{who:?}");
+                assert_eq!(slice.category, ["goroutine"]);
+                if let Some([frame, ..]) = row.stack.as_deref() {
+                    let stack = slice.says["stack"].as_str().unwrap_or_default();
+                    assert!(stack.starts_with(&frame.function), "{stack} begins with {frame:?}");
+                }
+                assert_eq!(slice.says.get("woken by").and_then(|by| by.as_str()), row.woken_by.as_deref());
+            }
+            for pair in rows.windows(2) {
+                let Some(waker) = pair[0].woken_by.as_ref().filter(|by| by.starts_with("go:")) else { continue };
+                let from = tracks.get(&(who.0.clone(), waker.clone())).copied();
+                let at = trace.zero + pair[1].start_ns;
+                let arrow = trace.flows.iter().any(|flow| (Some(flow.from), flow.to, flow.at) == (from, tracks[who], at));
+                assert!(arrow, "no arrow from {waker} to {who:?} at {at}");
+                wakes += 1;
+            }
+        }
+        assert!(wakes > 500, "{wakes} wakes: the test proves nothing");
+        let born = trace.instants.iter().filter(|instant| instant.name == "go").count();
+        assert!(born >= 1 && trace.flows.len() == wakes + born, "{wakes} wakes, {born} births, {} arrows", trace.flows.len());
+        for id in timeline.iter().filter(|row| row.id.starts_with("pid:")).map(|row| &row.id) {
+            let life = trace.tracks.iter().find(|(uuid, _)| trace.path(**uuid) == [id.as_str(), "process"]);
+            assert!(life.is_some_and(|(_, track)| track.events > 0), "{id}");
+        }
+        let tier = trace.slices.iter().find(|slice| trace.path(slice.track)[1..] == ["tier".to_owned()]);
+        assert!(tier.is_some_and(|tier| tier.name == "T3"), "{:?}", tier.map(|tier| &tier.name));
+        Ok(())
+    })
+}
+
+/// Check that a hundred thousand goroutines are not a hundred thousand tracks, that those that live on have one of their own, and that all are
+/// counted where they were made.
+#[test]
+fn too_many_for_a_track_each() -> Result<()> {
+    along(&[Need::Root, Need::Command("python3"), SCHEMA], || {
+        let (finished, recording) = Run::of(fixture::go("births")?).args(["-n", "20000"]).finish()?;
+        let births: Births = truth::read(finished.expect_code(0)?.last_line())?;
+        let trace = Trace::of(&recording)?;
+        let single = trace.goroutines();
+        assert!((500..=1500).contains(&single.len()), "{} tracks of goroutines", single.len());
+        for site in &births.sites {
+            let place = format!("{}:{}", site.file, site.line);
+            // One for each function that is started there.
+            let groups: Vec<u64> = trace
+                .tracks
+                .iter()
+                .filter(|(_, track)| track.name.contains("  by ") && track.name.ends_with(&place))
+                .map(|(uuid, _)| *uuid)
+                .collect();
+            let count = |group: &u64| {
+                let (_, rest) = trace.tracks[group].name.split_once(" (")?;
+                rest.split_once(')')?.0.parse::<u64>().ok()
+            };
+            assert_eq!(groups.iter().filter_map(count).sum::<u64>(), site.made, "{place}");
+            let mut most_alive = 0;
+            for group in &groups {
+                let alive = trace.tracks.iter().find(|(_, track)| track.parent == Some(*group) && track.name == "alive");
+                let (alive, _) = alive.with_context(|| format!("no counter by {place}"))?;
+                let of: Vec<i64> = trace.values.iter().filter(|value| value.track == *alive).map(|value| value.value).collect();
+                most_alive += of.iter().max().copied().unwrap_or_default();
+                assert_eq!(of.last(), Some(&0), "when all has ended none lives");
+            }
+            assert!(most_alive >= i64::try_from(site.alive)?, "{most_alive} of {} were alive at once", site.alive);
+        }
+        Ok(())
+    })
+}
+
+/// Check that a recording with losses shows where they are, and that a trace that cannot be written is said so.
+#[test]
+fn losses() -> Result<()> {
+    along(&[Need::Root, Need::Command("python3"), SCHEMA], || {
+        let run = Run::of(fixture::go("pingpong")?).option("--knob").option("drop-permille=50").args(["-rounds", "2000"]);
+        let (finished, recording) = run.finish()?;
+        finished.expect_code(0)?;
+        let trace = Trace::of(&recording)?;
+        let lost = trace.slices.iter().find(|slice| trace.path(slice.track) == ["lost"]);
+        assert!(lost.is_some_and(|lost| lost.says.contains_key("CPUs")), "nothing is said to be lost");
+        let dir = TempDir::new()?;
+        let missing = dir.path().join("no/such/dir/trace").display().to_string();
+        recording.ask("timeline", &["--format", "perfetto", "-o", &missing])?.expect_code(2)?.expect_said(&[&missing])?;
+        assert!(fs::read_dir(dir.path())?.next().is_none());
+        Ok(())
+    })
+}
