@@ -28,6 +28,9 @@ use serde::Serialize;
 use crate::{place, setup, shell::output};
 
 const ROUNDS: usize = 7;
+/// Rounds with ten times as many beats as usual, to see how the cost grows, and how many these are.
+const LONG_ROUNDS: usize = 3;
+const LONG: &str = "2000000";
 
 /// One line of the benchmark's JSON (docs: "bench").
 #[derive(Serialize)]
@@ -38,6 +41,8 @@ struct Row {
     ours: f64,
     /// The program alone.
     baseline: f64,
+    /// Added by lifetrace where ten times as many happen.
+    ours_tenfold: f64,
     /// Added by empty probes on the same instructions.
     floor: f64,
     /// Added by others that do the same.
@@ -161,6 +166,11 @@ fn measure(case: &Case, lifetrace: &Path, beat: &Path) -> Result<Row> {
         peers.entry("runtime/trace").or_default().push(once(beat_command(beat, case).arg("-trace").arg(&trace))?);
         peers.entry("bpftrace").or_default().push(once(&mut under_bpftrace(beat, case))?);
     }
+    let (mut long_bare, mut long_ours) = (Vec::new(), Vec::new());
+    for _ in 0..LONG_ROUNDS {
+        long_bare.push(once(beat_command(beat, case).args(["-n", LONG]))?);
+        long_ours.push(once(traced(lifetrace, beat, case, case.options).args(["-n", LONG]))?);
+    }
     // The last recording is one of ours.
     once(&mut traced(lifetrace, beat, case, case.options))?;
     let hits = hits(lifetrace, BEATS_RUN)?;
@@ -171,6 +181,7 @@ fn measure(case: &Case, lifetrace: &Path, beat: &Path) -> Result<Row> {
         row: case.row,
         unit: case.unit,
         ours: ours_added,
+        ours_tenfold: (median(&long_ours) - median(&long_bare)) / case.per_beat,
         baseline: baseline / case.per_beat,
         floor: floor_added,
         peers: peers.iter().map(|(peer, values)| (*peer, added(values))).collect(),

@@ -23,7 +23,7 @@ use tracer_user::{
         verdict::{Judged, leaks},
     },
     recording::{reader::Recording, records as framed},
-    timeline::{Collector, Id, Timeline, write::Writer},
+    timeline::{Collector, Id, Timeline, perfetto, write::Writer},
 };
 
 const FILE_HEADER: usize = 16;
@@ -88,6 +88,7 @@ fn outputs(bytes: &[u8], by: Option<By>) {
     {
         let mut writer = Writer::new(&timeline);
         let _ = (writer.jsonl(&mut std::io::sink()), writer.text(&mut std::io::sink()));
+        let _ = perfetto::write(&timeline, &Default::default(), &mut std::io::sink());
     }
 }
 

@@ -31,20 +31,27 @@ pub fn main(args: &TimelineArgs, global: Global) -> Result<(), Failure> {
         let replayed = replay(args, global, &mut both)?;
         let Both(collector, tally) = both;
         let timeline = timeline(args, &replayed, collector)?;
+        note_trust(&replayed, global);
         let leaking = leaking(&replayed, &tally);
         return write_output(args.output.output.as_deref(), |mut out| perfetto::write(&timeline, &leaking, &mut out));
     }
     let mut collector = collector;
     let replayed = replay(args, global, &mut collector)?;
     let timeline = timeline(args, &replayed, collector)?;
-    if args.format == TimelineFormat::Jsonl && !global.quiet {
-        // Its lines have no room for it.
-        let _ = writeln!(io::stderr(), "lifetrace: note: {}", replayed.trust());
+    if args.format == TimelineFormat::Jsonl {
+        note_trust(&replayed, global);
     }
     write_output(args.output.output.as_deref(), |mut out| match args.format {
         TimelineFormat::Jsonl => Writer::new(&timeline).jsonl(&mut out),
         TimelineFormat::Text | TimelineFormat::Perfetto => Writer::new(&timeline).text(&mut out),
     })
+}
+
+/// Says beside the output what it has no room for.
+fn note_trust(replayed: &Replayed, global: Global) {
+    if !global.quiet {
+        let _ = writeln!(io::stderr(), "lifetrace: note: {}", replayed.trust());
+    }
 }
 
 fn replay(args: &TimelineArgs, global: Global, sink: &mut impl Sink) -> Result<Replayed, Failure> {

@@ -32,6 +32,7 @@ pub const BEATS: Section = Section {
         ("baseline", "alone"),
         ("floor", "empty probes added"),
         ("ours", "lifetrace added"),
+        ("ours_tenfold", "ten times as many"),
         ("ratio", "ours / floor"),
         ("hits", "hits"),
         ("peers.bpftrace", "bpftrace added"),
@@ -44,7 +45,7 @@ pub const SERVER: Section = Section {
     name: "server",
     title: "An HTTP server",
     says: "net/http, JSON, a mutex, a pipeline of goroutines and channels behind each request (xtask/bench/shop). Ratios are medians of the rounds' own, to untraced in the \
-           same round; the spread is of the ratio of throughput. At full load wrk asks as fast as answers come, on the same CPUs; at a tenth of it each question has its time.",
+           same round; the spreads are of the ratios of throughput and of p99. At full load wrk asks as fast as answers come, on the same CPUs; at a tenth of it each question has its time.",
     columns: &[
         ("row", "row"),
         ("mode", "followed"),
@@ -55,6 +56,7 @@ pub const SERVER: Section = Section {
         ("p99", "p99 / untraced"),
         ("cpu", "CPU / untraced"),
         ("spread", "spread"),
+        ("p99_spread", "of p99"),
         ("rounds", "rounds"),
     ],
 };
@@ -153,7 +155,7 @@ fn cell(path: &str, value: &Value) -> String {
         Value::Number(number) => {
             let number = number.as_f64().unwrap_or(f64::NAN);
             match () {
-                () if path == "spread" => format!("{:.0} %", number * 100.0),
+                () if path.ends_with("spread") => format!("{:.0} %", number * 100.0),
                 () if number.abs() >= 100.0 || number.fract() == 0.0 => thousands(number),
                 () if number.abs() >= 10.0 => format!("{number:.1}"),
                 () => format!("{number:.3}"),

@@ -99,6 +99,8 @@ struct Row {
     rounds: usize,
     /// Spread of the ratio of throughput: (largest - smallest) / median.
     spread: f64,
+    /// The same of the ratio of p99.
+    p99_spread: f64,
 }
 
 /// The server, ended with us.
@@ -255,6 +257,7 @@ fn row(
             seen.iter().zip(&untraced).map(|(ours, bare)| value(ours) / value(bare)).collect()
         };
         let throughput = ratios(|(seen, _)| seen.a_second);
+        let p99 = ratios(|(seen, _)| seen.p99_ns);
         let row = Row {
             row: name.to_owned(),
             mode: mode.name(),
@@ -262,10 +265,11 @@ fn row(
             p99_ns: of(|(seen, _)| seen.p99_ns),
             cpu_ns: of(|(_, cpu)| *cpu),
             throughput: median(&throughput),
-            p99: median(&ratios(|(seen, _)| seen.p99_ns)),
+            p99: median(&p99),
             cpu: median(&ratios(|(_, cpu)| *cpu)),
             rounds: wanted,
             spread: spread(&throughput),
+            p99_spread: spread(&p99),
         };
         if !json_only {
             println!(
