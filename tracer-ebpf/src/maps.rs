@@ -17,9 +17,10 @@ use tracer_common::{
 
 use crate::stack::{KernelStack, SCRATCHES, Scratch};
 
-/// The ring of each CPU's records, by its number. Userspace makes them, and says how many there are.
+/// The ring of each CPU's records, by its number. Userspace makes them, and says how many there are; the one given here is their
+/// likeness alone, of a size that every kernel takes (whole pages, which may be of 64 KiB).
 #[btf_map]
-pub static RINGS: ArrayOfMaps<RingBuf<u64, 4096>, 1> = ArrayOfMaps::new();
+pub static RINGS: ArrayOfMaps<RingBuf<u64, 65536>, 1> = ArrayOfMaps::new();
 
 /// Processes that are followed, by tgid.
 #[map]

@@ -20,7 +20,7 @@ use crate::{
 
 /// How much younger an event must be to release another, where there are no marks.
 pub const DEFAULT_WINDOW_NS: u64 = 1_000_000_000;
-/// More events than this do not wait for a mark: the oldest goes. Twice what a ring of the default size holds.
+/// More events than this do not wait for a mark: the oldest goes. Twice what the rings hold on 32 CPUs or fewer.
 const MAX_WAITING: usize = 2 << 20;
 
 /// Records of one CPU that never arrived.
@@ -36,6 +36,9 @@ pub struct SeqGap {
 
 /// Over so many others at most an event is moved to its place; one that is further out of order waits beside them.
 const MAX_MOVES: usize = 64;
+
+/// So many places that are first no more may lie in the heap besides, before it is made anew.
+const STALE_FRONTS: usize = 64;
 
 /// What ordering found out, known when the last event is out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -208,6 +211,19 @@ impl Orderer {
         if index == 0 {
             self.fronts.push(Reverse(at));
         }
+        if self.fronts.len() > 2 * self.cpus.len() + STALE_FRONTS {
+            let fronts = self.cpus.iter().filter_map(|cpu| Some(Reverse(place(cpu.row.front()?))));
+            self.fronts = fronts.collect();
+        }
+    }
+
+    /// What rows without events keep of their memory together is bounded as what waits is.
+    fn thrift(&mut self, cpu: u16) {
+        let share = self.max_waiting / self.cpus.len();
+        let row = &mut self.cpus[usize::from(cpu)].row;
+        if row.is_empty() && row.capacity() > share {
+            row.shrink_to(share);
+        }
     }
 
     /// The place of the oldest event that waits, and whether it is a stray.
@@ -258,6 +274,7 @@ impl Orderer {
         }
         self.waiting -= before - row.len();
         self.fronts.extend(row.front().map(|next| Reverse(place(next))));
+        self.thrift(cpu);
     }
 
     /// Releases everything that is left.
@@ -292,6 +309,7 @@ impl Orderer {
                     None => _ = PeekMut::pop(front),
                 }
             }
+            self.thrift(cpu);
             event
         };
         let Some(event) = event else { return };

@@ -83,6 +83,9 @@ impl Engine {
                 self.late_birth(image, goid, born_at.min(event.at), Origin { parent, gopc, startpc, stack }, tier, sink);
             }
             What::GoroutineWait { goid, parked_at, wait_reason, lock, stack, park_tid, waker } => {
+                if event.binary.is_none() {
+                    return;
+                }
                 let Some(park) = self.programs.park(event.binary, wait_reason, lock, stack, park_tid) else { return };
                 let site = event.binary.and_then(|binary| self.programs.get(binary)?.site(event.site));
                 let by = wake::attribute(waker, site.map(|site| site.waker), self.reasons.wait(park.reason));

@@ -39,7 +39,7 @@ pub fn measure(summing: Sizes) -> Result<KernelMemory, KernelError> {
     let ring_bytes = summing.ring_bytes.unwrap_or(cpus.usual_bytes());
     // Kernels before 6.4 say of a ring nothing.
     let of_rings = rings::make(cpus, ring_bytes)?.iter().filter_map(|ring| locked_bytes(ring.fd().as_fd().as_raw_fd())).sum();
-    let ring_bytes = u64::from(ring_bytes).max(of_rings);
+    let ring_bytes = cpus.bytes_of_all(ring_bytes).max(of_rings);
     let mut memory = KernelMemory { rings: cpus.online, ring_bytes, tables_bytes: 0, summing_bytes: 0 };
     for (name, map) in ebpf.maps() {
         let locked = fd_of(map).and_then(|fd| locked_bytes(fd.as_raw_fd())).unwrap_or(0);

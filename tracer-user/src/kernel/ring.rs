@@ -88,16 +88,33 @@ struct Noticed {
     /// Those that hit a probe since their exec, and whose; and those of them that have ended what they ran.
     hit: FxHashMap<Tgid, BinaryId>,
     ended: Vec<(Tgid, BinaryId, KtimeNs)>,
+    /// When those ended what they ran, and when they exited, of whom older records may come yet out of another CPU's ring.
+    ends: FxHashMap<Tgid, Ends>,
 }
+
+#[derive(Clone, Copy, Default)]
+struct Ends {
+    image: Option<KtimeNs>,
+    process: Option<KtimeNs>,
+}
+
+/// Ends that are remembered; beyond that all are forgotten.
+const MAX_ENDS: usize = 16_384;
 
 impl Noticed {
     fn look_at(&mut self, header: &Header, record: &[u8]) {
         let tgid = Tgid(header.tgid);
-        let kind = Kind::from_u8(header.kind);
-        if matches!(kind, Some(Kind::ProcessExec | Kind::ProcessExit))
-            && let Some(binary) = self.hit.remove(&tgid)
-        {
-            self.ended.push((tgid, binary, KtimeNs(header.ktime_ns)));
+        let (kind, at) = (Kind::from_u8(header.kind), KtimeNs(header.ktime_ns));
+        if matches!(kind, Some(Kind::ProcessExec | Kind::ProcessExit)) {
+            if let Some(binary) = self.hit.remove(&tgid) {
+                self.ended.push((tgid, binary, at));
+            }
+            if self.ends.len() >= MAX_ENDS {
+                self.ends.clear();
+            }
+            let ends = self.ends.entry(tgid).or_default();
+            ends.image = Some(at);
+            ends.process = (kind == Some(Kind::ProcessExit)).then_some(at).or(ends.process);
         }
         match kind {
             Some(Kind::ProcessExec | Kind::ProcessMet) => {
@@ -110,12 +127,24 @@ impl Noticed {
             // Of no probed binary.
             Some(Kind::Stack) if header.binary == 0 => _ = self.natives.insert(tgid),
             Some(Kind::ProcessImage) => {
-                self.hit.insert(tgid, BinaryId(header.binary));
-                self.images.push((tgid, BinaryId(header.binary)));
+                let binary = BinaryId(header.binary);
+                match self.ends.get(&tgid).and_then(|ends| ends.image).filter(|ended| *ended > at) {
+                    Some(ended) => self.ended.push((tgid, binary, ended)),
+                    None => _ = self.hit.insert(tgid, binary),
+                }
+                self.images.push((tgid, binary));
             }
             Some(Kind::ProcessFork) => {
                 if let Ok(fork) = ProcessFork::ref_from_bytes(record) {
-                    self.kin.push(Kin::Born { parent: Tgid(fork.parent_tgid), child: Tgid(fork.child_tgid) });
+                    let (parent, child) = (Tgid(fork.parent_tgid), Tgid(fork.child_tgid));
+                    let has_ended = |of| self.ends.get(&of).and_then(|ends| ends.process).is_some_and(|ended| ended > at);
+                    if !has_ended(child) {
+                        self.kin.push(Kin::Born { parent, child });
+                    }
+                    if has_ended(parent) {
+                        // Once more: this child is an orphan, too.
+                        self.kin.push(Kin::Ended { tgid: parent, zombie: None });
+                    }
                     self.place(Place::Of(fork.cgroup));
                 }
             }
@@ -248,5 +277,38 @@ impl Ring {
 impl AsFd for Ring {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.rings.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::{FromZeros, IntoBytes};
+
+    use super::*;
+
+    fn header(kind: Kind, tgid: u32, ktime_ns: u64) -> Header {
+        Header { ktime_ns, tgid, tid: tgid, binary: 3, kind: kind as u8, ..Header::new_zeroed() }
+    }
+
+    /// Check that records that come out of a slow ring after the end of what they tell of mean what they would have meant before it.
+    #[test]
+    fn late_records() {
+        let mut noticed = Noticed::default();
+        for tgid in [7, 8] {
+            noticed.look_at(&header(Kind::ProcessExit, tgid, 100), &[]);
+        }
+        // Made by 7 while it lived: its first hit, and two children, one of which has ended, too.
+        noticed.look_at(&header(Kind::ProcessImage, 7, 50), &[]);
+        for child in [8, 9] {
+            let fork = ProcessFork { parent_tgid: 7, child_tgid: child, ..ProcessFork::new_zeroed() };
+            noticed.look_at(&header(Kind::ProcessFork, 7, 60), fork.as_bytes());
+        }
+        assert_eq!(noticed.ended, [(Tgid(7), BinaryId(3), KtimeNs(100))]);
+        assert!(noticed.hit.is_empty());
+        let orphaned = Kin::Ended { tgid: Tgid(7), zombie: None };
+        assert_eq!(noticed.kin, [orphaned, Kin::Born { parent: Tgid(7), child: Tgid(9) }, orphaned]);
+        // Another process of that number.
+        noticed.look_at(&header(Kind::ProcessImage, 7, 200), &[]);
+        assert_eq!(noticed.hit.get(&Tgid(7)), Some(&BinaryId(3)));
     }
 }

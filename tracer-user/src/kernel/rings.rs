@@ -16,7 +16,10 @@ use aya::{
     util::{nr_cpus, online_cpus},
 };
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_RINGBUF;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::{
+    sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags},
+    unistd::{SysconfVar, sysconf},
+};
 use tracer_common::header::Header;
 use zerocopy::FromBytes;
 
@@ -27,7 +30,7 @@ pub(super) const RINGS: &str = "RINGS";
 /// All rings together, and what each has at least, unless it is said otherwise.
 const ALL_BYTES: u32 = 64 << 20;
 const LEAST_BYTES: u32 = 2 << 20;
-/// The kernel takes whole pages only.
+/// The smallest page that a kernel has.
 const PAGE: u32 = 4096;
 /// So many records are taken before rings that were found empty are looked at again.
 const TURN: usize = 64;
@@ -43,8 +46,10 @@ impl Cpus {
     /// Of this machine.
     pub fn count() -> Result<Self, KernelError> {
         let failed = |(path, error)| KernelError::io(path)(error);
-        let online = online_cpus().map_err(failed)?.len() as u32;
-        Ok(Self { online: online.max(1), possible: (nr_cpus().map_err(failed)? as u32).max(1) })
+        let online = online_cpus().map_err(failed)?;
+        // There may be holes among their numbers.
+        let numbers = online.iter().max().map_or(1, |last| last + 1);
+        Ok(Self { online: (online.len() as u32).max(1), possible: (nr_cpus().map_err(failed)? as u32).max(numbers) })
     }
 
     /// The size of all rings together where nobody says another.
@@ -54,8 +59,14 @@ impl Cpus {
 
     /// How large each of them is that together have `all_bytes`: a power of two.
     fn bytes_of_each(self, all_bytes: u32) -> u32 {
-        let share = (all_bytes / self.online).max(PAGE);
+        let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|page| u32::try_from(page).ok());
+        let share = (all_bytes / self.online).max(page.unwrap_or(PAGE));
         1 << share.ilog2()
+    }
+
+    /// What all of them have together: not more than was asked for, but a page each at least.
+    pub fn bytes_of_all(self, all_bytes: u32) -> u64 {
+        u64::from(self.online) * u64::from(self.bytes_of_each(all_bytes))
     }
 }
 
@@ -132,6 +143,10 @@ impl Rings {
                     }
                 }
             }
+            if taken < turn_ends {
+                // Every ring was found empty by now. What came since has its own wake-up.
+                return true;
+            }
         }
         false
     }
@@ -169,5 +184,6 @@ mod tests {
         assert_eq!(cpus(2).bytes_of_each(4096), 4096);
         assert_eq!(cpus(64).usual_bytes(), 128 << 20);
         assert_eq!(cpus(64).bytes_of_each(cpus(64).usual_bytes()), 2 << 20);
+        assert_eq!(cpus(6).bytes_of_all(64 << 20), 48 << 20);
     }
 }

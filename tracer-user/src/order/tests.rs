@@ -75,6 +75,24 @@ fn overtaken_in_a_row() {
     assert_eq!(out.last(), Some(&30));
 }
 
+/// Check that what is kept to find the oldest does not grow with events that are late again and again, nor rows with those that were.
+#[test]
+fn bounded_whatever_comes() {
+    let mut orderer = Orderer::new(10, KtimeNs(0));
+    orderer.max_waiting = 1_000;
+    orderer.drained(&mark(1_000, &[]), &mut |_| unreachable!());
+    orderer.push(event(5_000, 0, 0), &mut |_| unreachable!());
+    let mut out = 0;
+    (1..10_000).for_each(|seq| orderer.push(event(seq % 7, 0, seq), &mut |_| out += 1));
+    assert_eq!((out, orderer.waiting), (9_999, 1));
+    assert!(orderer.fronts.len() <= 2 + STALE_FRONTS, "{}", orderer.fronts.len());
+    for cpu in 0..50 {
+        (0..5_000).for_each(|seq| orderer.push(event(6_000, cpu, seq), &mut |_| {}));
+    }
+    let kept: usize = orderer.cpus.iter().map(|cpu| cpu.row.capacity()).sum();
+    assert!(kept < 20_000, "room for {kept} events");
+}
+
 /// Check that an event older than what has been released is counted, and still released.
 #[test]
 fn counts_late() {

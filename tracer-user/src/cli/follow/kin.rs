@@ -5,7 +5,7 @@
 
 use std::fs;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use tracer_common::process::Cgroup;
 
 use super::Follower;
@@ -39,7 +39,7 @@ pub struct Family {
     /// Those who have ended and were not told to be reaped, by number and start in boot time, ns; and when to look at them.
     ended: FxHashMap<(Tgid, u64), KtimeNs>,
     /// Those whose reaping came out of one CPU's ring before their end came out of another's.
-    reaped: FxHashSet<(Tgid, u64)>,
+    reaped: FxHashMap<(Tgid, u64), KtimeNs>,
 }
 
 struct Orphan {
@@ -61,12 +61,12 @@ impl Family {
             Kin::Reaped { tgid, start_boottime_ns } => {
                 let key = (tgid, start_boottime_ns);
                 if self.ended.remove(&key).is_none() && self.reaped.len() < MAX_KIN {
-                    self.reaped.insert(key);
+                    self.reaped.insert(key, now);
                 }
             }
             Kin::Ended { tgid, zombie } => {
                 if let Some(key) = zombie.map(|start_boottime_ns| (tgid, start_boottime_ns))
-                    && !self.reaped.remove(&key)
+                    && self.reaped.remove(&key).is_none()
                     && self.ended.len() < MAX_KIN
                 {
                     self.ended.insert(key, KtimeNs(now.0.saturating_add(LOOK_AGAIN_NS)));
@@ -95,6 +95,8 @@ impl Family {
 
     /// Those who have ended a while ago and are gone, although no record told of it: it was lost. `last`: however long ago.
     fn gone(&mut self, now: KtimeNs, last: bool) -> Vec<Gone> {
+        // Rings are not out of step for that long: its end was lost, or told before.
+        self.reaped.retain(|_, since| now.since(*since) < LOOK_AGAIN_NS);
         let due = self.ended.iter_mut().filter(|(_, due)| last || **due <= now).take(if last { MAX_KIN } else { MAX_LOOKS });
         let mut gone = Vec::new();
         for (key, due) in due {

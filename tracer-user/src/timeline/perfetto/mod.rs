@@ -26,7 +26,7 @@ use crate::{
         thread::ThreadSpan,
     },
     id::{Goid, StackId, Tgid},
-    recording::contract::Frame,
+    recording::contract::{Frame, ProcessMemory},
     symbolize::{Symbolizer, label},
 };
 
@@ -118,6 +118,8 @@ struct Trace<'a> {
     replayed: &'a Replayed,
     symbols: Symbolizer<'a>,
     tracks: Vec<TrackDescriptor>,
+    /// Until when each track is taken: its slices follow one another.
+    taken: Vec<KtimeNs>,
     of_process: FxHashMap<ProcessId, Track>,
     events: Vec<Event<'a>>,
     /// Flows that end where a span begins, by where it is.
@@ -136,6 +138,7 @@ impl<'a> Trace<'a> {
             replayed,
             symbols: Symbolizer::new(replayed),
             tracks: Vec::new(),
+            taken: Vec::new(),
             of_process: FxHashMap::default(),
             events: Vec::new(),
             ends: FxHashMap::default(),
@@ -151,7 +154,10 @@ impl<'a> Trace<'a> {
 
     fn describe(&mut self, descriptor: TrackDescriptor) -> Track {
         let uuid = self.tracks.len() as u64 + 1;
-        self.tracks.push(TrackDescriptor { uuid: Some(uuid), ..descriptor });
+        // In the order in which they were made, where their parent wants them in order.
+        let rank = Some(i32::try_from(uuid).unwrap_or(i32::MAX));
+        self.tracks.push(TrackDescriptor { uuid: Some(uuid), sibling_order_rank: rank, ..descriptor });
+        self.taken.push(KtimeNs(0));
         uuid
     }
 
@@ -167,8 +173,13 @@ impl<'a> Trace<'a> {
     }
 
     fn slice(&mut self, track: Track, from: KtimeNs, to: KtimeNs, says: Says<'a>) {
+        // What overlaps what was there before would end that instead of itself.
+        let taken = &mut self.taken[track as usize - 1];
+        let from = from.max(*taken);
+        let to = to.max(from);
+        *taken = to;
         self.events.push(Event { at: from, track, says });
-        self.events.push(Event { at: to.max(from), track, says: Says::End });
+        self.events.push(Event { at: to, track, says: Says::End });
     }
 
     fn plain(&mut self, track: Track, (from, to): (KtimeNs, Option<KtimeNs>), plain: Plain) {
@@ -205,14 +216,26 @@ impl<'a> Trace<'a> {
 
     fn processes(&mut self) {
         let timeline = self.timeline;
+        // Those of one process right behind it: they belong to the newest one of their number.
+        let mut threads: FxHashMap<ProcessId, Vec<&ThreadLine>> = FxHashMap::default();
+        for line in timeline.threads.iter().take(single::MOST) {
+            threads.entry(line.who.process).or_default().push(line);
+        }
+        let mut memory: FxHashMap<Tgid, Vec<(KtimeNs, &ProcessMemory)>> = FxHashMap::default();
+        for look in &self.replayed.memory {
+            look.processes.iter().for_each(|of| memory.entry(of.tgid).or_default().push((look.at, of)));
+        }
         for id in &timeline.processes {
             let track = self.process(*id);
             self.life(track, *id);
-            self.memory(track, *id);
+            let tgid = self.replayed.engine.processes().process(*id).tgid;
+            self.memory(track, *id, memory.get(&tgid).map_or(&[][..], Vec::as_slice));
+            threads.remove(id).into_iter().flatten().for_each(|line| self.thread(line));
         }
-        for line in &timeline.threads {
-            self.thread(line);
-        }
+        // Of processes that are not shown themselves.
+        let mut others: Vec<(ProcessId, Vec<&ThreadLine>)> = threads.into_iter().collect();
+        others.sort_unstable_by_key(|(id, _)| *id);
+        others.into_iter().flat_map(|(_, lines)| lines).for_each(|line| self.thread(line));
         for unit in timeline.units.iter().take(single::MOST) {
             self.unit(unit);
         }
@@ -256,16 +279,14 @@ impl<'a> Trace<'a> {
     }
 
     /// What it had of memory when somebody looked.
-    fn memory(&mut self, process: Track, id: ProcessId) {
+    fn memory(&mut self, process: Track, id: ProcessId, looks: &[(KtimeNs, &ProcessMemory)]) {
         let of = self.replayed.engine.processes().process(id);
         let (from, to) = (of.first_seen, of.ended.map_or(KtimeNs::MAX, |(at, _)| at));
         let (mut rss, mut heap) = (Vec::new(), Vec::new());
-        for look in self.replayed.memory.iter().filter(|look| (from..=to).contains(&look.at)) {
-            for memory in look.processes.iter().filter(|memory| memory.tgid == of.tgid) {
-                let value = |bytes: u64| (look.at, i64::try_from(bytes).unwrap_or(i64::MAX));
-                rss.extend(memory.rss_bytes.map(value));
-                heap.extend(memory.heap.as_ref().map(|heap| value(heap.alloc_bytes)));
-            }
+        for &(at, memory) in looks.iter().filter(|(at, _)| (from..=to).contains(at)) {
+            let value = |bytes: u64| (at, i64::try_from(bytes).unwrap_or(i64::MAX));
+            rss.extend(memory.rss_bytes.map(value));
+            heap.extend(memory.heap.as_ref().map(|heap| value(heap.alloc_bytes)));
         }
         self.counter(Some(process), "memory resident", Unit::SizeBytes, rss);
         self.counter(Some(process), "heap in use", Unit::SizeBytes, heap);
@@ -310,8 +331,8 @@ impl<'a> Trace<'a> {
                 let track = *cycles.get_or_insert_with(|| self.track(Some(process), "garbage collection"));
                 let mut says = Vec::new();
                 says.extend(cycle.by.map(|goid| ("caused by", format!("go:{goid}"))));
-                says.extend((!cycle.start_seen).then(|| ("unsure", "its beginning was not seen".to_owned())));
-                says.extend((!cycle.end_seen).then(|| ("unsure", "its end was not seen".to_owned())));
+                says.extend((!cycle.start_seen).then(|| ("beginning", "not seen".to_owned())));
+                says.extend((!cycle.end_seen).then(|| ("end", "not seen".to_owned())));
                 let plain = Plain { category: "gc", name: "cycle".to_owned(), says };
                 self.plain(track, (cycle.start, Some(cycle.end)), plain);
             }
@@ -319,7 +340,7 @@ impl<'a> Trace<'a> {
                 let track = *pauses.get_or_insert_with(|| self.track(Some(process), "stop the world"));
                 let mut says = Vec::new();
                 says.extend(pause.by.map(|goid| ("caused by", format!("go:{goid}"))));
-                says.extend((!pause.end_seen).then(|| ("unsure", "its end was not seen".to_owned())));
+                says.extend((!pause.end_seen).then(|| ("end", "not seen".to_owned())));
                 let name = self.replayed.engine.reason(pause.reason).to_owned();
                 self.plain(track, (pause.start, Some(pause.end)), Plain { category: "gc", name, says });
             }
@@ -377,13 +398,25 @@ impl<'a> Trace<'a> {
             (one.image, std::cmp::Reverse(of_one.len()), one).cmp(&(other.image, std::cmp::Reverse(of_other.len()), other))
         });
         let mut groups: FxHashMap<ImageId, Track> = FxHashMap::default();
-        let mut own: FxHashMap<(ImageId, Goid), Track> = FxHashMap::default();
+        let mut of_image: FxHashMap<ImageId, Vec<&GoroutineLine>> = FxHashMap::default();
+        for line in lines {
+            of_image.entry(line.who.image).or_default().push(line);
+        }
+        // By place in the timeline, and the newest of each id.
+        let mut own: Vec<Option<Track>> = vec![None; lines.len()];
+        let mut by_goid: FxHashMap<(ImageId, Goid), Track> = FxHashMap::default();
         for (site, of) in &sites {
             let group = match groups.get(&site.image) {
                 Some(group) => *group,
                 None => {
                     let process = self.of_image(site.image);
-                    let group = self.track(Some(process), "goroutines");
+                    let group = self.describe(TrackDescriptor {
+                        parent_uuid: Some(process),
+                        name: Some("goroutines".to_owned()),
+                        child_ordering: Some(ChildTracksOrdering::Explicit as i32),
+                        ..TrackDescriptor::default()
+                    });
+                    self.counts(group, of_image.remove(&site.image).unwrap_or_default().into_iter());
                     groups.insert(site.image, group);
                     group
                 }
@@ -401,15 +434,14 @@ impl<'a> Trace<'a> {
             for index in of.iter().filter(|index| single[**index]) {
                 let line = &lines[*index];
                 let track = self.track(Some(track), format!("go:{}", line.who.goid));
-                own.insert((line.who.image, line.who.goid), track);
+                own[*index] = Some(track);
+                by_goid.insert((line.who.image, line.who.goid), track);
             }
         }
-        for (image, group) in groups {
-            let lines = lines.iter().filter(|line| line.who.image == image);
-            self.counts(group, lines);
-        }
-        for line in lines {
-            self.goroutine(line, &own);
+        for (line, track) in lines.iter().zip(own) {
+            if let Some(track) = track {
+                self.goroutine(line, track, &by_goid);
+            }
         }
     }
 
@@ -432,11 +464,12 @@ impl<'a> Trace<'a> {
     }
 
     /// The slices of one goroutine, and the arrows that end there.
-    fn goroutine(&mut self, line: &'a GoroutineLine, own: &FxHashMap<(ImageId, Goid), Track>) {
+    fn goroutine(&mut self, line: &'a GoroutineLine, track: Track, by_goid: &FxHashMap<(ImageId, Goid), Track>) {
         let image = line.who.image;
-        let Some(track) = own.get(&(image, line.who.goid)).copied() else { return };
-        let of = |goid: Goid| own.get(&(image, goid)).copied();
-        if let (Some(born_at), Some(first)) = (line.who.born_at, line.spans.first())
+        let of = |goid: Goid| by_goid.get(&(image, goid)).copied();
+        // A birth that is told late may lie behind the first span.
+        let behind = |born_at: KtimeNs| line.spans.iter().find(|span| span.start >= born_at);
+        if let Some((born_at, first)) = line.who.born_at.and_then(|born_at| Some((born_at, behind(born_at)?)))
             && let Some(parent) = line.who.origin.and_then(|origin| of(origin.parent?))
         {
             self.flow(("go", born_at, parent), line.who.goid, first);
