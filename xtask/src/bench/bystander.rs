@@ -74,7 +74,7 @@ pub fn bench(lifetrace: &Path, only: &str, json_only: bool) -> Result<()> {
         return Ok(());
     }
     let program = switches::build()?;
-    let once = || switches::once(&mut Command::new(&program));
+    let once = || switches::once(&mut Command::new(&program), switches::TURNS);
     let beside = |threads: &str| -> Result<f64> {
         let _other = Other::start(lifetrace, threads)?;
         once()

@@ -13,6 +13,8 @@ use crate::{place, shell};
 
 /// Bytes that the two hand to and fro, two switches each.
 pub const TURNS: &str = "100000";
+/// Ten times as many.
+pub const MANY_TURNS: &str = "1000000";
 
 #[derive(Deserialize)]
 struct Said {
@@ -28,8 +30,8 @@ pub fn build() -> Result<PathBuf> {
 }
 
 /// How long a switch took, ns, as it says itself, whatever else is said beside it by what it runs under.
-pub fn once(command: &mut Command) -> Result<f64> {
-    let said = shell::output(command.arg(TURNS).stderr(Stdio::null()))?;
+pub fn once(command: &mut Command, turns: &str) -> Result<f64> {
+    let said = shell::output(command.arg(turns).stderr(Stdio::null()))?;
     let line = said.lines().find(|line| line.contains("ns_per_switch")).with_context(|| format!("{command:?} says {said:?}"))?;
     Ok(serde_json::from_str::<Said>(line)?.ns_per_switch)
 }

@@ -38,10 +38,13 @@ enum Mode {
     Lifetrace,
     Perf,
     OffCpuTime,
+    AloneTenfold,
+    LifetraceTenfold,
 }
 
 impl Mode {
-    const ALL: [Self; 4] = [Self::Alone, Self::Lifetrace, Self::Perf, Self::OffCpuTime];
+    const ALL: [Self; 6] =
+        [Self::Alone, Self::Lifetrace, Self::Perf, Self::OffCpuTime, Self::AloneTenfold, Self::LifetraceTenfold];
 
     fn name(self) -> &'static str {
         match self {
@@ -49,15 +52,21 @@ impl Mode {
             Self::Lifetrace => "lifetrace run --threads on",
             Self::Perf => "perf sched record",
             Self::OffCpuTime => "offcputime-bpfcc",
+            Self::AloneTenfold => "ten times as many, alone",
+            Self::LifetraceTenfold => "ten times as many, lifetrace run --threads on",
         }
+    }
+
+    fn is_tenfold(self) -> bool {
+        matches!(self, Self::AloneTenfold | Self::LifetraceTenfold)
     }
 
     /// The time of a switch, ns.
     fn once(self, lifetrace: &Path, program: &Path) -> Result<f64> {
         let into: PathBuf = place::target().join("bench/threads.out");
         let mut command = match self {
-            Self::Alone | Self::OffCpuTime => Command::new(program),
-            Self::Lifetrace => {
+            Self::Alone | Self::OffCpuTime | Self::AloneTenfold => Command::new(program),
+            Self::Lifetrace | Self::LifetraceTenfold => {
                 let mut command = Command::new(lifetrace);
                 command.args(["run", "--quiet", "--threads", "on", "-o"]).arg(&into).arg("--").arg(program);
                 command
@@ -69,7 +78,7 @@ impl Mode {
             }
         };
         let beside = matches!(self, Self::OffCpuTime).then(OffCpuTime::start).transpose()?;
-        let once = switches::once(&mut command);
+        let once = switches::once(&mut command, if self.is_tenfold() { switches::MANY_TURNS } else { switches::TURNS });
         drop(beside);
         let _ = fs::remove_file(&into);
         once
@@ -124,12 +133,15 @@ pub fn bench(lifetrace: &Path, only: &str) -> Result<()> {
             }
         }
     }
-    let alone = all[0].as_deref().map(median).unwrap_or(f64::NAN);
+    let alone = |mode: Mode| {
+        let mode = if mode.is_tenfold() { Mode::AloneTenfold } else { Mode::Alone };
+        all[mode as usize].as_deref().map(median).unwrap_or(f64::NAN)
+    };
     for (mode, times) in Mode::ALL.iter().zip(&all) {
         let row = match times {
             Ok(times) => {
                 let ours = median(times);
-                let (ratio, spread) = (Some(ours / alone), Some(spread(times)));
+                let (ratio, spread) = (Some(ours / alone(*mode)), Some(spread(times)));
                 Row { row: mode.name(), ours: Some(ours), ratio, spread, note: String::new(), rounds: ROUNDS }
             }
             Err(error) => {
