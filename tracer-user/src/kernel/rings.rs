@@ -115,53 +115,86 @@ impl Rings {
 
     /// Hands on `most` records or little more, the oldest first, until `take` wants no more. Returns whether all rings were found empty,
     /// or at records that are still being written.
-    pub fn drain(&mut self, most: usize, mut take: impl FnMut(&[u8]) -> bool) -> bool {
-        let Self { rings, heads, .. } = self;
-        let mut taken = 0;
-        while taken < most {
-            heads.clear();
-            heads.extend(rings.iter_mut().enumerate().filter_map(|(index, ring)| Some(Reverse((oldest(ring)?, index)))));
-            if heads.is_empty() {
-                return true;
-            }
-            let turn_ends = taken + TURN;
-            while taken < turn_ends
-                && let Some(Reverse((_, index))) = heads.pop()
-            {
-                // As long as it is older than what any other has.
-                let until = heads.peek().map_or(u64::MAX, |Reverse((at, _))| *at);
-                while let Some(record) = rings[index].next() {
-                    let at = made_at(&record);
-                    if at > until || taken >= turn_ends {
-                        heads.push(Reverse((at, index)));
-                        mem::forget(record);
-                        break;
-                    }
-                    taken += 1;
-                    if !take(&record) {
-                        return false;
-                    }
-                }
-            }
-            if taken < turn_ends {
-                // Every ring was found empty by now. What came since has its own wake-up.
-                return true;
-            }
-        }
-        false
+    pub fn drain(&mut self, most: usize, take: impl FnMut(&[u8]) -> bool) -> bool {
+        merge(&mut self.rings, &mut self.heads, most, take)
     }
 }
 
-/// When the next record of a ring was made. It stays there: what is forgotten is not consumed.
-fn oldest(ring: &mut RingBuf<MapData>) -> Option<u64> {
-    let record = ring.next()?;
-    let at = made_at(&record);
-    mem::forget(record);
-    Some(at)
+/// Where records come from in some order.
+trait Source {
+    /// When the next record was made. It stays there.
+    fn oldest(&mut self) -> Option<u64>;
+    /// Takes the next record if it was made by `until`.
+    fn take(&mut self, until: u64, take: &mut impl FnMut(&[u8]) -> bool) -> Taken;
+}
+
+enum Taken {
+    Nothing,
+    /// It is younger.
+    Younger(u64),
+    /// One; whether more are wanted.
+    One(bool),
+}
+
+impl Source for RingBuf<MapData> {
+    fn oldest(&mut self) -> Option<u64> {
+        let record = self.next()?;
+        let at = made_at(&record);
+        // What is forgotten is not consumed.
+        mem::forget(record);
+        Some(at)
+    }
+
+    fn take(&mut self, until: u64, take: &mut impl FnMut(&[u8]) -> bool) -> Taken {
+        let Some(record) = self.next() else { return Taken::Nothing };
+        let at = made_at(&record);
+        if at > until {
+            mem::forget(record);
+            return Taken::Younger(at);
+        }
+        Taken::One(take(&record))
+    }
 }
 
 fn made_at(record: &[u8]) -> u64 {
     Header::read_from_prefix(record).map_or(0, |(header, _)| header.ktime_ns)
+}
+
+/// See [`Rings::drain`].
+fn merge<S: Source>(
+    sources: &mut [S],
+    heads: &mut BinaryHeap<Reverse<(u64, usize)>>,
+    most: usize,
+    mut take: impl FnMut(&[u8]) -> bool,
+) -> bool {
+    let mut taken = 0;
+    while taken < most {
+        heads.clear();
+        heads.extend(sources.iter_mut().enumerate().filter_map(|(index, source)| Some(Reverse((source.oldest()?, index)))));
+        let turn_ends = taken + TURN;
+        while taken < turn_ends
+            && let Some(Reverse((_, index))) = heads.pop()
+        {
+            // As long as it is older than what any other has.
+            let until = heads.peek().map_or(u64::MAX, |Reverse((at, _))| *at);
+            while taken < turn_ends {
+                match sources[index].take(until, &mut take) {
+                    Taken::Nothing => break,
+                    Taken::Younger(at) => {
+                        heads.push(Reverse((at, index)));
+                        break;
+                    }
+                    Taken::One(false) => return false,
+                    Taken::One(true) => taken += 1,
+                }
+            }
+        }
+        if taken < turn_ends {
+            // Every ring was found empty by now. What came since has its own wake-up.
+            return true;
+        }
+    }
+    false
 }
 
 impl AsFd for Rings {
@@ -172,7 +205,58 @@ impl AsFd for Rings {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use super::*;
+
+    /// Times and numbers of records.
+    struct Fake(VecDeque<(u64, u8)>);
+
+    impl Source for Fake {
+        fn oldest(&mut self) -> Option<u64> {
+            self.0.front().map(|(at, _)| *at)
+        }
+
+        fn take(&mut self, until: u64, take: &mut impl FnMut(&[u8]) -> bool) -> Taken {
+            match self.0.front() {
+                None => Taken::Nothing,
+                Some((at, _)) if *at > until => Taken::Younger(*at),
+                Some((_, number)) => {
+                    let more = take(&[*number]);
+                    self.0.pop_front();
+                    Taken::One(more)
+                }
+            }
+        }
+    }
+
+    /// Check that records of several rings come out in the order of time, each once, that a round stops where it is told to and when
+    /// it has been long enough, goes on from there, and says when nothing is left.
+    #[test]
+    fn merged() {
+        let mut rings: Vec<Fake> = (0..3).map(|_| Fake(VecDeque::new())).collect();
+        for number in 0..=250u8 {
+            // In runs of seven, so that rings are left and come back to.
+            rings[usize::from(number / 7 % 3)].0.push_back((u64::from(number) * 10, number));
+        }
+        let (mut heads, mut out) = (BinaryHeap::new(), Vec::new());
+        let stopped = merge(&mut rings, &mut heads, 1_000, |record| {
+            out.push(record[0]);
+            record[0] != 99
+        });
+        assert!(!stopped && out.len() == 100);
+        assert!(!merge(&mut rings, &mut heads, 1, |record| {
+            out.push(record[0]);
+            true
+        }));
+        assert_eq!(out.len(), 100 + TURN);
+        assert!(merge(&mut rings, &mut heads, 1_000, |record| {
+            out.push(record[0]);
+            true
+        }));
+        assert!(out.iter().copied().eq(0..=250), "{out:?}");
+        assert!(merge(&mut rings, &mut heads, 1_000, |_| unreachable!()));
+    }
 
     /// Check that rings are powers of two, a page at least, and larger together than asked for where there are many CPUs only.
     #[test]

@@ -58,8 +58,8 @@ mod tests {
         let values = many.values();
         assert!(values.len() as u64 <= POINTS + 1);
         assert_eq!(values.last(), Some(&(KtimeNs(200_000), 0)));
-        // Each is the number at the end of its stretch.
-        let (at, value) = values[1000];
-        assert!(value > i64::try_from(at.0).unwrap());
+        // Each is the number at the end of its stretch: as many as there were nanoseconds until the next one.
+        let [(_, value), (next, _)] = values[1000..1002] else { unreachable!() };
+        assert_eq!(u64::try_from(value), Ok(next.0));
     }
 }
