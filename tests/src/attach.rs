@@ -7,9 +7,11 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::{
-    lifetrace,
+    deadline::{PATIENCE, wait_for},
+    fixture, lifetrace,
     process::{Finished, Running},
     recording::Recording,
+    truth::{self, Waits},
 };
 
 /// An attach under way.
@@ -60,4 +62,17 @@ fn command(args: &[impl AsRef<OsStr>], recording: &Recording) -> Command {
         command.args(["--tier", "T2"]);
     }
     command
+}
+
+/// A program whose goroutines have labels and wait, with what each says of itself, and a recording with a snapshot of them.
+pub fn labelled() -> Result<(Waits, Recording)> {
+    let dir = TempDir::new()?;
+    let mut command = Command::new(fixture::go("waits")?);
+    command.arg("-dir").arg(dir.path());
+    let mut running = Running::start(command, None)?;
+    let waits: Waits = truth::read(&running.line(0)?)?;
+    let attached = Attached::to(&["--pid", &waits.pid.to_string(), "--snapshot-every", "300ms"])?;
+    wait_for("a snapshot", PATIENCE, || Ok((attached.recording().report()?.snapshots.taken > 0).then_some(())))?;
+    let (_, recording) = attached.interrupt()?;
+    Ok((waits, recording))
 }

@@ -23,6 +23,13 @@ impl Cgroup {
         Ok(Self(path))
     }
 
+    /// Makes one below it, which must be dropped before it.
+    pub fn below(&self, name: &str) -> Result<Self> {
+        let path = self.0.join(name);
+        fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Self(path))
+    }
+
     #[must_use]
     pub fn path(&self) -> &PathBuf {
         &self.0

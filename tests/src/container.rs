@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::{
     deadline::{PATIENCE, wait_for},
+    fixture,
     process::{self, Running},
 };
 
@@ -39,7 +40,7 @@ impl Image {
         let dir = TempDir::new()?;
         for program in programs {
             let name = program.file_name().context("a program has a name")?;
-            fs::copy(program, dir.path().join(name)).with_context(|| program.display().to_string())?;
+            fixture::copied(program, &dir.path().join(name))?;
         }
         fs::create_dir(dir.path().join("proc"))?;
         Ok(Self { dir })

@@ -11,7 +11,12 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::usdt;
+use crate::{
+    deadline::PATIENCE,
+    process::Running,
+    truth::{self, Births},
+    usdt,
+};
 
 /// The folder of fixtures that somebody has built before: `LIFETRACE_FIXTURES`, for a machine that has no compilers.
 #[must_use]
@@ -87,10 +92,24 @@ pub fn go_command() -> Option<PathBuf> {
     env::split_paths(&usual).map(|dir| dir.join("go")).find(|path| path.is_file())
 }
 
+/// Copies a program to a path of its own, folders included. By another process: no child of ours may hold it open for writing when it is
+/// executed (execve(2), ETXTBSY).
+pub fn copied(program: &Path, to: &Path) -> Result<PathBuf> {
+    fs::create_dir_all(to.parent().context("no folder")?)?;
+    succeed(Command::new("cp").arg(program).arg(to))?;
+    Ok(to.to_owned())
+}
+
+/// Starts the order service under a path of its own.
+pub fn orders_at(path: &Path, args: &[&str]) -> Result<Running> {
+    let mut command = Command::new(copied(&orders()?, path)?);
+    command.args(args);
+    Running::start(command, None)
+}
+
 /// Copies a program to where every user may execute it.
 pub fn copy_for_everyone(program: &Path, dir: &Path) -> Result<PathBuf> {
-    let copy = dir.join(program.file_name().context("a program has a name")?);
-    fs::copy(program, &copy).with_context(|| format!("cannot copy {}", program.display()))?;
+    let copy = copied(program, &dir.join(program.file_name().context("a program has a name")?))?;
     for path in [dir, &copy] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
     }
@@ -157,4 +176,21 @@ pub(crate) fn succeed(command: &mut Command) -> Result<()> {
     let output = command.output().with_context(|| format!("cannot start {command:?}"))?;
     ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(())
+}
+
+/// A `sleeper` with its goroutines parked, and its truth.
+pub fn sleeper(args: &[&str]) -> Result<(Running, Births)> {
+    let mut command = Command::new(go("sleeper")?);
+    command.args(args);
+    let mut running = Running::start(command, None)?;
+    let births = truth::read(&running.line(0)?)?;
+    Ok((running, births))
+}
+
+/// What Go's own tool makes of a profile.
+pub fn go_pprof(args: &[&str]) -> Result<String> {
+    let mut go = Command::new(go_command().context("no go command")?);
+    go.args(["tool", "pprof"]).args(args);
+    // Go builds it first, where it has not yet.
+    Ok(Running::start(go, None)?.finish_within(PATIENCE * 5)?.expect_code(0)?.stdout)
 }

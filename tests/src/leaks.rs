@@ -6,7 +6,12 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{lifetrace, process::run, recording::Recording};
+use crate::{
+    deadline::PATIENCE,
+    lifetrace,
+    process::{Running, run},
+    recording::Recording,
+};
 
 #[derive(Debug, Deserialize)]
 pub struct Leaks {
@@ -77,7 +82,8 @@ impl Leaks {
     pub fn watching(pid: u32, options: &[&str], code: i32) -> Result<Self> {
         let mut command = lifetrace::command();
         command.args(["leaks", "--format", "json", "--pid", &pid.to_string()]).args(options);
-        Self::read(&run(command)?.expect_code(code)?.stdout)
+        // It watches for a while before it has something to say.
+        Self::read(&Running::start(command, None)?.finish_within(PATIENCE * 5)?.expect_code(code)?.stdout)
     }
 
     /// What a command that judges writes to `path`, when it exits with `code`.

@@ -10,28 +10,38 @@
 //!
 //! Environment: `LIFETRACE_BIN` (default: `lifetrace` in the target directory's `debug`), `LIFETRACE_GO` (default: `go` in `PATH`, then
 //! `/usr/local/go/bin/go`), `LIFETRACE_MATRIX` (a file of cells, which xtask writes for `matrix.rs`), `LIFETRACE_REQUIRE_ALL=1` (a skip is a failure),
-//! `LIFETRACE_FIXTURES` (a folder of fixtures to use instead of building them), `LIFETRACE_PATIENCE` (how many times longer anything may take). Skips
-//! are appended to `target/skips.jsonl`.
+//! `LIFETRACE_FIXTURES` (a folder of fixtures to use instead of building them), `LIFETRACE_PATIENCE` (how many times longer anything may take),
+//! `LIFETRACE_OWN_MACHINE` (nobody minds if the machine is put to sleep). Skips are appended to `target/skips.jsonl`.
 
+pub mod agent;
+pub mod api_server;
 pub mod attach;
 pub mod bpf;
 pub mod cgroup;
 pub mod container;
 pub mod deadline;
+pub mod deploy;
 pub mod disk;
 pub mod dump;
 pub mod fixture;
+pub mod image;
+pub mod kernel;
 pub mod leaks;
 pub mod life;
 pub mod lifetrace;
 pub mod memory;
+pub mod otelcol;
 pub mod pprof_server;
 pub mod process;
 pub mod program;
+pub mod prometheus;
 pub mod recording;
 pub mod report;
 pub mod scenario;
+pub mod segments;
 pub mod series;
+pub mod soak;
+pub mod terminal;
 pub mod truth;
 pub mod usdt;
 pub mod user;

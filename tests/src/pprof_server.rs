@@ -37,6 +37,10 @@ pub enum Manner {
     Slow,
     /// Never stops.
     Endless,
+    /// Never stops, and sends as fast as it is read.
+    Flood,
+    /// Sends a letter of an answer's head now and then, and never all of it.
+    Loris,
     /// Promises more than it sends.
     Truncated,
     /// Packs what it says in a gzip without an end.
@@ -82,6 +86,20 @@ fn answer(mut stream: TcpStream, manner: Manner) -> Result<()> {
             loop {
                 stream.write_all(b"goroutine 1 [running]:\nmain.main()\n\t/main.go:1 +0x1\n\n")?;
                 thread::sleep(Duration::from_millis(1));
+            }
+        }
+        Manner::Flood => {
+            write!(stream, "{ok}\r\n")?;
+            let much = b"goroutine 1 [running]:\nmain.main()\n\t/main.go:1 +0x1\n\n".repeat(1000);
+            loop {
+                stream.write_all(&much)?;
+            }
+        }
+        Manner::Loris => {
+            write!(stream, "{ok}X-Slow: ")?;
+            loop {
+                stream.write_all(b"x")?;
+                thread::sleep(Duration::from_millis(50));
             }
         }
         Manner::Truncated if !index => write!(stream, "{ok}Content-Length: 1000\r\n\r\ngoroutine 1 [run")?,

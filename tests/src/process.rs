@@ -75,6 +75,12 @@ impl Running {
         self.stdout.text()
     }
 
+    /// What it wrote to stderr so far.
+    #[must_use]
+    pub fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
     /// Waits for the `n`th complete line of stdout (from 0).
     pub fn line(&mut self, n: usize) -> Result<String> {
         let stdout = self.stdout.clone();

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
 use serde::Serialize;
 
-use crate::{fixture, lifetrace, program, user};
+use crate::{fixture, image, lifetrace, program, user};
 
 /// What a scenario cannot do without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,10 @@ pub enum Need {
     FreePtrace,
     /// A program that the set-up fetches.
     Program(&'static str),
+    /// The agent's container image.
+    Image,
+    /// A machine that is there for the test alone: it is put to sleep.
+    OwnMachine,
 }
 
 /// Runs a scenario while no other one runs: it counts exactly, or looks at the whole kernel.
@@ -58,7 +62,13 @@ fn missing(needs: &[Need]) -> Option<String> {
         Need::Root if !geteuid().is_root() => Some("not root".to_owned()),
         Need::Command(name) if !in_path(name) => Some(format!("no {name} command")),
         Need::Program(path) if !program::fetched(path).is_file() => Some(format!("no {path}: `cargo xtask test` fetches it")),
+        Need::Image if !image::archive().is_file() => {
+            Some(format!("no {}: `cargo xtask image --dev` makes it", image::archive().display()))
+        }
         Need::Go if fixture::go_command().is_none() => Some("no go command".to_owned()),
+        Need::OwnMachine if std::env::var_os("LIFETRACE_OWN_MACHINE").is_none() => {
+            Some("others use this machine: `cargo xtask vm` emulates one".to_owned())
+        }
         Need::Nobody if user::nobody().is_none() => Some("no user nobody".to_owned()),
         Need::FreePtrace if restricted_ptrace() => Some("kernel.yama.ptrace_scope is not 0".to_owned()),
         _ => None,

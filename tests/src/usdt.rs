@@ -1,7 +1,6 @@
 //! Programs with USDT probes: the job system of `examples/jobs` in every shape, and what it says of itself.
 
 use std::{
-    fs,
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
@@ -60,7 +59,7 @@ impl Shape {
     /// A copy of it that nobody else traces.
     pub fn copied(self, dir: &Path) -> Result<PathBuf> {
         let (program, library) = self.names();
-        let copy = |name: &str| Ok::<_, anyhow::Error>(fs::copy(fixture::built(name)?, dir.join(name))?);
+        let copy = |name: &str| fixture::copied(&fixture::built(name)?, &dir.join(name));
         copy(&program)?;
         if self.library {
             copy(&library)?;

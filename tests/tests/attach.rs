@@ -18,6 +18,7 @@ use lifetrace_tests::{
     recording::{Recording, Span},
     report::Report,
     scenario::{Need, alone, along},
+    terminal::Terminal,
     truth::{self, Births, Lifetime, Seam},
     user,
 };
@@ -28,12 +29,6 @@ fn start(name: &str, args: &[&str]) -> Result<Running> {
     let mut command = Command::new(fixture::go(name)?);
     command.args(args);
     Running::start(command, None)
-}
-
-fn sleeper(args: &[&str]) -> Result<(Running, Births)> {
-    let mut running = start("sleeper", args)?;
-    let births = truth::read(&running.line(0)?)?;
-    Ok((running, births))
 }
 
 /// The goroutines of a process, their spans in order.
@@ -52,15 +47,15 @@ fn lives(spans: Vec<Span>, tgid: u32) -> BTreeMap<u64, Vec<Span>> {
 #[track_caller]
 fn assert_seam(recording: &Recording, seam: &Seam) {
     let report = recording.report().unwrap();
-    report.assert_nothing_lost();
+    report.assert_nothing_lost_since_joined();
     let coverage = report.coverage.iter().find(|coverage| coverage.tgid == seam.pid).expect("no coverage");
     let wall = |ns: u64| report.meta.zero_unix_ns + ns;
     let error = report.meta.clock_error_ns + 1_000;
     let (from, to) = (wall(coverage.from_ns), wall(coverage.to_ns.unwrap()));
     let told = lives(recording.timeline(None).unwrap(), seam.pid);
-    // Between its last words and its exit a goroutine may be kept from its CPU.
-    let last_words = 50_000_000 * u64::from(slowness());
-    let mut counted = (0u64, 0u64);
+    // Between its last words and its exit a goroutine may be kept from its CPU, few of them for long.
+    let last_words = 200_000_000 * u64::from(slowness());
+    let (mut counted, mut lingered) = ((0u64, 0u64), 0u64);
     for Lifetime { goid, made_ns, begun_ns, ended_ns } in seam.lives.iter().copied() {
         let lives_on = ended_ns == 0 || ended_ns > from + error;
         let before = begun_ns + error < from && lives_on;
@@ -72,14 +67,19 @@ fn assert_seam(recording: &Recording, seam: &Seam) {
             let deaths = spans.iter().filter(|span| span.state == "dead").count();
             let dies = ended_ns != 0 && ended_ns + error < to;
             // One that says its last words just before the end may exit just after it.
-            assert!(deaths <= 1 && (deaths == 1 || !dies || ended_ns + last_words > to), "go:{goid}: {spans:#?}");
-        } else if (begun_ns + error < from && ended_ns + last_words < from) || made_ns > to + error {
+            assert!(deaths <= 1, "go:{goid}: {spans:#?}");
+            lingered += u64::from(deaths == 0 && dies && ended_ns + last_words < to);
+        } else if begun_ns + error < from && ended_ns + last_words < from {
             // One that said its last words just before the beginning may exit just after it.
-            assert!(spans.is_none(), "go:{goid} was over before, or made after: {spans:#?}");
+            assert!(spans.is_none_or(|spans| spans[0].state == "unknown"), "go:{goid} was over before: {spans:#?}");
+            lingered += u64::from(spans.is_some());
+        } else if made_ns > to + error {
+            assert!(spans.is_none(), "go:{goid} was made after: {spans:#?}");
         }
         counted.0 += u64::from(before);
         counted.1 += u64::from(after);
     }
+    assert!(lingered <= 3, "{lingered} lived on behind their last words");
     assert!(counted.0 >= 500 && counted.1 >= 500, "the program made too little: {counted:?}");
     assert_counts(&report, &told);
 }
@@ -115,7 +115,7 @@ fn seam() -> Result<()> {
 #[test]
 fn who_was_there() -> Result<()> {
     along(&[Need::Root], || {
-        let (running, births) = sleeper(&["-n", "1000"])?;
+        let (running, births) = fixture::sleeper(&["-n", "1000"])?;
         let attached = Attached::to(&["--pid", &births.pid.to_string(), "--for", "300ms"])?;
         let (_, recording) = attached.finish()?;
         assert!(is_alive(running.pid()));
@@ -145,7 +145,7 @@ fn who_was_there() -> Result<()> {
 #[test]
 fn ends() -> Result<()> {
     along(&[Need::Root], || {
-        let (running, births) = sleeper(&["-n", "10"])?;
+        let (running, births) = fixture::sleeper(&["-n", "10"])?;
         let pid = births.pid.to_string();
         let (finished, recording) = Attached::to(&["--pid", &pid])?.interrupt()?;
         let found = finished.stderr.lines().find_map(|line| line.split_once(" goroutines found")).context("no last line")?.0;
@@ -169,11 +169,11 @@ fn executable() -> Result<()> {
     alone(&[Need::Root], || {
         let program = fixture::go("births")?;
         let spawner = fixture::go("spawner")?;
-        let (sleeps, there) = sleeper(&["-n", "100"])?;
+        let (sleeps, there) = fixture::sleeper(&["-n", "100"])?;
         let sleeper_program = fixture::go("sleeper")?;
         let of_sleeper = Attached::to(&[Path::new("--exe"), &sleeper_program])?;
         let of_births = Attached::to(&[Path::new("--exe"), &program])?;
-        let (later, joins) = sleeper(&["-n", "50"])?;
+        let (later, joins) = fixture::sleeper(&["-n", "50"])?;
         let mut births = Vec::new();
         for _ in 0..2 {
             let mut command = Command::new(&program);
@@ -223,7 +223,7 @@ fn cgroup() -> Result<()> {
             None,
         )?;
         let there: Births = truth::read(&inside.line(0)?)?;
-        let (_outside, others) = sleeper(&["-n", "20"])?;
+        let (_outside, others) = fixture::sleeper(&["-n", "20"])?;
         let attached = Attached::to(&[Path::new("--cgroup"), cgroup.path()])?;
         let mut births = Vec::new();
         for directory in [cgroup.path(), &below] {
@@ -253,7 +253,7 @@ fn cgroup() -> Result<()> {
 fn killed() -> Result<()> {
     alone(&[Need::Root], || {
         let before = Inventory::take()?;
-        let (running, births) = sleeper(&["-n", "100", "-churn"])?;
+        let (running, births) = fixture::sleeper(&["-n", "100", "-churn"])?;
         let attached = Attached::to(&["--pid", &births.pid.to_string()])?;
         attached.running.signal(Signal::SIGKILL)?;
         before.wait_restored(PATIENCE)?;
@@ -283,7 +283,10 @@ fn refused() -> Result<()> {
             process::run(command)?.expect_code(code)?.expect_said(&[said])?;
             assert_eq!(std::fs::read_to_string(&older)?, "older", "{args:?}");
         }
-        Ok(())
+        let (_running, births) = fixture::sleeper(&["-n", "10"])?;
+        let mut command = lifetrace::command();
+        command.args(["attach", "--pid", &births.pid.to_string(), "-o"]).arg(dir.path().join("no/recording"));
+        process::run(command)?.expect_code(3)?.expect_said(&["no such file"])
     })
 }
 
@@ -291,12 +294,65 @@ fn refused() -> Result<()> {
 #[test]
 fn unprivileged() -> Result<()> {
     along(&[Need::Root, Need::Nobody], || {
-        let (_running, births) = sleeper(&["-n", "10"])?;
+        let (_running, births) = fixture::sleeper(&["-n", "10"])?;
         let dir = tempfile::tempdir()?;
         let program = fixture::copy_for_everyone(&lifetrace::binary(), dir.path())?;
         let Some(nobody) = user::nobody() else { anyhow::bail!("no nobody") };
         let mut command = Command::new(program);
         command.uid(nobody.uid).gid(nobody.gid).current_dir("/").args(["attach", "--pid", &births.pid.to_string()]);
         process::run(command)?.expect_code(3)?.expect_said(&["sudo", "root"])
+    })
+}
+
+/// Check that a flamegraph and a page of a service that runs are one command each, which leave no recording behind and the service alone.
+#[test]
+fn answers_at_once() -> Result<()> {
+    along(&[Need::Root], || {
+        let (running, births) = fixture::sleeper(&["-n", "100"])?;
+        let dir = tempfile::tempdir()?;
+        let ask = |words: &[&str]| -> Result<String> {
+            let mut lifetrace = lifetrace::command();
+            lifetrace.args(words).args(["--pid", &births.pid.to_string(), "--for", "1s"]).env("TMPDIR", dir.path());
+            Ok(process::run(lifetrace)?.expect_code(0)?.stdout)
+        };
+        let folded = ask(&["flame", "--by", "blocked", "--format", "folded"])?;
+        assert!(folded.lines().any(|line| line.contains("[chan receive]")), "{folded}");
+        let page = ask(&["timeline", "--format", "html"])?;
+        assert!(page.starts_with("<!DOCTYPE html>") && page.contains("goroutines born"));
+        let report: serde_json::Value = serde_json::from_str(&ask(&["report", "--format", "json"])?)?;
+        assert!(report["goroutines"]["alive"].as_u64() >= Some(100), "{}", report["goroutines"]);
+        let detailed: serde_json::Value = serde_json::from_str(&ask(&["report", "--format", "json", "--tier", "3"])?)?;
+        assert_eq!(detailed["processes"][0]["tier"], "T3", "{}", detailed["coverage"]);
+        assert!(std::fs::read_dir(dir.path())?.next().is_none(), "something is left behind");
+        assert!(is_alive(running.pid()));
+        let mut neither = lifetrace::command();
+        neither.args(["report", "--for", "1s"]);
+        process::run(neither)?.expect_code(2)?;
+        let mut no_choice = lifetrace::command();
+        no_choice.args(["report", "made.rec", "--tier", "2"]);
+        let said = process::run(no_choice)?.expect_code(2)?.stderr;
+        assert!(said.contains("cannot be used with"), "{said}");
+        Ok(())
+    })
+}
+
+/// Check that Ctrl-C ends the following early, also where progress is shown, and that what was seen is told of.
+#[test]
+fn interrupted_answer() -> Result<()> {
+    along(&[Need::Root], || {
+        let (running, births) = fixture::sleeper(&["-n", "100"])?;
+        let dir = tempfile::tempdir()?;
+        let file = dir.path().join("report.json");
+        let mut command = lifetrace::command();
+        command.args(["report", "--format", "json", "--for", "10min", "--pid", &births.pid.to_string(), "-o"]).arg(&file);
+        let mut terminal = Terminal::start(command, 120, 10)?;
+        // A second passes before it is shown.
+        terminal.shows(&["following process", "left"])?;
+        terminal.signal(Signal::SIGINT)?;
+        assert_eq!(terminal.ended()?.code(), Some(0), "{}", terminal.screen());
+        let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&file)?)?;
+        assert!(report["goroutines"]["alive"].as_u64() >= Some(100), "{}", report["goroutines"]);
+        assert!(is_alive(running.pid()));
+        Ok(())
     })
 }

@@ -71,7 +71,7 @@ fn go_program_behind_a_shell() -> Result<()> {
     // Probes must be set within the exec gate's deadline; other sessions that take theirs away hold the kernel's lock.
     alone(&[Need::Root], || {
         let births = fixture::go("births")?;
-        let (finished, recording) = Run::of("sh").args(["-c", "\"$0\" -n 300; exit 9"]).args([&births]).finish()?;
+        let (finished, recording) = Run::of("sh").args(["-c", "\"$0\" -n 300; exit 9"]).args([&births]).finish_whole()?;
         let births: Births = truth::read(finished.expect_code(9)?.last_line())?;
         truth::assert_sites(&recording.report()?, births.pid, &births.sites);
         Ok(())

@@ -95,7 +95,7 @@ fn much_too_dear() -> Result<()> {
         assert!(time_at(&report, "T2") < 2 * S * u64::from(slowness()), "{:#?}", report.steps);
         assert!(time_at(&report, "T1") > 8 * S, "{:#?}", report.steps);
         // What a first trial costs that has to be taken for a moment.
-        assert!(report.price.programs[0].share.unwrap() < 0.05 * f64::from(slowness()), "{:#?}", report.price);
+        assert!(report.price.programs[0].share.unwrap() < 0.1 * f64::from(slowness()), "{:#?}", report.price);
         Ok(())
     })
 }
@@ -137,7 +137,7 @@ fn bystander() -> Result<()> {
     })
 }
 
-/// A page that answers at once, or, once it was told to, much later.
+/// A page that takes a while to answer, against which a machine's moods are small, or, once it was told to, much longer.
 fn page() -> Result<(SocketAddr, Arc<AtomicBool>)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
@@ -147,9 +147,7 @@ fn page() -> Result<(SocketAddr, Arc<AtomicBool>)> {
         for mut stream in listener.incoming().flatten() {
             let mut question = [0; 4096];
             let _ = stream.read(&mut question);
-            if told.load(Ordering::Relaxed) {
-                let_pass(Duration::from_millis(600));
-            }
+            let_pass(Duration::from_millis(if told.load(Ordering::Relaxed) { 600 } else { 80 }));
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n");
         }
     });

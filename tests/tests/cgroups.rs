@@ -9,12 +9,19 @@ use anyhow::{Context, Result};
 use lifetrace_tests::{
     deadline::{PATIENCE, wait_for},
     life::{Lives, rows},
-    lifetrace::Run,
+    lifetrace::{Run, binary, command_through},
+    process::run,
+    recording::Recording,
     scenario::{Need, alone, skip},
 };
+use tempfile::TempDir;
 
 /// A cgroup of one controller that goes with the test.
 struct Group {
+    /// Of its hierarchy.
+    mount: PathBuf,
+    /// As it is mounted with them.
+    controllers: String,
     path: PathBuf,
     /// Within its hierarchy.
     within: String,
@@ -29,22 +36,23 @@ impl Group {
             mounts.lines().find_map(|line| {
                 let fields: Vec<&str> = line.split(' ').collect();
                 let has = option.is_empty() || fields.get(3)?.split(',').any(|one| one == option);
-                (fields.get(2)? == &kind && has).then(|| PathBuf::from(fields[1]))
+                let controllers = fields.get(3)?.split(',').filter(|one| one.starts_with(option)).collect::<Vec<_>>();
+                (fields.get(2)? == &kind && has).then(|| (PathBuf::from(fields[1]), controllers.join(",")))
             })
         };
-        let (mount, unified) = match (mount("cgroup", controller), mount("cgroup2", "")) {
+        let ((mount, controllers), unified) = match (mount("cgroup", controller), mount("cgroup2", "")) {
             (Some(mount), _) => (mount, false),
-            (None, Some(mount)) => {
+            (None, Some((mount, controllers))) => {
                 let all = fs::read_to_string(mount.join("cgroup.controllers"))?;
                 if !all.split_whitespace().any(|one| one == controller) {
                     return Ok(None);
                 }
-                (mount, true)
+                ((mount, controllers), true)
             }
             (None, None) => return Ok(None),
         };
         let path = mount.join(within);
-        let mut above = mount;
+        let mut above = mount.clone();
         for part in Path::new(within).components() {
             if unified {
                 fs::write(above.join("cgroup.subtree_control"), format!("+{controller}"))?;
@@ -54,12 +62,19 @@ impl Group {
                 fs::create_dir(&above).with_context(|| format!("cannot make {}", above.display()))?;
             }
         }
-        Ok(Some(Self { path, within: format!("/{within}"), unified }))
+        Ok(Some(Self { mount, controllers, path, within: format!("/{within}"), unified }))
     }
 
     fn set(&self, one: (&str, &str), two: (&str, &str)) -> Result<()> {
         let (file, value) = if self.unified { two } else { one };
         fs::write(self.path.join(file), value).with_context(|| format!("cannot write {file}"))
+    }
+
+    /// By the kernel's own count.
+    fn throttled_ns(&self) -> Result<u64> {
+        let stat = fs::read_to_string(self.path.join("cpu.stat"))?;
+        let value = |name: &str| stat.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+        value("throttled_time ").or(value("throttled_usec ").map(|us| us * 1000)).context("no count of throttling")
     }
 
     /// A script that moves into the cgroup and then does something.
@@ -116,15 +131,12 @@ fn throttled() -> Result<()> {
         if group.set(("cpu.cfs_quota_us", "20000"), ("cpu.max", "20000 100000")).is_err() {
             return skip("no CPU quota in this kernel");
         }
-        let script = group.script("exec timeout 4 sh -c 'while :; do :; done'");
+        let script = group.script("exec timeout 8 sh -c 'while :; do :; done'");
         let (finished, recording) = Run::of("sh").args(["-c", &script]).finish()?;
         // busybox has a timeout of its own.
         let code = finished.status.code();
         assert!(matches!(code, Some(124 | 143)), "{code:?}");
-        let stat = fs::read_to_string(group.path.join("cpu.stat"))?;
-        let value = |name: &str| stat.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
-        let truth =
-            value("throttled_time ").or(value("throttled_usec ").map(|us| us * 1000)).context("no count of throttling")?;
+        let truth = group.throttled_ns()?;
         let lives = Lives::of(&recording)?;
         let told =
             lives.cgroups.iter().find(|cgroup| cgroup.cpu_path.as_deref() == Some(&group.within)).context("no such cgroup")?;
@@ -142,6 +154,38 @@ fn throttled() -> Result<()> {
     })
 }
 
+/// Check that what a cgroup bears is known from within a cgroup namespace that does not hold it, as an agent in a container is in.
+#[test]
+fn throttled_elsewhere() -> Result<()> {
+    alone(&[Need::Root, Need::Command("unshare")], || {
+        let name = format!("lifetrace-node-{}", std::process::id());
+        let Some(own) = Group::new("cpu", &format!("{name}/agent/container"))? else { return skip("no cpu controller") };
+        let group = Group::new("cpu", &format!("{name}/pod"))?.context("there was one just now")?;
+        if group.set(("cpu.cfs_quota_us", "20000"), ("cpu.max", "20000 100000")).is_err() {
+            return skip("no CPU quota in this kernel");
+        }
+        let recording = Recording::in_dir(TempDir::new()?);
+        let kind = if own.unified { "cgroup2".to_owned() } else { format!("cgroup -o {}", own.controllers) };
+        let mount = own.mount.display();
+        let within = format!("umount {mount} && mount -t {kind} lifetrace-test {mount} && exec \"$@\"");
+        let script = own.script("exec unshare --cgroup --mount sh -c \"$0\" sh \"$@\"");
+        let busy =
+            format!("echo $$ > /proc/2/root{}/cgroup.procs && exec timeout 8 sh -c 'while :; do :; done'", group.path.display());
+        let mut command = command_through("sh");
+        command.args(["-c", &script, &within]).arg(binary()).args(["run", "-o"]).arg(recording.path());
+        command.args(["--", "sh", "-c", &busy]);
+        let finished = run(command)?;
+        let code = finished.status.code();
+        assert!(matches!(code, Some(124 | 143)), "{code:?} {}", finished.stderr);
+        let lives = Lives::of(&recording)?;
+        let seen = lives.cgroups.iter().find(|cgroup| cgroup.cpu_path.as_deref() == Some(&group.within));
+        let seen = seen.with_context(|| format!("{:?}", lives.cgroups))?;
+        assert_eq!(seen.quota_ns, Some(20_000_000));
+        assert!(seen.throttled_ns.is_some_and(|ns| ns > 0 && ns <= group.throttled_ns().unwrap_or(0)), "{seen:?}");
+        Ok(())
+    })
+}
+
 /// Check that a process which is killed because its cgroup's memory ran out is told of as such.
 #[test]
 fn out_of_memory() -> Result<()> {
@@ -150,7 +194,7 @@ fn out_of_memory() -> Result<()> {
             return skip("no memory controller");
         };
         group.set(("memory.limit_in_bytes", "33554432"), ("memory.max", "33554432"))?;
-        let script = group.script("sleep 2; tail /dev/zero; exit 0");
+        let script = group.script("sleep 5; tail /dev/zero; exit 0");
         let (finished, recording) = Run::of("sh").args(["-c", &script]).finish()?;
         finished.expect_code(0)?;
         let count = |file: &str, name: &str| -> Result<u64> {

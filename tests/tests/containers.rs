@@ -1,14 +1,13 @@
 //! Processes in namespaces of their own, on overlay file systems: all of them are seen, and nothing is counted twice.
 
-use std::{path::Path, time::Instant};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use lifetrace_tests::{
     attach::Attached,
     container::{Contained, Container, Image},
-    deadline::PATIENCE,
     fixture,
-    lifetrace::{self, Run},
+    lifetrace::{self, Run, TOO_LATE},
     process,
     recording::Recording,
     report::Report,
@@ -72,12 +71,12 @@ fn mounted_later() -> Result<()> {
             } else {
                 Run::of("sh").args(["-c", &mount])
             };
-            let (finished, recording) = run.finish()?;
+            let (finished, recording) = run.finish_whole()?;
             let births: Births = truth::read(finished.expect_code(0)?.last_line())?;
             let report = recording.report()?;
             truth::assert_sites(&report, contained(&report, 1)[0], &births.sites);
             let text = recording.answer("report", &[])?;
-            assert!(!text.contains("only after it had begun"), "hidden: {hidden}: it was not held:\n{text}");
+            assert!(!text.contains(TOO_LATE), "hidden: {hidden}: it was not held:\n{text}");
         }
         Ok(())
     })
@@ -153,14 +152,8 @@ fn trace_containers(count: usize, rounds: usize, options: &[&str]) -> Result<(Bi
     let round: String = containers.iter().map(|c| c.command("/births", &["-n", "300"]).join(" ") + " & ").collect();
     let script = (round + "wait; ").repeat(rounds);
     let run = options.iter().fold(Run::of("sh"), |run, option| run.option(option)).args(["-c", &script]);
-    // An exec is held for a bounded time: on a machine that is too slow to set its probes by then, what was missed is said.
-    let deadline = Instant::now() + PATIENCE;
-    let (finished, recording) = loop {
-        let (finished, recording) = run.clone().finish()?;
-        if !finished.stderr.contains("only after it had begun") || Instant::now() > deadline {
-            break (finished.expect_code(0)?, recording);
-        }
-    };
+    let (finished, recording) = run.finish_whole()?;
+    let finished = finished.expect_code(0)?;
     let said: Vec<Births> = finished.stdout.lines().map(truth::read).collect::<Result<_>>()?;
     let all = count * rounds;
     ensure!(said.len() == all, "{} of {all} programs said something: {}", said.len(), finished.stderr);

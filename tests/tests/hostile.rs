@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::unix::fs::{FileExt, PermissionsExt},
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use lifetrace_tests::{
+    attach::Attached,
     fixture,
     lifetrace::{self, Run},
     process::{self, Finished, Running},
@@ -258,8 +259,7 @@ fn storm_of_execs() -> Result<()> {
         let births = fixture::go("births")?;
         let mut script = String::new();
         for number in 0..DIFFERENT {
-            let copy: PathBuf = dir.path().join(format!("births-{number}"));
-            fs::copy(&births, &copy)?;
+            let copy = fixture::copied(&births, &dir.path().join(format!("births-{number}")))?;
             script += &format!("{} -n 3 & ", copy.display());
         }
         let (finished, recording) = Run::of("sh").args(["-c", &(script + "wait")]).finish()?;
@@ -268,6 +268,103 @@ fn storm_of_execs() -> Result<()> {
         let followed =
             report.processes.iter().filter(|process| process.exe.as_deref().is_some_and(|exe| exe.contains("births-")));
         assert_eq!(followed.count(), DIFFERENT);
+        Ok(())
+    })
+}
+
+/// Arguments and environment that are as long as a kernel lets them be: 2 MiB, with a stack of 8 MiB (execve(2)).
+fn long_arguments() -> (Vec<String>, String) {
+    ((0..15).map(|number| format!("{number}{}", "x".repeat(100_000))).collect(), "y".repeat(120_000))
+}
+
+/// Check that arguments of 1.5 MB and an environment of 360 kB are no burden: a program that has them is followed from its start and joined
+/// on its way, what is kept of them is bounded, and what cannot be told of them is not made up.
+#[test]
+fn long_command_lines() -> Result<()> {
+    const MAX_KEPT: usize = 64 << 10;
+    along(&[Need::Root], || {
+        let (args, value) = long_arguments();
+        let births = fixture::go("births")?;
+        let mut run = Run::of(&births).args(["-n", "3"]).args(&args);
+        for name in ["A", "B", "C"] {
+            run = run.env(name, &value);
+        }
+        let (finished, recording) = run.finish()?;
+        finished.expect_code(0)?;
+        let report = recording.report()?;
+        let process = report.processes.iter().find(|process| process.exe.as_deref().is_some_and(|exe| exe.ends_with("births")));
+        let text = recording.answer("report", &["--format", "json"])?;
+        assert!(process.is_some() && text.len() < 2 * MAX_KEPT, "{} bytes of a report", text.len());
+        assert!(text.contains("births") && !text.contains(&"y".repeat(100)), "the environment is nobody's business");
+        assert!(
+            fs::metadata(recording.path())?.len() < 1 << 20,
+            "a recording of {} bytes",
+            fs::metadata(recording.path())?.len()
+        );
+
+        let mut command = Command::new(fixture::go("sleeper")?);
+        command.args(["-n", "10"]).args(&args).env("A", &value).env("B", &value);
+        let mut sleeper = Running::start(command, None)?;
+        let births: Births = truth::read(&sleeper.line(0)?)?;
+        assert_read(&births)?;
+        let (_, joined) = Attached::to(&["--pid", &births.pid.to_string(), "--for", "1s"])?.finish()?;
+        let text = joined.answer("report", &["--format", "json"])?;
+        assert!(text.contains("0xxx") && !text.contains(&"x".repeat(4097)), "more than 4 KiB of an argument");
+        let judged = bounded(&["leaks", "--pid", &births.pid.to_string(), "--watch", "1s"])?;
+        assert_orderly("leaks", &judged, &[0, 1]);
+        assert!(judged.stdout.len() < MAX_KEPT);
+        Ok(())
+    })
+}
+
+/// Check that whatever a program is called, it is text in everything that is told of it: nothing of it moves a cursor, ends a line, or is
+/// markup.
+#[test]
+fn names_that_mean_something() -> Result<()> {
+    const MARKUP: [&str; 3] = ["<script>alert", "<img src", "</script>x"];
+    alone(&[Need::Root], || {
+        let dir = TempDir::new()?;
+        // A name cannot have a slash, but a path does.
+        let evil = dir.path().join("a\"'} 1\n::error::evil\u{9b}2J\x1b[2J<img src=x><script>alert(1)<");
+        fs::create_dir(&evil)?;
+        let program = fixture::copied(&fixture::go("births")?, &evil.join("script>x&amp;\r$(id)`id`"))?;
+        let (finished, recording) = Run::of(&program).args(["-n", "30"]).finish()?;
+        finished.expect_code(0)?;
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let asked = [
+            ("report", &["text", "json", "html"][..], &[][..]),
+            ("timeline", &["text", "jsonl", "html"], &[]),
+            ("flame", &["svg", "folded"], &["--by", "created"]),
+            ("leaks", &["text", "json", "junit", "sarif", "markdown", "github", "html"], &[]),
+        ];
+        for (what, formats, more) in asked {
+            for format in formats {
+                let to = path(&format!("{what}.{format}"));
+                let finished = recording.ask(what, &[more, &["--format", format, "-o", &to]].concat())?;
+                ensure!(finished.code() <= 1, "{what} {format}: {finished:?}");
+                let told = fs::read_to_string(&to)?;
+                let told_of = told.contains("alert(1)") || what == "leaks" || *format == "folded";
+                assert!(told_of, "{what} {format} does not tell of it: the test proves nothing\n{told}");
+                // Programs read JSON, in which the controls of ISO 6429's 8-bit code are letters (RFC 8259).
+                let is_json = ["json", "jsonl", "sarif"].contains(format);
+                let moves =
+                    |letter: &char| letter.is_control() && !matches!(letter, '\n' | '\t') && !(is_json && *letter > '\x7e');
+                let moves = told.chars().find(moves);
+                assert_eq!(moves, None, "{what} {format}");
+                assert!(!told.lines().any(|line| line.starts_with("::error::evil")), "{what} {format}: {told}");
+                if ["html", "svg", "markdown", "junit"].contains(format) {
+                    let markup = MARKUP.iter().find(|markup| told.contains(**markup));
+                    assert_eq!(markup, None, "{what} {format}");
+                }
+            }
+        }
+        for args in
+            [&["doctor", "--exe", &program.display().to_string()][..], &["usdt", "list", "--exe", &program.display().to_string()]]
+        {
+            let finished = bounded(args)?;
+            let told = format!("{}{}", finished.stdout, finished.stderr);
+            assert!(!told.chars().any(|letter| letter.is_control() && letter != '\n' && letter != '\t'), "{args:?}: {told:?}");
+        }
         Ok(())
     })
 }

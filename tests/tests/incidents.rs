@@ -193,9 +193,14 @@ fn late_leases() -> Result<()> {
                 let found: Vec<_> =
                     said.findings("late_timer").into_iter().filter(|finding| finding["id"] == id.as_str()).collect();
                 if cause != "gc" {
-                    // On a machine that is busy beyond measure a renewal may really wait for a CPU; no pause makes it late.
-                    let paused = found.iter().filter(|finding| !finding["evidence"]["pause"].is_null()).count();
-                    assert_eq!(paused, 0, "{cause} {tier}: {found:#?}");
+                    // On a machine that is busy beyond measure a renewal may really wait for a CPU; no pause makes it late. Without a
+                    // cause it collects all the same, and a pause may last as long as a thread waits for a CPU in it: by no more is it late
+                    // than it says itself, and what it does not call late is less than 20 ms.
+                    let told = truth.late.iter().map(|late| late.late_ns + 50_000_000).max().unwrap_or(0);
+                    let bound = if cause == "none" { told.max(20_000_000) } else { 0 };
+                    let paused = found.iter().map(|finding| &finding["evidence"]).filter(|evidence| !evidence["pause"].is_null());
+                    let invented: Vec<_> = paused.filter(|evidence| evidence["late_ns"].as_u64() >= Some(bound)).collect();
+                    assert!(invented.is_empty(), "{cause} {tier}: {invented:#?} {truth:?}");
                     continue;
                 }
                 assert!(!truth.late.is_empty(), "{truth:?}");

@@ -1,10 +1,8 @@
 //! Facts that no tracepoint has: through kprobes where the kernel has them, else by the fallback. Which it was is printed.
 
-use std::path::Path;
-
 use anyhow::{Context, Result};
 use lifetrace_tests::{
-    fixture,
+    fixture, kernel,
     lifetrace::Run,
     recording::Span,
     scenario::{Need, alone},
@@ -32,9 +30,8 @@ struct Thread {
     object: String,
 }
 
-/// As the kernel says itself (`perf_event_open(2)`).
 fn kernel_has_kprobes() -> bool {
-    let there = Path::new("/sys/bus/event_source/devices/kprobe/type").exists();
+    let there = kernel::has_kprobes();
     println!("futex and epoll waits: through {}", if there { "kprobes" } else { "the fallback, the system call's arguments" });
     there
 }
@@ -49,7 +46,7 @@ fn blocked(spans: &[Span]) -> Vec<(&str, Option<&str>)> {
 fn futex_and_epoll_waits() -> Result<()> {
     alone(&[Need::Root], || {
         let _ = kernel_has_kprobes();
-        let (finished, recording) = Run::of(fixture::c("threads")?).finish_unhidden()?;
+        let (finished, recording) = Run::of(fixture::c("threads")?).finish_whole()?;
         let truth: Truth = truth::read(finished.expect_code(0)?.last_line())?;
         for (role, reason) in [("futex", "futex"), ("epoll", "epoll_wait")] {
             let thread = truth.threads.iter().find(|thread| thread.role == role).context("a thread of that role")?;
@@ -67,7 +64,7 @@ fn futex_and_epoll_waits() -> Result<()> {
 fn interrupted_futex_wait() -> Result<()> {
     alone(&[Need::Root], || {
         let kprobes = kernel_has_kprobes();
-        let (finished, recording) = Run::of(fixture::c("threads")?).args(["restart"]).finish_unhidden()?;
+        let (finished, recording) = Run::of(fixture::c("threads")?).args(["restart"]).finish_whole()?;
         let truth: Restarted = truth::read(finished.expect_code(0)?.last_line())?;
         assert!(truth.timed_out, "the wait went on to its end");
         let spans = recording.timeline(Some(&format!("tid:{}", truth.pid)))?;

@@ -2,17 +2,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::TcpListener,
     process::Command,
 };
 
 use anyhow::{Result, ensure};
 use lifetrace_tests::{
-    attach::Attached,
+    attach,
     deadline::{PATIENCE, wait_for},
     fixture,
-    process::Running,
+    process::{self, Running},
     scenario::{Need, along},
-    truth::{self, Waits},
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -21,15 +21,9 @@ use tempfile::TempDir;
 /// trace, and that they are counted by their values.
 #[test]
 fn on_the_timeline() -> Result<()> {
-    along(&[Need::Root], || {
+    along(&[Need::Root, Need::Go, Need::Command("curl")], || {
         let dir = TempDir::new()?;
-        let mut command = Command::new(fixture::go("waits")?);
-        command.arg("-dir").arg(dir.path());
-        let mut running = Running::start(command, None)?;
-        let waits: Waits = truth::read(&running.line(0)?)?;
-        let attached = Attached::to(&["--pid", &waits.pid.to_string(), "--snapshot-every", "300ms"])?;
-        wait_for("a snapshot", PATIENCE, || Ok((attached.recording().report()?.snapshots.taken > 0).then_some(())))?;
-        let (_, recording) = attached.interrupt()?;
+        let (waits, recording) = attach::labelled()?;
         let mut seen: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
         for span in recording.timeline(None)?.into_iter().filter(|span| span.id.starts_with("go:")) {
             if let Some(labels) = span.labels {
@@ -57,6 +51,31 @@ fn on_the_timeline() -> Result<()> {
             let group = groups.into_iter().find(|group| group["value"] == job);
             assert_eq!(group.map(|group| group["goroutines"].as_u64()), Some(Some(count)), "{job}: {}", report["labels"]);
         }
+        // Where the same goroutines are a profile, Go's own tool tells them by their labels.
+        let profile = dir.path().join("alive.pb.gz");
+        recording.answer("flame", &["--by", "alive", "--format", "pprof", "-o", &profile.display().to_string()])?;
+        let of = |args: &[&str]| -> Result<String> { fixture::go_pprof(&[args, &[&profile.display().to_string()]].concat()) };
+        let tags = of(&["-tags"])?;
+        for tag in ["job:", "inherited", "two words", "trace_id:", "4bf92f3577b34da6", "tgid:", &waits.pid.to_string()] {
+            assert!(tags.contains(tag), "no {tag} in {tags}");
+        }
+        let inherited = of(&["-top", "-tagfocus=job=inherited"])?;
+        let wanted = format!("Showing nodes accounting for {}, ", who("job", "inherited").len());
+        assert!(inherited.contains(&wanted), "{inherited}");
+        // And its pages in a browser show them by function and label.
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let mut go = Command::new("go");
+        go.args(["tool", "pprof", "-no_browser", &format!("-http={address}")]).arg(&profile);
+        let _serving = Running::start(go, None)?;
+        let page = |path: &str| -> Result<Option<String>> {
+            let mut curl = Command::new("curl");
+            curl.args(["--silent", "--fail", &format!("http://{address}/ui/{path}")]);
+            Ok(Some(process::run(curl)?.stdout).filter(|page| page.contains("</html>")))
+        };
+        let flames = wait_for("a flamegraph", PATIENCE, || page("flamegraph"))?;
+        let narrowed = wait_for("those of one label", PATIENCE, || page("flamegraph?tf=job%3Dinherited"))?;
+        let functions = |page: &str| page.matches("main.").count();
+        assert!((1..functions(&flames)).contains(&functions(&narrowed)), "{narrowed}");
         Ok(())
     })
 }

@@ -87,7 +87,8 @@ fn snapshot(pid: u32) -> Result<process::Finished> {
 fn unknown_patch_release_is_traced() -> Result<()> {
     alone(&[Need::Root], || {
         let dir = TempDir::new()?;
-        let (finished, recording) = Run::of(renamed(&dir, later_patch)?).env("LIFETRACE_LOG", "info").finish()?;
+        let (finished, recording) =
+            Run::of(renamed(&dir, later_patch)?).args(["-n", "60000"]).env("LIFETRACE_LOG", "info").finish()?;
         let finished = finished.expect_code(0)?;
         finished.expect_said(&["bears out the offsets"])?;
         let truth: Matrix = truth::read(finished.last_line())?;

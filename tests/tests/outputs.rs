@@ -1,12 +1,16 @@
 //! Every output of a recording opens in what it is meant for, and says what was lost and what was covered.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result};
 use lifetrace_tests::{
     fixture,
-    lifetrace::Run,
-    process,
+    lifetrace::{self, Run},
+    process, program,
     recording::Recording,
     scenario::{Need, along},
     truth::{self, Births},
@@ -81,6 +85,57 @@ fn flame_svg() -> Result<()> {
     })
 }
 
+/// Check that speedscope takes folded stacks and pprof profiles, and finds the same times in them.
+#[test]
+fn speedscope() -> Result<()> {
+    let needs = [
+        Need::Command("node"),
+        Need::Command("chromium"),
+        Need::Program("browser/bin/node_modules/playwright-core/package.json"),
+        Need::Program("speedscope/bin/node_modules/speedscope/package.json"),
+    ];
+    along(&needs, || {
+        let dir = TempDir::new()?;
+        let folded = flame_of_orders(&dir.path().join("blocked.folded"), "folded")?;
+        let profile = flame_of_orders(&dir.path().join("blocked.pb.gz"), "pprof")?;
+        let lines = fs::read_to_string(&folded)?;
+        let told = |reason: &str| -> u64 {
+            let of_reason = lines.lines().filter_map(|line| line.split_once(reason));
+            of_reason.filter_map(|(_, ns)| ns.trim().parse::<u64>().ok()).sum()
+        };
+        for reason in ["[chan send]", "[select]", "[sync.WaitGroup.Wait]"] {
+            assert!(told(reason) > 0, "{reason}: {lines}");
+            assert_eq!(in_speedscope(&folded, reason)?, grouped(told(reason)), "{reason}");
+        }
+        // Of a profile it knows the unit: minutes and seconds.
+        let seconds = told("[chan send]") / 1_000_000_000;
+        assert_eq!(in_speedscope(&profile, "[chan send]")?, format!("{}:{:02}", seconds / 60, seconds % 60));
+        Ok(())
+    })
+}
+
+/// A flamegraph of the recording of the guide.
+fn flame_of_orders(out: &Path, format: &str) -> Result<PathBuf> {
+    let recording = fixture::workspace_root().join("tests/recordings/orders.lifetrace");
+    let mut command = lifetrace::command();
+    command.args(["flame", "--by", "blocked", "--format", format, "-o"]).arg(out).arg(recording);
+    process::run(command)?.expect_code(0)?;
+    Ok(out.to_owned())
+}
+
+/// The total of a frame, as speedscope's table shows it.
+fn in_speedscope(file: &Path, frame: &str) -> Result<String> {
+    let mut node = Command::new("node");
+    node.arg(fixture::workspace_root().join("tests/node/speedscope.js")).arg(file);
+    node.env("PACKAGES", program::fetched("browser/bin/node_modules"));
+    node.env("SPEEDSCOPE", program::fetched("speedscope/bin/node_modules"));
+    let said: Value = serde_json::from_str(&process::run(node)?.expect_code(0)?.stdout)?;
+    let rows = said["rows"].as_array().context("no table")?;
+    let row = rows.iter().find(|row| row[2] == frame).with_context(|| format!("{frame}: {said}"))?;
+    let total = row[0].as_str().context("no total")?;
+    Ok(total.split(" (").next().unwrap_or_default().to_owned())
+}
+
 /// Check that `go tool pprof` opens the profile and puts the creating functions into its table.
 #[test]
 fn flame_pprof() -> Result<()> {
@@ -153,7 +208,5 @@ fn with_recording(body: impl FnOnce(&Recording, &Births) -> Result<()>) -> Resul
 }
 
 fn pprof_top(profile: &Path) -> Result<String> {
-    let mut command = Command::new(fixture::go_command().context("no go command")?);
-    command.args(["tool", "pprof", "-top", "-nodecount=100"]).arg(profile);
-    Ok(process::run(command)?.expect_code(0)?.stdout)
+    fixture::go_pprof(&["-top", "-nodecount=100", &profile.display().to_string()])
 }

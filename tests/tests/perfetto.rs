@@ -1,15 +1,20 @@
 //! The Perfetto trace of a recording: read with the schema that Perfetto publishes, and held against the timeline.
 
-use std::{collections::BTreeMap, fs, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    process::Command,
+};
 
 use anyhow::{Context, Result};
 use lifetrace_tests::{
     fixture,
+    life::{self, Lives},
     lifetrace::Run,
     process, program,
     recording::{Recording, Span},
     scenario::{Need, along},
-    truth::{self, Births},
+    truth::{self, Births, Collected},
 };
 use serde::Deserialize;
 use tempfile::TempDir;
@@ -33,6 +38,7 @@ struct Track {
     name: String,
     parent: Option<u64>,
     pid: Option<i32>,
+    tid: Option<i32>,
     events: u64,
 }
 
@@ -197,6 +203,69 @@ fn losses() -> Result<()> {
         let missing = dir.path().join("no/such/dir/trace").display().to_string();
         recording.ask("timeline", &["--format", "perfetto", "-o", &missing])?.expect_code(2)?.expect_said(&[&missing])?;
         assert!(fs::read_dir(dir.path())?.next().is_none());
+        Ok(())
+    })
+}
+
+/// Check that cycles of the collector, pauses, signals and threads have tracks of their own with as many slices and instants as the timeline has rows,
+/// where and when they belong, and that counters of goroutines and memory have values.
+#[test]
+fn tracks_of_each_kind() -> Result<()> {
+    along(&[Need::Root, Need::Command("python3"), SCHEMA], || {
+        let script = "\"$0\"; sleep 60 & kill -STOP $!; kill -CONT $!; kill -TERM $!; wait $!; sleep 2; echo $$";
+        let run = Run::of("sh").option("--tier").option("T3").option("--threads").option("on").env("GOGC", "off");
+        let run = run.option("--snapshot-every").option("250ms");
+        let (finished, recording) = run.args(["-c", script]).args([&fixture::go("collector")?]).finish()?;
+        let said = finished.expect_code(0)?.stdout;
+        let truth: Collected = truth::read(said.lines().next().unwrap_or_default())?;
+        let trace = Trace::of(&recording)?;
+        let of_process = |pid: u32, name: &str| {
+            let path = [format!("pid:{pid}"), name.to_owned()];
+            trace.tracks.keys().copied().find(|uuid| trace.path(*uuid) == path)
+        };
+        let track = |name: &str| of_process(truth.pid, name).with_context(|| format!("no track {name} of {}", truth.pid));
+
+        let rows = recording.timeline(Some(&format!("gc:{}", truth.pid)))?;
+        for (name, id) in [("garbage collection", "gc"), ("stop the world", "stw")] {
+            let told: Vec<(u64, Option<u64>)> =
+                rows.iter().filter(|row| row.id == id).map(|row| (row.start_ns, row.end_ns)).collect();
+            let drawn: Vec<(u64, Option<u64>)> = trace
+                .slices_of(track(name)?)
+                .iter()
+                .map(|slice| (slice.start - trace.zero, slice.end.map(|end| end - trace.zero)))
+                .collect();
+            assert!(told.len() as u64 >= truth.cycles, "{name}: {}", told.len());
+            assert_eq!(drawn, told, "{name}");
+        }
+
+        let mut signals = 0;
+        for life in &Lives::of(&recording)?.processes {
+            let rows = life::rows(&recording, Some(&format!("pid:{}", life.tgid)))?;
+            let is_signal = |event: &str| event.starts_with("signal");
+            let told: Vec<u64> =
+                rows.iter().filter(|row| row.event.as_deref().is_some_and(is_signal)).map(|row| row.start_ns).collect();
+            let drawn = of_process(life.tgid, "signals").map_or(Vec::new(), |signals| {
+                let all = trace.instants.iter().filter(|instant| instant.track == signals);
+                all.map(|instant| instant.start - trace.zero).collect()
+            });
+            assert_eq!(drawn, told, "signals of {}", life.tgid);
+            signals += told.len();
+        }
+        assert!(signals >= 6, "{signals} signals: three sent, three got");
+
+        let threads = recording.timeline(None)?;
+        let threads: BTreeSet<&str> =
+            threads.iter().filter(|row| row.id.starts_with("tid:")).map(|row| row.id.as_str()).collect();
+        let drawn: BTreeSet<String> = trace.tracks.values().filter_map(|track| Some(format!("tid:{}", track.tid?))).collect();
+        assert!(threads.len() > 4 && threads.iter().all(|id| drawn.contains(*id)), "{threads:?} and {drawn:?}");
+
+        let (pid, shell) = (format!("pid:{}", truth.pid), format!("pid:{}", said.lines().last().unwrap_or_default()));
+        for path in [vec![&*shell, "memory resident"], vec![&*pid, "goroutines", "alive"], vec![&*pid, "goroutines", "runnable"]]
+        {
+            let counter = trace.tracks.keys().find(|uuid| trace.path(**uuid) == path).with_context(|| format!("no {path:?}"))?;
+            let most = trace.values.iter().filter(|value| value.track == *counter).map(|value| value.value).max();
+            assert!(most > Some(0), "{path:?}: {most:?}");
+        }
         Ok(())
     })
 }

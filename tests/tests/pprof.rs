@@ -183,15 +183,18 @@ fn hostile_servers() -> Result<()> {
         let (_running, truth) = served(&[])?;
         let (_more, many) = served(&["-n", "500"])?;
         let cases = [
-            (Manner::Slow, truth.pid, "no answer within 5s"),
-            (Manner::Endless, truth.pid, "is not over after 5s"),
-            (Manner::Truncated, truth.pid, "ends too early"),
-            (Manner::TruncatedGzip, truth.pid, "no dump of goroutines"),
-            (Manner::Trouble, truth.pid, "it answers 500: \"all is [31mlost\""),
-            (Manner::Redirecting(truth.address), truth.pid, "sends us on to"),
-            (Manner::Garbage, truth.pid, "no dump of goroutines"),
-            (Manner::Lying(many.address), truth.pid, "those of another process"),
-            (Manner::Lying(truth.address), many.pid, "those of another process"),
+            (Manner::Slow, truth.pid, &["no answer within 5s"][..]),
+            (Manner::Endless, truth.pid, &["is not over after 5s"]),
+            // All at once they may take longer about so much than they have.
+            (Manner::Flood, truth.pid, &["the answer has more than", "is not over after 5s"]),
+            (Manner::Loris, truth.pid, &["no answer within 5s"]),
+            (Manner::Truncated, truth.pid, &["ends too early"]),
+            (Manner::TruncatedGzip, truth.pid, &["no dump of goroutines"]),
+            (Manner::Trouble, truth.pid, &["it answers 500: \"all is [31mlost\""]),
+            (Manner::Redirecting(truth.address), truth.pid, &["sends us on to"]),
+            (Manner::Garbage, truth.pid, &["no dump of goroutines"]),
+            (Manner::Lying(many.address), truth.pid, &["those of another process"]),
+            (Manner::Lying(truth.address), many.pid, &["those of another process"]),
         ];
         let mut asked = Vec::new();
         for (manner, pid, words) in cases {
@@ -202,16 +205,46 @@ fn hostile_servers() -> Result<()> {
         }
         for (manner, pid, words, attached) in asked {
             let (said, recording) = attached.finish()?;
-            said.expect_said(&[words]).with_context(|| format!("{manner:?}"))?;
+            let said_so = |text: &str| words.iter().any(|words| text.contains(words));
+            assert!(said_so(&said.stderr), "{manner:?}: {said:?}");
             let report = recording.report()?;
             assert_complete(&report);
             let warnings = &report.meta.warnings;
-            assert_eq!(warnings.iter().filter(|warning| warning.contains(words)).count(), 1, "{manner:?}: {warnings:?}");
+            assert_eq!(warnings.iter().filter(|warning| said_so(warning)).count(), 1, "{manner:?}: {warnings:?}");
             assert!(warnings.len() <= 3, "{manner:?}: {warnings:?}");
             assert_eq!(recording.blocks(PROFILE)?, 0, "{manner:?}");
             let _ = report.goroutines().of(pid).created_by("main.labelled").alive(4);
             assert!(!recording.timeline(None)?.is_empty());
         }
+        Ok(())
+    })
+}
+
+/// Check that who watches without a probe is held up by none of them either: it says so, and ends when it was to end.
+#[test]
+fn hostile_servers_of_the_watched() -> Result<()> {
+    along(&[Need::Root], || {
+        let (_running, truth) = served(&[])?;
+        let pid = truth.pid.to_string();
+        let cases = [
+            (Manner::Endless, &["is not over after 5s"][..]),
+            (Manner::Flood, &["the answer has more than", "is not over after 5s"]),
+            (Manner::Loris, &["no answer within 5s"]),
+            (Manner::Garbage, &["no dump of goroutines"]),
+        ];
+        let mut asked = Vec::new();
+        for (manner, words) in cases {
+            let mut leaks = lifetrace::command();
+            leaks.args(["leaks", "--pid", &pid, "--watch", "8s", "--pprof", &format!("http://{}", serve(manner)?)]);
+            asked.push((manner, words, Running::start(leaks, None)?));
+        }
+        let began = Instant::now();
+        for (manner, words, running) in asked {
+            let finished = running.finish()?;
+            assert!([0, 1].contains(&finished.code()), "{manner:?}: {finished:?}");
+            assert!(words.iter().any(|words| finished.stderr.contains(words)), "{manner:?}: {finished:?}");
+        }
+        assert!(began.elapsed().as_secs() < 30, "{:?}", began.elapsed());
         Ok(())
     })
 }
@@ -227,6 +260,35 @@ fn passed_on() -> Result<()> {
     })
 }
 
+/// Check that Go's own tool tells the samples of the program's profiles by their labels: what used the CPU by the program's, what is in use by
+/// the size of objects.
+#[test]
+fn labels_of_profiles() -> Result<()> {
+    along(&[Need::Root, Need::Go], || {
+        let (_running, truth) = served(&["-burn"])?;
+        let attached =
+            Attached::to(&["--pid", &truth.pid.to_string(), "--pprof", "auto", "--heap-every", "30s", "--profile", "cpu"])?;
+        let dir = tempfile::tempdir()?;
+        let told = |recording: &Recording, by: &str, args: &[&str]| -> Result<Option<String>> {
+            let path = dir.path().join(by);
+            let flame = ["--by", by, "--format", "pprof", "-o", &path.display().to_string()];
+            if recording.answer("flame", &flame).is_err() {
+                return Ok(None);
+            }
+            Ok(Some(fixture::go_pprof(&[args, &[&path.display().to_string()]].concat())?))
+        };
+        wait_for("a CPU profile", PATIENCE, || told(attached.recording(), "cpu", &["-tags"]))?;
+        let (_, recording) = attached.interrupt()?;
+        for (by, tags) in [("cpu", ["endpoint: Total ", "/burn"]), ("inuse_space", ["bytes: Total ", "1MB"])] {
+            let said = told(&recording, by, &["-tags"])?.with_context(|| format!("no {by}"))?;
+            tags.iter().for_each(|tag| assert!(said.contains(tag), "no {tag} in {said}"));
+        }
+        let burnt = told(&recording, "cpu", &["-top", "-tagfocus=endpoint=/burn"])?.context("no profile")?;
+        assert!(burnt.contains("main.burning"), "{burnt}");
+        Ok(())
+    })
+}
+
 /// Check that the end does not wait for a server that does not answer.
 #[test]
 fn end_does_not_wait() -> Result<()> {
@@ -236,8 +298,13 @@ fn end_does_not_wait() -> Result<()> {
         let attached = Attached::to(&["--pid", &pid, "--pprof", &url])?;
         // It is waiting for the answer once it has announced one.
         let began = wait_for("a question", PATIENCE, || Ok((attached.recording().blocks(DUMP_BEGINS)? >= 2).then(Instant::now)))?;
-        let (_, recording) = attached.interrupt()?;
-        assert!(began.elapsed().as_secs_f64() < 5.0, "{:?}", began.elapsed());
+        let (said, recording) = attached.interrupt()?;
+        // The server would answer after a minute, and five seconds are given to it.
+        assert!(
+            !said.stderr.contains("no answer within 5s") && began.elapsed().as_secs() < 30,
+            "{:?}: {said:?}",
+            began.elapsed()
+        );
         assert_complete(&recording.report()?);
         Ok(())
     })

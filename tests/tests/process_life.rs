@@ -60,7 +60,7 @@ fn family_told(options: &[&str]) -> Result<()> {
         let until = dir.path().join("until");
         // Its core dump goes where it runs, on most machines.
         let run = options.iter().fold(Run::of(fixture::c("family")?), Run::option);
-        let (finished, recording) = run.args([&until]).current_dir(dir.path()).finish_unhidden()?;
+        let (finished, recording) = run.args([&until]).current_dir(dir.path()).finish_whole()?;
         fs::write(&until, "")?;
         let left_out = recording.report()?.lost.left_out;
         if !options.is_empty() && !left_out.is_empty() {
@@ -126,7 +126,7 @@ struct Step {
 #[test]
 fn stubborn_worker() -> Result<()> {
     along(&[Need::Root, Need::Command("node")], || {
-        let (finished, recording) = Run::of("node").args([fixture::example("node-parent/parent.js")]).finish()?;
+        let (finished, recording) = Run::of("node").args([fixture::example("node-parent/parent.js")]).finish_whole()?;
         let finished = finished.expect_code(0)?;
         let steps: Vec<Step> = finished.stdout.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
         let of = |what: &str| -> Vec<&Step> { steps.iter().filter(|step| step.what == what).collect() };
@@ -236,7 +236,7 @@ fn state(row: &lifetrace_tests::life::Row) -> &str {
 #[test]
 fn stopped() -> Result<()> {
     along(&[Need::Root], || {
-        let script = "sleep 60 & kill -STOP $!; sleep 0.2; kill -CONT $!; kill -TERM $!; wait $!; echo $!";
+        let script = "sleep 60 & kill -STOP $!; until grep -q '^State:.T' /proc/$!/status; do :; done; sleep 0.2; kill -CONT $!; kill -TERM $!; wait $!; echo $!";
         let (finished, recording) = Run::of("sh").args(["-c", script]).finish()?;
         let pid: u32 = finished.expect_code(0)?.last_line().parse()?;
         let lives = Lives::of(&recording)?;

@@ -71,7 +71,7 @@ fn descendants() -> Result<()> {
     alone(&[Need::Root], || {
         let births = fixture::go("births")?;
         let run = Run::of(fixture::go("spawner")?).args(["-children", "3", "-depth", "2"]).args([&births]).args(["-n", "60"]);
-        let (finished, recording) = run.finish_unhidden()?;
+        let (finished, recording) = run.finish_whole()?;
         let tree: Process = truth::read(finished.expect_code(0)?.last_line())?;
         let report = recording.report()?;
         report.assert_nothing_lost();
@@ -99,7 +99,7 @@ fn descendants_at_once() -> Result<()> {
     alone(&[Need::Root], || {
         let births = fixture::go("births")?;
         let run = Run::of(fixture::go("spawner")?).args(["-children", "20", "-parallel"]).args([&births]).args(["-n", "30"]);
-        let (finished, recording) = run.finish()?;
+        let (finished, recording) = run.finish_whole()?;
         let tree: Process = truth::read(finished.expect_code(0)?.last_line())?;
         let report = recording.report()?;
         for child in &tree.children {
@@ -116,7 +116,8 @@ fn parent_with_job_control() -> Result<()> {
     // Probes must be set within the exec gate's deadline; other sessions that take theirs away hold the kernel's lock.
     alone(&[Need::Root], || {
         let births = fixture::go("births")?;
-        let (finished, recording) = Run::of(fixture::c("waiter")?).args(["20"]).args([&births]).args(["-n", "30"]).finish()?;
+        let run = Run::of(fixture::c("waiter")?).args(["20"]).args([&births]).args(["-n", "30"]);
+        let (finished, recording) = run.finish_whole()?;
         let finished = finished.expect_code(0)?;
         truth::read::<Waiter>(finished.last_line())?.assert_undisturbed(20);
         let report = recording.report()?;
@@ -234,7 +235,7 @@ fn looked_at_between_fork_and_exec() -> Result<()> {
     along(&[Need::Root], || {
         let run = Run::of(fixture::go("spawner")?).option("--snapshot-every").option("250ms");
         let run = run.args(["-children", "150"]).args([fixture::go("births")?.as_os_str()]).args(["-n", "200"]);
-        let (finished, recording) = run.finish_unhidden()?;
+        let (finished, recording) = run.finish_whole()?;
         finished.expect_code(0)?;
         let report = recording.report()?;
         report.assert_nothing_lost();

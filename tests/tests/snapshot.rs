@@ -23,15 +23,6 @@ use lifetrace_tests::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A `sleeper` with its goroutines parked, and its truth.
-fn sleeper(args: &[&str]) -> Result<(Running, Births)> {
-    let mut command = Command::new(fixture::go("sleeper")?);
-    command.args(args);
-    let mut running = Running::start(command, None)?;
-    let births = truth::read(&running.line(0)?)?;
-    Ok((running, births))
-}
-
 fn snapshot(pid: u32, format: &str) -> Result<Finished> {
     let mut snapshot = command();
     snapshot.args(["snapshot", "--pid", &pid.to_string(), "--format", format]);
@@ -97,7 +88,7 @@ fn assert_shape(snapshot: &Value) {
 #[test]
 fn parked_goroutines() -> Result<()> {
     along(&[Need::Root], || {
-        let (_running, births) = sleeper(&["-n", "1000"])?;
+        let (_running, births) = fixture::sleeper(&["-n", "1000"])?;
         let found: Value = serde_json::from_str(&snapshot(births.pid, "json")?.expect_code(0)?.stdout)?;
         assert_shape(&found);
         assert_eq!(found["torn"], 0);
@@ -114,7 +105,7 @@ fn parked_goroutines() -> Result<()> {
 #[test]
 fn while_others_come_and_go() -> Result<()> {
     along(&[Need::Root], || {
-        let (_running, births) = sleeper(&["-n", "1000", "-churn"])?;
+        let (_running, births) = fixture::sleeper(&["-n", "1000", "-churn"])?;
         for _ in 0..20 {
             let found: Value = serde_json::from_str(&snapshot(births.pid, "json")?.expect_code(0)?.stdout)?;
             assert_sites(&found, &births);
@@ -127,15 +118,18 @@ fn while_others_come_and_go() -> Result<()> {
 #[test]
 fn text() -> Result<()> {
     along(&[Need::Root], || {
-        let (_running, births) = sleeper(&["-n", "10"])?;
-        let text = snapshot(births.pid, "text")?.expect_code(0)?.stdout;
+        let (_running, births) = fixture::sleeper(&["-n", "10"])?;
+        // It says what it made just before it waits itself.
+        let text = wait_for("it to wait", PATIENCE, || {
+            let text = snapshot(births.pid, "text")?.expect_code(0)?.stdout;
+            Ok(text.starts_with("goroutine 1 [select]:\n").then_some(text))
+        })?;
         let site = &births.sites[0];
         let created = format!("created by {} in goroutine 1\n\t", site.function);
         let entries: Vec<_> = text.split("\n\n").filter(|entry| entry.contains(&created)).collect();
         let parked = entries.iter().filter(|entry| entry.contains(&format!("{}:{}", site.file, site.line)));
         let parked: Vec<_> = parked.filter(|entry| entry.contains(" [chan receive]:\nruntime.gopark(...)\n\t")).collect();
         assert_eq!(parked.len() as u64, site.alive, "{text}");
-        assert!(text.starts_with("goroutine 1 [select]:\n"), "{text}");
         Ok(())
     })
 }
@@ -308,9 +302,9 @@ fn labels() -> Result<()> {
     along(&[Need::Root], || {
         let (_running, truth, _dir) = waits(&[])?;
         assert_labels(&truth)?;
-        let text = snapshot(truth.pid, "text")?.expect_code(0)?.stdout;
         for header in ["[chan receive] {job: one}:\n", "{empty: , job: \"two words\", user: ann}:\n"] {
-            assert!(text.contains(header), "{header}\n{text}");
+            let told = || Ok(snapshot(truth.pid, "text")?.expect_code(0)?.stdout.contains(header).then_some(()));
+            wait_for(header, PATIENCE, told)?;
         }
         Ok(())
     })
@@ -331,7 +325,7 @@ fn assert_labels(truth: &Waits) -> Result<()> {
 #[test]
 fn pprof() -> Result<()> {
     along(&[Need::Root, Need::Go], || {
-        let (_running, births) = sleeper(&["-n", "1000"])?;
+        let (_running, births) = fixture::sleeper(&["-n", "1000"])?;
         let (_labelled, truth, dir) = waits(&[])?;
         let take = |pid: u32, file: &Path| -> Result<()> {
             let mut snapshot = command();
@@ -342,10 +336,7 @@ fn pprof() -> Result<()> {
         take(births.pid, &plain)?;
         take(truth.pid, &labelled)?;
         let pprof = |args: &[&str], file: &Path| -> Result<String> {
-            let mut go = Command::new(fixture::go_command().context("no go")?);
-            go.args(["tool", "pprof"]).args(args).arg(file);
-            // Go builds its pprof first, where it has not yet.
-            Ok(Running::start(go, None)?.finish_within(PATIENCE * 5)?.expect_code(0)?.stdout)
+            fixture::go_pprof(&[args, &[&file.display().to_string()]].concat())
         };
         let top = pprof(&["-top"], &plain)?;
         let parked = top.lines().find(|line| line.ends_with(" main.main.func1")).context(top.clone())?;
@@ -364,7 +355,7 @@ fn pprof() -> Result<()> {
 #[test]
 fn no_stacks() -> Result<()> {
     along(&[Need::Root], || {
-        let (_running, births) = sleeper(&["-n", "10"])?;
+        let (_running, births) = fixture::sleeper(&["-n", "10"])?;
         let mut without = command();
         without.args(["snapshot", "--no-stacks", "--pid", &births.pid.to_string(), "--format", "json"]);
         let without: Value = serde_json::from_str(&process::run(without)?.expect_code(0)?.stdout)?;

@@ -74,7 +74,7 @@ fn waits() -> Result<()> {
 #[test]
 fn lives() -> Result<()> {
     alone(&[Need::Root], || {
-        let (finished, recording) = Run::of(fixture::go("births")?).option("--min-block").option("20ms").finish()?;
+        let (finished, recording) = Run::of(fixture::go("births")?).option("--min-block").option("200ms").finish()?;
         let births: Births = truth::read(finished.expect_code(0)?.last_line())?;
         let report = recording.report()?;
         report.assert_nothing_lost();
@@ -127,16 +127,18 @@ fn attached() -> Result<()> {
         target.signal(Signal::SIGKILL)?;
         target.finish()?;
         let report = recording.report()?;
-        report.assert_nothing_lost();
+        report.assert_nothing_lost_since_joined();
         truth::assert_waits(&report, births.pid, &births.sites);
         let churned = report.goroutines().of(births.pid).created_by("main.makeAndForget");
         let (born, found) = (churned.sum(|site| site.born), churned.sum(|site| site.preexisting));
         let (exited, alive) = (churned.sum(|site| site.exited), churned.sum(|site| site.alive));
-        assert_eq!(born + found, exited + alive);
+        // Some may have been about to exit when it was joined (docs/limits.md).
+        let gone = churned.sum(|site| site.gone);
+        assert!(born + found == exited + gone + alive && gone <= 5, "{born} + {found}, {exited} + {gone} + {alive}");
         assert!(born > 10_000 && alive <= 2, "{born} born, {alive} alive");
         let sums = report.summed.expect("it says what was summed");
         // Until the look at the start is over each life is told.
-        assert!(sums.lives * 2 > born && sums.waits > 0, "{born} born, {sums:?}");
+        assert!(sums.lives > 1_000 && sums.waits > 0, "{born} born, {sums:?}");
         let timeline = recording.timeline(None)?;
         assert!((timeline.len() as u64) < born, "{} lines of {born} goroutines", timeline.len());
         Ok(())
@@ -158,7 +160,7 @@ fn attached_to_short_waits() -> Result<()> {
         target.signal(Signal::SIGKILL)?;
         target.finish()?;
         let report = recording.report()?;
-        report.assert_nothing_lost();
+        report.assert_nothing_lost_since_joined();
         truth::assert_waits(&report, births.pid, &births.sites);
         assert!(report.summed.is_some_and(|sums| sums.waits > 50));
         let rows = recording.timeline(Some(&format!("go:1@{}", births.pid)))?;
@@ -176,12 +178,10 @@ fn short_processes() -> Result<()> {
         let births = fixture::go("births")?;
         let script = format!("for n in 1 2 3 4 5 6 7 8 9 10 11 12; do {} -n 300; done", births.display());
         let run = Run::of("sh").option("--min-block").option("20ms").args(["-c", &script]);
-        let (finished, recording) = run.finish()?;
+        let (finished, recording) = run.finish_whole()?;
         finished.expect_code(0)?;
         let report = recording.report()?;
-        // The kernel may tell of a reaping later than that is waited for; of goroutines nothing is missing.
-        assert_eq!(report.lost.events, 0, "{:?}", report.lost);
-        assert!(report.repairs.by_kind.keys().all(|kind| kind == "reaped_by_look"), "{:?}", report.repairs);
+        report.assert_nothing_lost();
         let of_go: Vec<_> =
             report.processes.iter().filter(|process| process.exe.as_deref().is_some_and(|exe| exe.ends_with("births"))).collect();
         assert_eq!(of_go.len(), 12, "{of_go:#?}");

@@ -6,7 +6,7 @@ use anyhow::Result;
 use lifetrace_tests::{
     fixture,
     lifetrace::Run,
-    process,
+    process::Running,
     scenario::{Need, along},
     truth::{self, Births},
 };
@@ -82,7 +82,7 @@ fn unharmed(name: &str, args: &[&str], env: &[(&str, &str)]) -> Result<()> {
 fn bare(program: &Path, args: &[&str], env: &[(&str, &str)]) -> Result<((String, i32), String)> {
     let mut command = Command::new(program);
     command.args(args).envs(env.iter().copied());
-    let finished = process::run(command)?;
+    let finished = Running::start(command, None)?.finish_within(LONG)?;
     Ok(((without_pid(&finished.stdout), finished.code()), finished.stderr))
 }
 

@@ -117,5 +117,6 @@ fn meta() -> Meta {
         hit_cost_ns: None,
         threads: Threads::Off,
         min_block_ns: None,
+        cut: None,
     }
 }

@@ -1,16 +1,17 @@
-//! A recording of half a million goroutines and five million events, and what `lifetrace report` takes to read it: a row of `cargo xtask bench`.
+//! A recording of many goroutines and events, and what lifetrace takes to make something of it: rows of `cargo xtask bench`.
 //!
 //! A process is joined, dumped, and followed: goroutines are born, park, are woken and exit, on two CPUs; once a million events all are
 //! looked at again. Prints one line of JSON.
 
 use std::{
-    fs::File,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     time::Instant,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::{
     resource::{UsageWho, getrusage},
     time::{TimeVal, TimeValLike},
@@ -30,8 +31,6 @@ use tracer_user::{
     },
 };
 
-const GOROUTINES: usize = 500_000;
-const EVENTS: u64 = 5_000_000;
 const CHECK_EVERY: u64 = 1_000_000;
 /// Events while a check is being read.
 const CHECK_LASTS: u64 = 100_000;
@@ -48,23 +47,41 @@ const SITES: u64 = 40;
 const STACKS: u64 = 200;
 
 fn main() -> Result<()> {
-    let mut args = std::env::args_os().skip(1);
-    let lifetrace = PathBuf::from(args.next().context("usage: replay_load LIFETRACE RECORDING")?);
-    let recording = PathBuf::from(args.next().context("usage: replay_load LIFETRACE RECORDING")?);
-    Load::new(&recording)?.run()?;
+    let usage = "usage: replay_load LIFETRACE RECORDING GOROUTINES EVENTS SUBCOMMAND [OPTIONS]";
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [lifetrace, recording, goroutines, events, what @ ..] = &args[..] else { bail!(usage) };
+    let (recording, goroutines, events) =
+        (PathBuf::from(recording), goroutines.parse().context(usage)?, events.parse().context(usage)?);
+    Load::new(&recording, goroutines)?.run(events)?;
+    let made = recording.with_extension("made");
     let began = Instant::now();
-    let mut report = Command::new(lifetrace);
-    let status = report.args(["report", "--quiet", "--format", "json"]).arg(&recording).stdout(Stdio::null()).status()?;
+    let mut command = Command::new(lifetrace);
+    let status = command.args(what).args(["--quiet", "-o"]).args([&made, &recording]).status()?;
     let seconds = began.elapsed().as_secs_f64();
-    ensure!(status.success(), "lifetrace report: {status}");
+    ensure!(status.success(), "lifetrace {what:?}: {status}");
+    let made_bytes = weighed(&made)?;
     // Of the only child there was.
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let spent = |time: TimeVal| time.num_microseconds() as f64 / 1e6;
     let cpu = spent(usage.user_time()) + spent(usage.system_time());
     let mib = usage.max_rss() as f64 / 1024.0;
-    let bytes_an_event = recording.metadata()?.len() as f64 / EVENTS as f64;
-    println!(r#"{{"seconds":{seconds:.3},"cpu_seconds":{cpu:.3},"mib":{mib:.1},"bytes_an_event":{bytes_an_event:.2}}}"#);
+    let bytes_an_event = recording.metadata()?.len() as f64 / events as f64;
+    println!(
+        r#"{{"seconds":{seconds:.3},"cpu_seconds":{cpu:.3},"mib":{mib:.1},"bytes_an_event":{bytes_an_event:.2},"made_bytes":{made_bytes}}}"#
+    );
     Ok(())
+}
+
+/// Bytes of a file, or of all files of a directory, which is taken away.
+fn weighed(made: &Path) -> io::Result<u64> {
+    if made.is_file() {
+        let bytes = made.metadata()?.len();
+        fs::remove_file(made)?;
+        return Ok(bytes);
+    }
+    let bytes = fs::read_dir(made)?.map(|file| Ok(file?.metadata()?.len())).sum::<io::Result<u64>>()?;
+    fs::remove_dir_all(made)?;
+    Ok(bytes)
 }
 
 #[derive(Clone, Copy)]
@@ -82,12 +99,14 @@ struct Load {
     seqs: [u64; CPUS as usize],
     random: u64,
     living: Vec<Living>,
+    /// About so many live.
+    goroutines: usize,
     next_goid: u64,
 }
 
 impl Load {
-    fn new(path: &Path) -> Result<Self> {
-        let living = (1..=GOROUTINES as u64).map(|goid| Living { goid, blocked: true }).collect();
+    fn new(path: &Path, goroutines: usize) -> Result<Self> {
+        let living = (1..=goroutines as u64).map(|goid| Living { goid, blocked: true }).collect();
         Ok(Self {
             writer: Writer::create(path, &meta())?,
             framed: Vec::with_capacity(BLOCK_BYTES + 1024),
@@ -96,15 +115,16 @@ impl Load {
             seqs: [0; CPUS as usize],
             random: 1,
             living,
-            next_goid: GOROUTINES as u64 + 1,
+            goroutines,
+            next_goid: goroutines as u64 + 1,
         })
     }
 
-    fn run(mut self) -> Result<()> {
+    fn run(mut self, events: u64) -> Result<()> {
         self.begin()?;
         let mut check: Option<Vec<Living>> = None;
         let mut began = 0;
-        for n in 0..EVENTS {
+        for n in 0..events {
             if n % CHECK_EVERY == CHECK_EVERY - CHECK_LASTS {
                 began = self.clock;
                 self.writer.dump_begins(&DumpBegins { at: KtimeNs(began), tgid: TGID, source: DumpSource::Memory })?;
@@ -175,7 +195,7 @@ impl Load {
         let who = self.below(self.living.len());
         let Living { goid, blocked } = self.living[who];
         let (birth_or_exit, stack) = (self.below(5) == 0, self.below(STACKS as usize) as u64 + 1);
-        let what = if birth_or_exit && self.living.len() <= GOROUTINES {
+        let what = if birth_or_exit && self.living.len() <= self.goroutines {
             let born = self.next_goid;
             self.next_goid += 1;
             self.living.push(Living { goid: born, blocked: false });
@@ -184,7 +204,7 @@ impl Load {
         } else if blocked {
             self.living[who].blocked = false;
             What::GoroutineWake { goid: Goid(goid), waker: None }
-        } else if birth_or_exit || self.living.len() > GOROUTINES {
+        } else if birth_or_exit || self.living.len() > self.goroutines {
             self.living.swap_remove(who);
             What::GoroutineExit { goid: Goid(goid) }
         } else {
@@ -288,6 +308,7 @@ fn meta() -> Meta {
         hit_cost_ns: Some(800),
         threads: tracer_user::recording::contract::Threads::Off,
         min_block_ns: None,
+        cut: None,
     }
 }
 

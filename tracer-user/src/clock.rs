@@ -5,6 +5,8 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+#[cfg(feature = "live")]
+use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 /// Nanoseconds of CLOCK_MONOTONIC, as `bpf_ktime_get_ns` gives them.
@@ -57,27 +59,44 @@ impl ClockTie {
         i64::try_from(wall - ktime).unwrap_or(if wall > ktime { i64::MAX } else { i64::MIN })
     }
 
-    /// Reads wall time between two reads of ktime and keeps the closest of eight tries.
+    /// Both clocks now.
     #[cfg(feature = "live")]
     pub fn now() -> Self {
-        (0..8)
-            .map(|_| {
-                let before = ktime_now();
-                let wall_ns = wall_now();
-                let after = ktime_now();
-                let error_ns = after.since(before).div_ceil(2);
-                Self { ktime_ns: KtimeNs(before.0 + error_ns), wall_ns, error_ns }
-            })
-            .min_by_key(|tie| tie.error_ns)
-            .expect("eight tries")
+        let (ktime_ns, wall_ns, error_ns) = beside_ktime(wall_now);
+        Self { ktime_ns, wall_ns, error_ns }
     }
+}
+
+/// Reads another clock between two reads of ktime and keeps the closest of eight tries: ktime, the other's time, and half of the time between
+/// the two reads.
+#[cfg(feature = "live")]
+fn beside_ktime<T>(other: impl Fn() -> T) -> (KtimeNs, T, u64) {
+    let tries = (0..8).map(|_| {
+        let before = ktime_now();
+        let there = other();
+        let error_ns = ktime_now().since(before).div_ceil(2);
+        (KtimeNs(before.0 + error_ns), there, error_ns)
+    });
+    tries.min_by_key(|(_, _, error_ns)| *error_ns).expect("eight tries")
+}
+
+/// How long the machine has slept since it was booted: ktime stands still meanwhile, and CLOCK_BOOTTIME does not.
+#[cfg(feature = "live")]
+pub fn slept_ns() -> u64 {
+    let (ktime, boot_ns, _) = beside_ktime(|| clock_ns(ClockId::CLOCK_BOOTTIME));
+    boot_ns.saturating_sub(ktime.0)
 }
 
 /// CLOCK_MONOTONIC now, the clock of the BPF programs.
 #[cfg(feature = "live")]
 pub fn ktime_now() -> KtimeNs {
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).expect("CLOCK_MONOTONIC exists");
-    KtimeNs(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
+    KtimeNs(clock_ns(ClockId::CLOCK_MONOTONIC))
+}
+
+#[cfg(feature = "live")]
+fn clock_ns(clock: ClockId) -> u64 {
+    let now = clock_gettime(clock).expect("every kernel has this clock");
+    now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
 }
 
 pub fn wall_now() -> WallTime {

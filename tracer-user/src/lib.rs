@@ -1,12 +1,14 @@
 //! lifetrace as a library: the pipeline from the ring buffer to the exports.
 //!
 //! ```text
-//! probes → ring buffer → kernel → decode → order → correlate → timeline → leak, finding → export
+//! probes → ring buffer → kernel → decode → order → correlate → timeline → leak, finding → export → top → agent
 //!                           ↘ recording (written) ↗   replay enters at decode
 //! ```
 //! A stage imports only what stands to its left, plus [`event`], [`id`], [`clock`], [`container`] and [`signal`]. `kernel` is the only user of aya and
 //! stands behind the feature `live`.
 
+#[cfg(feature = "agent")]
+pub mod agent;
 #[cfg(feature = "live")]
 pub mod capture;
 pub mod cli;
@@ -35,4 +37,5 @@ pub mod symbolize;
 #[cfg(feature = "live")]
 pub mod target;
 pub mod timeline;
+pub mod top;
 pub mod usdt;

@@ -80,6 +80,8 @@ pub struct Orderer {
     events: u64,
     late: u64,
     zero: KtimeNs,
+    /// Nothing will come any more.
+    is_over: bool,
 }
 
 /// What is known of one CPU.
@@ -155,6 +157,14 @@ impl Orderer {
             events: 0,
             late: 0,
             zero,
+            is_over: false,
+        }
+    }
+
+    /// Numbers below these, by CPU, are of another recording: that they are missing is no loss.
+    pub fn begin_at(&mut self, next_seq: &[u64]) {
+        for (cpu, &next) in (0..=u16::MAX).zip(next_seq) {
+            self.cpu(cpu).sequence.next = next;
         }
     }
 
@@ -186,6 +196,13 @@ impl Orderer {
         }
         self.mark = self.mark.max(Some(mark.at));
         self.release(release);
+    }
+
+    /// Records that are missing by their numbers. Where there are marks, those that no mark speaks of yet may still come, until the end.
+    pub fn missing(&self) -> u64 {
+        let may_come = |cpu: &Cpu| if self.mark.is_some() && !self.is_over { cpu.sequence.marked } else { u64::MAX };
+        let runs = self.cpus.iter().flat_map(|cpu| cpu.sequence.missing.range(..may_come(cpu)));
+        runs.fold(0, |sum, (start, run)| sum.saturating_add(run.end - start))
     }
 
     fn cpu(&mut self, number: u16) -> &mut Cpu {
@@ -277,11 +294,17 @@ impl Orderer {
         self.thrift(cpu);
     }
 
-    /// Releases everything that is left.
-    pub fn finish(mut self, release: &mut impl FnMut(Event)) -> OrderReport {
+    /// Nothing will come any more: releases everything that is left.
+    pub fn release_all(&mut self, release: &mut impl FnMut(Event)) {
+        self.is_over = true;
         while let Some(((_, cpu, _), stray)) = self.oldest() {
             self.pop(cpu, stray, release);
         }
+    }
+
+    /// Releases everything that is left, and says what was found out.
+    pub fn finish(mut self, release: &mut impl FnMut(Event)) -> OrderReport {
+        self.release_all(release);
         let mut gaps: Vec<SeqGap> = Vec::new();
         for (cpu, Cpu { sequence, .. }) in (0..=u16::MAX).zip(&self.cpus) {
             gaps.extend(sequence.missing.iter().map(|(&start, run)| SeqGap {

@@ -50,8 +50,18 @@ struct State {
 
 impl<'a> Symbolizer<'a> {
     pub fn new(replayed: &'a Replayed) -> Self {
-        let mut symbols = Self::from_tables(replayed.engine.processes(), &replayed.stacks, &replayed.code);
-        symbols.learn(&replayed.native);
+        Self::of(replayed.engine.processes(), &replayed.stacks, &replayed.code, &replayed.native)
+    }
+
+    /// From the tables of a recording, as far as they have come.
+    pub fn of(
+        processes: &'a Processes,
+        stacks: &'a FxHashMap<StackId, Stack>,
+        code: &'a [Code],
+        native: &'a [NativeCode],
+    ) -> Self {
+        let mut symbols = Self::from_tables(processes, stacks, code);
+        symbols.learn(native);
         symbols
     }
 

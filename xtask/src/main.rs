@@ -6,6 +6,7 @@ mod ebpf;
 mod faults;
 mod fuzz;
 mod go;
+mod image;
 mod matrix;
 mod offsets;
 mod place;
@@ -53,8 +54,31 @@ enum Command {
         #[arg(long, value_name = "RELEASE")]
         check: Option<String>,
     },
+    /// Let the agent follow programs that start and end at random, and watch what it takes; needs root
+    Soak {
+        /// How long; a recording of 45 s stands for one of an hour
+        #[arg(long, default_value_t = 20)]
+        minutes: u64,
+        /// Programs at once
+        #[arg(long, default_value_t = 100)]
+        programs: u64,
+        /// Of what happens when
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Build the agent's container image, one program linked statically on nothing; needs root. Prints where its archive (OCI) is
+    Image {
+        /// What it is called in the archive
+        #[arg(long, default_value = concat!("lifetrace:", env!("CARGO_PKG_VERSION")))]
+        name: String,
+        /// Out of the development build, as tests have it: quick to make, large and slow
+        #[arg(long)]
+        dev: bool,
+    },
     /// Write the man pages into target/man/
     Man,
+    /// Write the screens and pictures of docs/guide.md anew, and of README.md, out of tests/recordings
+    Guide,
     /// Lose records in every way, and print what snapshots made of it; needs root
     Faults,
     /// Feed every parser of what the traced side controls with nonsense, under libFuzzer
@@ -111,7 +135,10 @@ fn main() -> Result<()> {
         Command::Test { matrix: false, tier } => test::test(&tier),
         Command::Offsets { check: None } => offsets::generate(),
         Command::Offsets { check: Some(release) } => offsets::check(&release, &setup::lifetrace()?),
+        Command::Soak { minutes, programs, seed } => setup::soak([minutes, programs, seed]),
+        Command::Image { name, dev } => image::image(&name, !dev),
         Command::Man => setup::man(),
+        Command::Guide => setup::guide(),
         Command::Faults => faults::faults(),
         Command::Fuzz { target, seconds, inputs } => fuzz::fuzz(&fuzz::Wish { target, seconds, inputs }),
         Command::Vm { kernel, all, slice, only, fetch, keep } => vm::vm(&vm::Wish { kernel, all, slice, only, fetch, keep }),

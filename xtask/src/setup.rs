@@ -9,8 +9,8 @@ use std::{
 use anyhow::Result;
 
 use crate::{
-    go, place,
-    shell::{output, run},
+    go, place, programs,
+    shell::{output, patiently, run},
 };
 
 /// Whether we are root: probes cannot be set otherwise.
@@ -19,7 +19,7 @@ pub fn is_root() -> bool {
 }
 
 /// What the tests and the kernel matrix call, and the Debian package that has it.
-const TOOLS: [(&str, &str); 15] = [
+const TOOLS: [(&str, &str); 20] = [
     ("gcc", "gcc"),
     ("strace", "strace"),
     ("perf", "linux-perf"),
@@ -28,6 +28,7 @@ const TOOLS: [(&str, &str); 15] = [
     ("xmllint", "libxml2-utils"),
     ("jsonschema", "python3-jsonschema"),
     ("node", "nodejs"),
+    ("chromium", "chromium"),
     ("javac", "openjdk-17-jdk-headless"),
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
@@ -35,6 +36,10 @@ const TOOLS: [(&str, &str); 15] = [
     ("xz", "xz-utils"),
     ("strip", "binutils"),
     ("ip", "iproute2"),
+    ("systemd-analyze", "systemd"),
+    ("buildah", "buildah"),
+    ("crun", "crun"),
+    ("faketime", "faketime"),
 ];
 
 /// Installs those that are missing, where that can be done: as root, with apt. What is missing all the same is told by whoever needs it.
@@ -47,10 +52,13 @@ pub fn tools() {
     let apt = |args: &[&str]| {
         run(Command::new("apt-get").args(["-qq", "-o", "Dpkg::Use-Pty=0"]).args(args).env("DEBIAN_FRONTEND", "noninteractive"))
     };
-    // Old lists may do.
-    let _ = apt(&["update"]);
     let install = [&["install", "--yes", "--no-install-recommends"], packages.as_slice()].concat();
-    if let Err(error) = apt(&install) {
+    let installed = patiently("apt", || {
+        // Old lists may do.
+        let _ = apt(&["update"]);
+        apt(&install)
+    });
+    if let Err(error) = installed {
         println!("{error:#}");
     }
 }
@@ -68,6 +76,25 @@ pub fn lifetrace() -> Result<PathBuf> {
     Ok(place::target().join("debug/lifetrace"))
 }
 
+/// Has the agent watch programs come and go for so many minutes, so many at once, chosen by a seed.
+pub fn soak(plan: [u64; 3]) -> Result<()> {
+    tools();
+    lifetrace()?;
+    let programs = programs::receiver()?;
+    let mut soak = Command::new("cargo");
+    soak.args(["run", "--quiet", "--package", "lifetrace-tests", "--bin", "soak", "--"]);
+    soak.args(plan.map(|number| number.to_string())).current_dir(place::root());
+    run(soak.env("LIFETRACE_PROGRAMS", programs))
+}
+
+/// Writes the guide's screens and pictures anew.
+pub fn guide() -> Result<()> {
+    tools();
+    lifetrace()?;
+    let test = ["test", "--quiet", "--package", "lifetrace-tests", "--test", "guide"];
+    run(Command::new("cargo").args(test).env("LIFETRACE_WRITE_GUIDE", "1").current_dir(place::root()))
+}
+
 /// Writes the man pages, and says where.
 pub fn man() -> Result<()> {
     let dir = place::target().join("man");
@@ -82,6 +109,25 @@ pub fn released(targets: &[&str]) -> Result<PathBuf> {
     let release = ["build", "--quiet", "--release", "--package", "tracer-user"];
     run(Command::new("cargo").args(release).args(targets).current_dir(place::root()))?;
     Ok(place::target().join("release"))
+}
+
+/// Lays lifetrace down as a program that needs nothing beside it. The same build but for its last step, with the C library in it. glibc's name services are part of `libc.a` as far as they are asked
+/// for (files and DNS; glibc 2.34), so nothing is loaded later.
+pub fn linked_statically(release: bool, into: &Path) -> Result<()> {
+    let (profile, folder): (&[&str], _) = if release { (&["--release"], "release") } else { (&[], "debug") };
+    let cargo = |words: &[&str]| {
+        let mut cargo = Command::new("cargo");
+        cargo.args(words).args(["--quiet", "--package", "tracer-user", "--bin", "lifetrace"]).args(profile);
+        cargo.current_dir(place::root());
+        cargo
+    };
+    // Both are called the same: what is there afterwards is the usual one.
+    let linked = run(cargo(&["rustc"]).args(["--", "-C", "target-feature=+crt-static"]));
+    let copied = linked.and_then(|()| Ok(fs::copy(place::target().join(folder).join("lifetrace"), into)?));
+    run(&mut cargo(&["build"]))?;
+    copied?;
+    // Names of functions stay, for its own profile; lines do not.
+    run(Command::new("strip").arg("--strip-debug").arg(into))
 }
 
 /// Builds a Go program of this checkout.

@@ -1,6 +1,6 @@
 //! Running commands, and saying what was run when one fails.
 
-use std::process::Command;
+use std::{io, process::Command, thread, time::Duration};
 
 use anyhow::{Context, Result, bail};
 
@@ -22,6 +22,21 @@ pub fn output(command: &mut Command) -> Result<String> {
         bail!("`{line}` failed: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr).trim_end());
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Does what asks somebody else's server: again after a while, and once more, where that fails.
+pub fn patiently<T>(what: &str, mut work: impl FnMut() -> Result<T>) -> Result<T> {
+    for pause in [5, 30] {
+        match work() {
+            // What is not installed will not be there in a while.
+            Err(error) if error.root_cause().downcast_ref::<io::Error>().is_none() => {
+                eprintln!("{what}: {error:#}; again in {pause} s");
+            }
+            done => return done,
+        }
+        thread::sleep(Duration::from_secs(pause));
+    }
+    work()
 }
 
 fn describe(command: &Command) -> String {

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Result, bail};
 
 use crate::{
-    fuzz, go,
+    fuzz, go, image,
     matrix::{self, Matrix},
     offsets, place, programs, setup,
     shell::run,
@@ -25,8 +25,9 @@ pub fn test(tiers: &[String]) -> Result<()> {
     let _ = fs::remove_file(&skips);
     fs::create_dir_all(place::target())?;
     stage("build", || setup::lifetrace().map(drop))?;
-    stage("unit tests, without the kernel", || {
-        run(cargo_test().args(["--package", "tracer-user", "--no-default-features"]).env("LIFETRACE_GO", &go))
+    stage("without the kernel", || {
+        let check = ["check", "--quiet", "--package", "tracer-user", "--no-default-features", "--tests"];
+        run(Command::new("cargo").args(check).current_dir(place::root()))
     })?;
     stage("fuzzing", fuzz_shortly)?;
     let programs = programs::fetch();
@@ -39,6 +40,7 @@ pub fn test(tiers: &[String]) -> Result<()> {
     stage("the labelled set: list, halves, labels", || {
         run(Command::new(&go).args(["test", "."]).current_dir(place::root().join("tests/leakset")).env("GOWORK", "off"))
     })?;
+    stage("the container image", make_image)?;
     let slice = Matrix::slice(tiers)?;
     let tests = stage("all crates, end to end", || {
         let mut tests = cargo_test();
@@ -60,6 +62,11 @@ fn check_offsets() -> Result<()> {
         Ok(_) => offsets::check(release, &setup::lifetrace()?),
         Err(error) => skipped("the table of offsets", &format!("no go{release}: {error:#}")),
     }
+}
+
+/// Tests that need it say that it is not there.
+fn make_image() -> Result<()> {
+    image::image("lifetrace:test", false).or_else(|error| skipped("the container image", &format!("{error:#}")))
 }
 
 /// Boots the kernel whose turn it is.

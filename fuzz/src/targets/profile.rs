@@ -12,8 +12,9 @@ pub fn heap(input: &[u8]) {
     if let Ok(parsed) = packed.map(|bytes| parse(&bytes, "inuse_space"))
         && let Ok(parsed) = parsed
     {
-        for (stack, _) in &parsed.samples {
-            assert!(stack.iter().all(|id| (*id as usize) < parsed.frames.len()));
+        for sample in &parsed.samples {
+            assert!(sample.stack.iter().all(|id| (*id as usize) < parsed.frames.len()));
+            assert!((sample.labels as usize) < parsed.labels.len());
         }
     }
     let _ = parse(input, "inuse_space");

@@ -3,13 +3,16 @@
 use std::path::Path;
 
 use tracer_user::{
-    correlate::replay::{View, replay, replay_only},
+    correlate::{
+        Both,
+        replay::{View, replay, replay_only},
+    },
     decode::{decode, encode},
     event::What,
     export::{
         self,
         flamegraph::{self, By},
-        profile_flame,
+        html, profile_flame,
         report::report,
         report_text,
         tally::Tally,
@@ -20,7 +23,7 @@ use tracer_user::{
         gate::Gate,
         ignore::IgnoreList,
         tally::LeakTally,
-        verdict::{Judged, leaks},
+        verdict::{Judged, leaking, leaks},
     },
     recording::{reader::Recording, records as framed},
     timeline::{Collector, Id, Timeline, perfetto, write::Writer},
@@ -56,7 +59,7 @@ fn outputs(bytes: &[u8], by: Option<By>) {
     if let Some(by) = by {
         let mut tally = flamegraph::Tally::new(by);
         if let Ok(replayed) = replay(recording, &mut tally)
-            && let Ok(graph) = flamegraph::graph(&replayed, &tally)
+            && let Ok(graph) = flamegraph::graph(&replayed, &tally, true)
         {
             let _ = graph.write_folded(&mut std::io::sink());
         }
@@ -67,7 +70,7 @@ fn outputs(bytes: &[u8], by: Option<By>) {
         let report = report(&replayed, &tally);
         let _ = report_text::write(&report, false, &mut std::io::sink());
         if let Ok(flame) = profile_flame::growth(&replayed, profile_flame::By::InuseSpace, None) {
-            let _ = flame.write_folded(&mut std::io::sink());
+            let _ = (flame.write_folded(&mut std::io::sink()), flame.write_pprof(&mut std::io::sink()));
         }
     }
     let Ok(recording) = Recording::from_reader(bytes, path) else { return };
@@ -90,6 +93,27 @@ fn outputs(bytes: &[u8], by: Option<By>) {
         let _ = (writer.jsonl(&mut std::io::sink()), writer.text(&mut std::io::sink()));
         let _ = perfetto::write(&timeline, &Default::default(), &mut std::io::sink());
     }
+    page(bytes, path);
+}
+
+fn page(bytes: &[u8], path: &Path) {
+    let Ok(recording) = Recording::from_reader(bytes, path) else { return };
+    let mut gathered = html::Gathered::default();
+    let Ok(replayed) = replay(recording, &mut gathered) else { return };
+    let Both(Both(tally, of_leaks), Both(collector, flames)) = gathered;
+    let Ok(timeline) = Timeline::new(&replayed, collector, None) else { return };
+    let found = leaks(&replayed, &of_leaks, Judged::All);
+    let told = export::leaks::leaks(&replayed, &found, &Gate::new(None, IgnoreList::default(), None));
+    let page = html::Page {
+        replayed: &replayed,
+        report: &report(&replayed, &tally),
+        leaks: &told,
+        timeline: &timeline,
+        flames: &flames,
+        leaking: &leaking(&found),
+        first: html::First::Report,
+    };
+    let _ = html::write(&page, &mut std::io::sink());
 }
 
 /// Puts the right checksum on every block whose length fits: no fuzzer finds one by chance.

@@ -5,7 +5,7 @@ use std::{fs::File, path::Path};
 use anyhow::{Result, bail};
 use nix::unistd::{getegid, geteuid, setfsgid, setfsuid};
 
-use super::{Failure, args::DetailArgs};
+use super::args::DetailArgs;
 use crate::{
     clock::ClockTie,
     kernel::{
@@ -55,8 +55,12 @@ pub fn bare_meta() -> Meta {
         hit_cost_ns: None,
         threads: Threads::Off,
         min_block_ns: None,
+        cut: None,
     }
 }
+
+/// Bytes of a command that a recording keeps: as many as `target::procfs` keeps of a process's arguments.
+const MAX_COMMAND: usize = 4096;
 
 /// The same, with the detail that is asked for.
 pub fn meta(detail: &DetailArgs, traps: Option<Traps>) -> Meta {
@@ -70,13 +74,30 @@ pub fn meta(detail: &DetailArgs, traps: Option<Traps>) -> Meta {
     }
 }
 
+/// The command as the recording keeps it: its beginning, where it is longer than anybody reads.
+pub fn kept(command: Vec<String>) -> Vec<String> {
+    let mut room = MAX_COMMAND;
+    let mut kept = Vec::new();
+    for mut word in command {
+        if word.len() > room {
+            word.truncate(word.floor_char_boundary(room));
+            word.push('…');
+            kept.push(word);
+            break;
+        }
+        room -= word.len();
+        kept.push(word);
+    }
+    kept
+}
+
 /// Creates the recording with the rights of the user it is to belong to.
 pub fn create(output: &Path, meta: &Meta, identity: Option<&Identity>) -> Result<Writer<File>> {
     if let Some(identity) = identity {
         setfsgid(identity.gid);
         setfsuid(identity.uid);
     }
-    let writer = Writer::create(output, meta).map_err(Failure::ours);
+    let writer = Writer::create(output, meta);
     setfsuid(geteuid());
     setfsgid(getegid());
     Ok(writer?)
@@ -105,4 +126,19 @@ pub fn offers(has_knob: impl Fn(&str) -> bool) -> Offers {
     let offers = if has_knob("no-btf") { Offers::look_without_btf() } else { Offers::look() };
     let offers = if has_knob("one-by-one") { offers.one_by_one() } else { offers };
     if has_knob("seconds-only") { offers.seconds_only() } else { offers }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that a long command is cut where it is too long, between letters, and a short one is not.
+    #[test]
+    fn long_commands() {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        assert_eq!(kept(words(&["a", "", "b"])), words(&["a", "", "b"]));
+        let long = kept(vec!["go".to_owned(), "ä".repeat(5000), "never".to_owned()]);
+        assert_eq!(long, ["go".to_owned(), "ä".repeat(2047) + "…"]);
+        assert_eq!(kept(vec!["x".repeat(4096), "y".to_owned()]), ["x".repeat(4096), "…".to_owned()]);
+    }
 }

@@ -163,7 +163,7 @@ fn dump(job: &Job, sender: &SyncSender<Message>, too_late: bool, before: &mut Fx
         Err(error) => {
             let what = if *check { "goroutines" } else { "goroutines that lived before" };
             let text = format!("{:#}", anyhow::Error::from(error).context(format!("process {tgid}: {what} unknown")));
-            tracing::warn!("{text}");
+            crate::cli::seldom::warn(&text);
             send(Message::Note(Note::Warning { at: ktime_now(), text: text.clone() }));
             send(Message::Dump(Box::new(failed(of, ktime_now(), text, false))));
         }

@@ -21,6 +21,8 @@ const MAX_PROCESSES: usize = 64;
 
 /// Whose memory is recorded, and when it is due.
 pub struct MemoryWatch {
+    /// Nobody's is.
+    off: bool,
     meter: Meter,
     beside: Vec<Beside>,
     /// Rounds are due at whole seconds after this.
@@ -55,7 +57,13 @@ impl MemoryWatch {
         };
         let beside = beside.iter().map(named).collect::<Result<_, Failure>>()?;
         let (seen, gone) = Default::default();
-        Ok(Self { meter: Meter::new(), beside, zero: None, next: KtimeNs(0), seen, gone, said: false })
+        Ok(Self { off: false, meter: Meter::new(), beside, zero: None, next: KtimeNs(0), seen, gone, said: false })
+    }
+
+    /// For a recording of which nobody asks for memory.
+    #[cfg(feature = "agent")]
+    pub fn off() -> Result<Self, Failure> {
+        Ok(Self { off: true, ..Self::new(&[])? })
     }
 
     /// Comes a few times a second: looks at everybody when that is due, else at those of `met` who are new. Those of `followed` come first.
@@ -65,6 +73,9 @@ impl MemoryWatch {
         followed: impl Iterator<Item = ProcessKey>,
         met: impl Iterator<Item = ProcessKey>,
     ) -> Round {
+        if self.off {
+            return Round::default();
+        }
         if at < self.next {
             let new: Vec<ProcessKey> = met.filter(|key| !self.seen.contains(key) && !self.gone.contains(key)).collect();
             return if new.is_empty() { Round::default() } else { self.round(at, new, Vec::new(), false) };
@@ -81,6 +92,9 @@ impl MemoryWatch {
         followed: impl Iterator<Item = ProcessKey>,
         met: impl Iterator<Item = ProcessKey>,
     ) -> Round {
+        if self.off {
+            return Round::default();
+        }
         let followed: Vec<ProcessKey> = followed.collect();
         let mut others: Vec<ProcessKey> = met.filter(|key| !self.gone.contains(key) && !followed.contains(key)).collect();
         // The command itself before what it starts.

@@ -4,15 +4,18 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    fmt, fs, io,
+    fmt,
+    fs::{self, File},
+    io,
     io::{BufWriter, IsTerminal, Write},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use anyhow::{Context, anyhow};
 use clap::Parser;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
+mod agent;
 pub mod args;
 #[cfg(feature = "live")]
 mod asker;
@@ -22,6 +25,7 @@ mod attach;
 mod begin;
 #[cfg(feature = "live")]
 mod doctor;
+pub mod export;
 pub mod flame;
 #[cfg(feature = "live")]
 mod follow;
@@ -34,6 +38,10 @@ mod manual;
 mod marks;
 #[cfg(feature = "live")]
 mod memory;
+mod page;
+#[cfg(all(feature = "live", any(feature = "top", feature = "agent")))]
+mod piped;
+mod progress;
 #[cfg(feature = "live")]
 mod recorder;
 #[cfg(feature = "live")]
@@ -42,8 +50,12 @@ pub mod report;
 #[cfg(feature = "live")]
 mod run;
 #[cfg(feature = "live")]
+mod seldom;
+#[cfg(feature = "live")]
 mod snapshot;
+mod subject;
 pub mod timeline;
+mod top;
 #[cfg(feature = "live")]
 mod trial;
 #[cfg(feature = "live")]
@@ -52,6 +64,7 @@ mod usdt;
 mod watch;
 
 use args::{Cli, Color, Command, Global};
+use progress::Progress;
 
 use crate::{
     correlate::{
@@ -59,7 +72,11 @@ use crate::{
         replay::{Replayed, View, replay_only},
     },
     index::Only,
-    recording::reader::Recording,
+    recording::{
+        RecordingError,
+        place::{Place, PlaceError, expect_own},
+        reader::Recording,
+    },
 };
 
 /// Wrong usage or bad input.
@@ -151,8 +168,11 @@ fn dispatch(cli: &Cli) -> Result<u8, Failure> {
         Command::Report(args) => report::main(args, cli.global).map(|()| 0),
         Command::Timeline(args) => timeline::main(args, cli.global).map(|()| 0),
         Command::Flame(args) => flame::main(args, cli.global).map(|()| 0),
+        Command::Export(args) => export::main(args, cli.global).map(|()| 0),
         Command::Leaks(args) => leaks::main(args, cli.global),
         Command::Snapshot(args) => live::snapshot(args, cli.global),
+        Command::Top(args) => top::main(args, cli.global),
+        Command::Agent(args) => agent::main(args, cli.global),
         Command::Usdt(args) => live::usdt(args, cli.global),
         Command::Doctor(args) => live::doctor(args, cli.global),
         Command::Completions(args) => manual::completions(*args),
@@ -182,7 +202,12 @@ fn say_through_tracing(global: Global) {
         Color::Never => false,
         Color::Auto => io::stderr().is_terminal() && !no_color(),
     };
-    let filter = EnvFilter::builder().with_default_directive(level.into()).with_env_var("LIFETRACE_LOG").from_env_lossy();
+    let mut filter = EnvFilter::builder().with_default_directive(level.into()).with_env_var("LIFETRACE_LOG").from_env_lossy();
+    // It says the same again and again, and prints what it was sent: what matters of that is said and counted by who asked it.
+    if !std::env::var("LIFETRACE_LOG").is_ok_and(|wanted| wanted.contains("kube")) {
+        let quiet = ["kube_client=off", "kube_runtime=off"].into_iter().filter_map(|quiet| quiet.parse().ok());
+        filter = quiet.fold(filter, EnvFilter::add_directive);
+    }
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(ansi);
     // A second one in the same process (tests) leaves the first in place.
     let _ = lines.with_target(false).without_time().try_init();
@@ -194,18 +219,28 @@ fn no_color() -> bool {
 
 /// Replays a recording into `sink`, and says on stderr what is wrong with it.
 fn load(path: &Path, view: View, global: Global, sink: &mut impl Sink) -> Result<Replayed, Failure> {
-    load_only(path, view, None, global, sink)
+    let replayed = load_only(path, view, None, global, sink)?;
+    say_what_lacks(&replayed, global);
+    Ok(replayed)
 }
 
-/// The same for one goroutine.
-fn load_only(path: &Path, view: View, only: Option<Only>, global: Global, sink: &mut impl Sink) -> Result<Replayed, Failure> {
-    let recording = Recording::open(path).map_err(Failure::usage)?;
-    let replayed = replay_only(recording, view, only, sink).map_err(Failure::usage)?;
+/// Says on stderr what is wrong with a recording.
+fn say_what_lacks(replayed: &Replayed, global: Global) {
     let whole = replayed.completeness == crate::recording::Completeness::Complete;
     if !global.quiet && (!whole || replayed.losses().events > 0) {
         let _ = writeln!(io::stderr(), "lifetrace: note: {}", replayed.trust());
     }
-    Ok(replayed)
+}
+
+/// Replays a recording, all of it or for one goroutine, for an output that says itself what is wrong with it.
+fn load_only(path: &Path, view: View, only: Option<Only>, global: Global, sink: &mut impl Sink) -> Result<Replayed, Failure> {
+    let open = || -> Result<(Recording, Progress), RecordingError> {
+        let file = File::open(path).map_err(|source| RecordingError::Io { path: path.into(), source })?;
+        let progress = Progress::of_reading(&file, format!("reading {}", path.display()), global);
+        Ok((Recording::of_file(file, path)?, progress))
+    };
+    let (recording, _progress) = open().map_err(Failure::usage)?;
+    replay_only(recording, view, only, sink).map_err(Failure::usage)
 }
 
 /// Whether results on stdout may carry colour.
@@ -226,11 +261,7 @@ fn write_output(output: Option<&Path>, write: impl FnOnce(&mut dyn Write) -> io:
         let _ = out.into_parts();
         return written.context("cannot write to stdout").map_err(Failure::environment);
     };
-    let written = match fs::metadata(path) {
-        // A device, a FIFO: nothing to replace.
-        Ok(metadata) if !metadata.is_file() && !metadata.is_dir() => write_through(path, write),
-        _ => replace(path, write),
-    };
+    let written = write_to(path, write);
     written.with_context(|| format!("cannot write {}", path.display())).map_err(|error| match error.downcast_ref::<io::Error>() {
         // A path that leads nowhere is a slip of the caller's; a full disk is not.
         Some(cause) if matches!(cause.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Failure::usage(error),
@@ -238,26 +269,42 @@ fn write_output(output: Option<&Path>, write: impl FnOnce(&mut dyn Write) -> io:
     })
 }
 
-fn write_through(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {
-    let mut out = BufWriter::new(fs::OpenOptions::new().write(true).open(path)?);
-    write(&mut out)?;
-    Ok(out.flush()?)
+fn write_to(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {
+    // Through a link, the file it names is replaced, not the link.
+    let place = Place::behind(path).map_err(io_or_said)?;
+    match fs::metadata(place.path()) {
+        // A device, a FIFO: nothing to replace.
+        Ok(metadata) if !metadata.is_file() && !metadata.is_dir() => {
+            let file = fs::OpenOptions::new().write(true).open(place.path())?;
+            expect_own(&file, path).map_err(io_or_said)?;
+            let mut out = BufWriter::new(file);
+            write(&mut out)?;
+            Ok(out.flush()?)
+        }
+        _ => replace(&place, write),
+    }
 }
 
-fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {
-    // Through a link, the file it names is replaced, not the link.
-    let target: PathBuf = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    if target.is_dir() {
+/// What the system says is looked at for its kind.
+fn io_or_said(error: PlaceError) -> anyhow::Error {
+    match error {
+        PlaceError::Io(error) => error.into(),
+        other => other.into(),
+    }
+}
+
+/// By a file that belongs to us alone: what is told of programs can be secret.
+fn replace(place: &Place, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {
+    if place.path().is_dir() {
         return Err(anyhow!("it is a directory"));
     }
-    let dir = target.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-    let mut temp = tempfile::Builder::new().prefix(".lifetrace-").permissions(mode).tempfile_in(dir)?;
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    let mut temp = tempfile::Builder::new().prefix(".lifetrace-").permissions(mode).tempfile_in(place.folder())?;
     let mut out = BufWriter::with_capacity(1 << 16, temp.as_file_mut());
     write(&mut out)?;
     out.flush()?;
     drop(out);
-    temp.persist(&target)?;
+    temp.persist(place.path())?;
     Ok(())
 }
 
@@ -280,7 +327,11 @@ mod tests {
             ("run", 125),
             ("--color never run --bogus -- true", 125),
             ("flame x --by nothing", 2),
+            ("export REC --format parquet", 2),
+            // Without its writer there is nothing to read it for.
+            ("export /nonexistent/file.rec --format parquet -o /nonexistent/dir", if cfg!(feature = "parquet") { 2 } else { 3 }),
             ("snapshot", 2),
+            ("top", 2),
             ("leaks", 2),
             ("leaks REC --record x", 2),
             ("leaks --bogus -- true", 125),

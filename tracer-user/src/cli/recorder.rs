@@ -1,8 +1,13 @@
 //! Serving a recording while the command runs: ring, exec gate, signals, log; then its end.
 
-use std::{fs::File, os::unix::process::ExitStatusExt, time::Duration};
+use std::{
+    fs::File,
+    os::unix::process::ExitStatusExt,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
+use rustc_hash::FxHashSet;
 use tokio::time::MissedTickBehavior;
 
 use super::{
@@ -16,6 +21,7 @@ use crate::{
     capture::{CaptureError, Message, Written},
     clock::{ClockTie, ktime_now},
     golang,
+    id::Tgid,
     kernel::{
         command::{Launch, Launcher},
         gate::{FileKey, Gate, server},
@@ -38,6 +44,8 @@ const LAST_LOOK_NS: u64 = 5_000_000_000;
 const LAST_REAPING_NS: u64 = 2_000_000_000;
 /// Processes whose maps are read in one round.
 const MAPS_A_ROUND: usize = 16;
+/// Execs that are remembered; beyond that all are forgotten.
+const MAX_IN_TIME: usize = 4096;
 /// Blocks taken out of the ring after the probes are gone: more than it holds.
 const LAST_ROUNDS: usize = 256;
 
@@ -49,7 +57,15 @@ pub trait Course {
     type End;
     /// Takes what signals have come to us.
     fn take_signals(&mut self, signals: &mut Signals) -> Result<()>;
-    /// Comes a few times a second.
+    /// How long records may lie in the ring when no wake-up comes, and nothing is in a hurry; at least [`TICK`].
+    fn rests(&self) -> Duration {
+        Duration::ZERO
+    }
+    /// How long to wait between two looks at processes, at least; they come a few times a second at most.
+    fn looks_every(&self) -> Duration {
+        Duration::ZERO
+    }
+    /// Comes as often.
     fn look_around(&mut self, _follower: &mut Follower) {}
     /// How it ended, if it has.
     fn ended(&mut self) -> Result<Option<Self::End>>;
@@ -70,14 +86,15 @@ pub struct Recorder {
     marks: Marks,
     /// Whether the last round found the ring empty.
     empty: bool,
+    /// Processes that were let go on with a file that was probed by then: an older exec of theirs may be read behind that.
+    in_time: FxHashSet<(Tgid, FileKey)>,
 }
 
 impl Recorder {
     pub fn new(mut follower: Follower, ring: Ring, memory: MemoryWatch) -> Self {
-        Marks::announce(follower.capture());
         follower.tell_facts();
         let block = Vec::with_capacity(BLOCK_BYTES + 4096);
-        Self { follower, ring, block, memory, marks: Marks::default(), empty: true }
+        Self { follower, ring, block, memory, marks: Marks::default(), empty: true, in_time: FxHashSet::default() }
     }
 
     /// Whether the recording cannot be written any more.
@@ -112,11 +129,11 @@ impl Recorder {
             log: Readiness::of(&logger)?,
             ring: Readiness::of(&self.ring)?,
         };
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tick = std::pin::pin!(tokio::time::sleep(TICK));
         let mut flush = tokio::time::interval(FLUSH_EVERY);
         flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut more = false;
+        let mut looked = None;
         loop {
             tokio::select! {
                 biased;
@@ -137,12 +154,15 @@ impl Recorder {
                 }
                 _ = flush.tick() => {
                     self.flush();
-                    course.look_around(&mut self.follower);
-                    if !self.failed() {
-                        self.look_around();
-                    }
-                    if let Err(error) = self.follower.note_counters(&self.ring) {
-                        tracing::warn!(%error, "the counters cannot be read");
+                    if looked.is_none_or(|looked: Instant| looked.elapsed() >= course.looks_every()) {
+                        looked = Some(Instant::now());
+                        course.look_around(&mut self.follower);
+                        if !self.failed() {
+                            self.look_around();
+                        }
+                        if let Err(error) = self.follower.note_counters(&self.ring) {
+                            tracing::warn!(%error, "the counters cannot be read");
+                        }
                     }
                     if self.follower.capture().failed() {
                         // The target must not go on paying for what nobody keeps.
@@ -153,11 +173,16 @@ impl Recorder {
                     ready?;
                     more = !self.drain();
                 }
-                _ = tick.tick() => {
+                () = &mut tick => {
+                    let before = self.block.len();
                     more = !self.drain();
+                    let quiet = !more && self.block.len() <= before;
                     if !self.failed() {
                         self.follower.keep_budget();
                     }
+                    let rests = quiet && !self.follower.is_in_a_hurry();
+                    let pause = if rests { course.rests().max(TICK) } else { TICK };
+                    tick.as_mut().reset(tokio::time::Instant::now() + pause);
                 }
                 () = tokio::task::yield_now(), if more => more = !self.drain(),
             }
@@ -225,6 +250,11 @@ impl Recorder {
             let probed = self.follower.is_probed(key) || self.follower.has_usdt(key);
             if probed && u128::from(ktime_now().since(held.since)) >= server::DEADLINE.as_nanos() {
                 self.follower.note_late(&held.file, held.tgid);
+            } else if probed {
+                if self.in_time.len() >= MAX_IN_TIME {
+                    self.in_time.clear();
+                }
+                self.in_time.insert((held.tgid, key));
             }
             if let Err(error) = gate.release(held.id, key, probed) {
                 tracing::debug!(%error, "an exec could not be released; its deadline will");
@@ -243,9 +273,10 @@ impl Recorder {
         self.follower.judge_trials();
         self.follower.kin(self.ring.take_kin());
         self.follower.name_cgroups(self.ring.take_places());
-        for appeared in self.ring.take_appeared() {
-            let tgid = match appeared {
-                Appeared::Executed(tgid) => tgid,
+        let all = self.ring.take_appeared();
+        for (index, appeared) in all.iter().copied().enumerate() {
+            let (tgid, at) = match appeared {
+                Appeared::Executed(tgid, at) => (tgid, at),
                 Appeared::Met(tgid) => {
                     self.follower.adopted(tgid);
                     continue;
@@ -256,8 +287,12 @@ impl Recorder {
             };
             self.follower.meter(tgid);
             self.follower.probe_usdt_of_exec(&file, tgid);
-            let unknown = FileKey::of(&file).is_ok_and(|key| !self.follower.knows(key));
-            if unknown && golang::looks_like_go(&file).unwrap_or(false) {
+            // What it runs by now may be what it executed later.
+            let is_newest = !all[index + 1..].iter().any(|later| matches!(later, Appeared::Executed(of, _) if *of == tgid));
+            let late = is_newest
+                && FileKey::of(&file)
+                    .is_ok_and(|key| !self.in_time.remove(&(tgid, key)) && self.follower.may_probe_after(key, at));
+            if late && golang::looks_like_go(&file).unwrap_or(false) {
                 self.follower.note_late(&file, tgid);
                 if let Err(error) = self.follower.join(tgid, self.follower.adopt()) {
                     self.follower.note_unjoined(tgid, &error);
@@ -276,6 +311,8 @@ impl Recorder {
         let round = self.memory.look(ktime_now(), self.follower.go_keys(), self.follower.metered());
         self.keep(round);
         self.follower.ask_around();
+        self.follower.look_at_machine();
+        self.follower.tidy();
     }
 
     /// Looks at those who are still there, under the probes' eyes: what happens meanwhile is recorded.
@@ -335,7 +372,7 @@ impl Recorder {
 
     /// Takes the probes away, empties the ring, ends the recording.
     pub fn finish(mut self, over: &Over<'_>) -> (Written, Result<(), CaptureError>) {
-        self.follower.look_at_cpu();
+        self.follower.look_at_cpu(true);
         if !self.failed() {
             self.ask_at_last(over.command.is_none());
             self.look_a_last_time();

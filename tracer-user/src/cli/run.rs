@@ -14,7 +14,7 @@ use super::{
     Failure, NOT_EXECUTABLE, NOT_FOUND, OURS,
     args::{Global, LaunchArgs, RunArgs},
     asker::Asker,
-    begin::{calibrated, create, may_trace, meta, offers, sizes},
+    begin::{calibrated, create, kept, may_trace, meta, offers, sizes},
     follow::{Analysed, Follower, How, analyse},
     memory::MemoryWatch,
     recorder::{Over, Recorder},
@@ -24,6 +24,7 @@ use super::{
 use crate::{
     capture::{Capture, CaptureError, Written},
     golang,
+    governor::Care,
     kernel::{
         command::{CommandError, Identity, Launch, resolve},
         faults::Faults,
@@ -107,7 +108,7 @@ async fn record(
     ring.inject(Faults::from_knobs(|name| args.knob(name)));
     let traps = calibrated(&mut session);
     let tier = args.detail.tier();
-    let meta = Meta { command, ..meta(&args.detail, traps) };
+    let meta = Meta { command: kept(command), ..meta(&args.detail, traps) };
     // Everything that can be refused is refused before an older recording of that name is overwritten.
     let own = Own::look_at(&launch.program, tier, spare_toolchain)?;
     let writer = create(output, &meta, launch.identity.as_ref())?;
@@ -119,8 +120,10 @@ async fn record(
         }
     };
     let how = How {
-        tier,
-        budget: args.detail.budget(),
+        care: Care { tier, budget: args.detail.budget() },
+        most: tier,
+        all: None,
+        many: false,
         min_block: args.detail.min_block,
         empty_probes: args.empty_probes,
         bad_layout: args.knob("bad-layout").is_some(),
@@ -170,7 +173,7 @@ impl Own {
     /// Sets the probes, if it is a Go program.
     fn probe(self, follower: &mut Follower, gate: Option<&Gate>, program: &Path) -> Result<()> {
         if let Some((file, analysed)) = self.0 {
-            follower.probe(&file, analysed, ADOPT_NOBODY).map_err(|error| cannot_be_traced(program, error))?;
+            follower.probe(&file, analysed, ADOPT_NOBODY, follower.care()).map_err(|error| cannot_be_traced(program, error))?;
             if let Some(gate) = gate {
                 gate.know(FileKey::of(&file)?)?;
             }

@@ -5,6 +5,7 @@ use std::io::Write;
 use super::{
     Failure,
     args::{Global, SnapshotArgs, SnapshotFormat},
+    progress::Progress,
     write_output,
 };
 use crate::{
@@ -18,9 +19,11 @@ use crate::{
 
 /// Prints the goroutines of a process.
 pub fn snapshot(args: &SnapshotArgs, global: Global) -> Result<(), Failure> {
+    let reading = Progress::of_work(format!("reading process {}", args.pid), global);
     let process = Process::open(Tgid(args.pid)).map_err(coded)?;
     let detail = if args.no_stacks { Detail::WithoutStacks } else { Detail::Whole };
     let snapshot = process.snapshot_of(detail).map_err(coded)?;
+    drop(reading);
     let (binary, bias) = (&process.binary, process.bias);
     write_output(args.output.output.as_deref(), |mut out| match args.format {
         SnapshotFormat::Text => write_text(&snapshot, binary, bias, &mut out),

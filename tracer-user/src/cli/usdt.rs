@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     Failure,
-    args::{ReportFormat, UsdtListArgs, UsdtTableArg},
+    args::{ListFormat, UsdtListArgs, UsdtTableArg},
     write_output,
 };
 use crate::{
@@ -85,8 +85,8 @@ pub fn list(args: &UsdtListArgs) -> Result<(), Failure> {
         (None, None) => return Err(Failure::usage(anyhow!("give --pid or --exe"))),
     };
     write_output(args.output.output.as_deref(), |mut out| match args.format {
-        ReportFormat::Text => text(&listing, &mut out),
-        ReportFormat::Json => {
+        ListFormat::Text => text(&listing, &mut out),
+        ListFormat::Json => {
             serde_json::to_writer_pretty(&mut *out, &listing)?;
             out.write_all(b"\n")
         }

@@ -74,9 +74,9 @@ impl Engine {
         let change = self.processes.joined(joined);
         self.lost_process_exit(change);
         self.apply(change, sink);
-        if joined.dump_follows
-            && let Some(image) = self.processes.running(joined.tgid, joined.at)
-        {
+        // Where the recording begins later, the first look finds who was there.
+        let joins = joined.dump_follows || self.cut.is_some_and(|cut| joined.at <= cut);
+        if joins && let Some(image) = self.processes.running(joined.tgid, joined.at) {
             self.populations.of(image).joining = true;
             if let Some(program) = self.programs.get(joined.binary).filter(|program| program.gap_until.is_some()) {
                 sink.covered(image, program.tier, joined.at);
@@ -86,6 +86,10 @@ impl Engine {
 
     /// A part of a look at a process. Comes when every event before it has.
     pub fn dump(&mut self, dump: &GoroutineDump, sink: &mut impl Sink) {
+        // A window may begin between two parts, and who is in neither would be taken for somebody of whom nothing was told.
+        if self.cut.is_some_and(|cut| dump.from < cut) && !dump.gone {
+            return;
+        }
         self.newest = self.newest.max(dump.from);
         let Some(image) = self.image_looked_at(dump, sink) else { return };
         let kinds = self.kinds(dump);

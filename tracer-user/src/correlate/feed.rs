@@ -4,9 +4,10 @@
 use std::{
     sync::{
         Arc, Mutex,
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread::{self, Scope, available_parallelism},
+    time::Duration,
 };
 
 use crate::{
@@ -41,20 +42,39 @@ pub enum Step {
 }
 
 /// Steps in the order of the file; the last one is [`Step::End`].
-pub struct Steps(Receiver<Receiver<Step>>);
+pub struct Steps {
+    places: Receiver<Receiver<Step>>,
+    /// The first place, if it was looked at and its step was not there.
+    place: Option<Receiver<Step>>,
+}
+
+impl Steps {
+    /// The next step if it comes within so long; `Err`: it did not, or there is no more. What was waited for is not lost.
+    pub fn within(&mut self, time: Duration) -> Result<Step, RecvTimeoutError> {
+        let place = match self.place.take() {
+            Some(place) => place,
+            None => self.places.recv_timeout(time)?,
+        };
+        let step = place.recv_timeout(time);
+        if step.as_ref().is_err_and(|error| *error == RecvTimeoutError::Timeout) {
+            self.place = Some(place);
+        }
+        step
+    }
+}
 
 impl Iterator for Steps {
     type Item = Step;
 
     fn next(&mut self) -> Option<Step> {
         // A thread that has panicked sends nothing; the scope passes that on.
-        self.0.recv().ok()?.recv().ok()
+        self.place.take().map_or_else(|| self.places.recv(), Ok).ok()?.recv().ok()
     }
 }
 
 /// A block, and where what it says goes.
 struct Job {
-    stored: Stored,
+    stored: Arc<Stored>,
     done: SyncSender<Step>,
 }
 
@@ -78,7 +98,7 @@ pub fn feed<'scope, R: Source + Send + 'scope>(
     }
     let (steps, taken) = sync_channel(unpackers + AHEAD);
     started(thread::Builder::new().name("reader".into()).spawn_scoped(scope, move || read(recording, only, &jobs, &steps)))?;
-    Ok(Steps(taken))
+    Ok(Steps { places: taken, place: None })
 }
 
 /// Each block gets its place in the order before it gets a thread.

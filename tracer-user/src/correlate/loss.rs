@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tracer_common::header::Kind;
 
-use crate::{clock::KtimeNs, recording::Completeness};
+use crate::{
+    clock::KtimeNs,
+    recording::{Completeness, contract::Counters},
+};
 
 use super::replay::Replayed;
 
@@ -42,27 +45,30 @@ impl LostInterval {
     }
 }
 
-impl Replayed {
-    /// Counts losses: what the BPF side counted, checked against the gaps in the sequence numbers, and what does not decode.
-    pub fn losses(&self) -> Losses {
+impl Losses {
+    /// What the BPF side counted, what numbers are `missing`, and what does not decode.
+    pub(super) fn of(counters: Option<&Counters>, missing: u64, undecodable: u64) -> Self {
         let mut by_kind: BTreeMap<String, u64> = BTreeMap::new();
-        for lost in self.counters.iter().flat_map(|counters| &counters.lost).filter(|lost| lost.count > 0) {
+        for lost in counters.into_iter().flat_map(|counters| &counters.lost).filter(|lost| lost.count > 0) {
             let name = Kind::from_u8(lost.kind).map_or_else(|| format!("kind_{}", lost.kind), |kind| kind.name().into());
             let sum: &mut u64 = by_kind.entry(name).or_default();
             *sum = sum.saturating_add(lost.count);
         }
-        let (counted, missing) = (by_kind.values().fold(0u64, |sum, count| sum.saturating_add(*count)), self.order.missing());
+        let counted = by_kind.values().fold(0u64, |sum, count| sum.saturating_add(*count));
         if missing > counted {
             by_kind.insert("unknown".into(), missing - counted);
         }
-        if self.undecodable > 0 {
-            by_kind.insert("undecodable".into(), self.undecodable);
+        if undecodable > 0 {
+            by_kind.insert("undecodable".into(), undecodable);
         }
-        Losses {
-            events: counted.max(missing).saturating_add(self.undecodable),
-            by_kind,
-            undated: counted.saturating_sub(missing),
-        }
+        Self { events: counted.max(missing).saturating_add(undecodable), by_kind, undated: counted.saturating_sub(missing) }
+    }
+}
+
+impl Replayed {
+    /// Counts losses: what the BPF side counted, checked against the gaps in the sequence numbers, and what does not decode.
+    pub fn losses(&self) -> Losses {
+        Losses::of(self.counters.as_ref(), self.order.missing(), self.undecodable)
     }
 
     /// By tracepoint: how many events the kernel did not tell our programs of, whichever process they were about.

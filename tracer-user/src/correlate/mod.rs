@@ -4,7 +4,7 @@
 //! only what still lives. [`process`] says whose events they are, [`goroutine`] what they mean for one goroutine,
 //! [`wake`] who ended a wait, [`gc`] what the runtime's collector did, [`thread`] what the
 //! kernel did with threads, [`sample`] who was on a CPU, and [`replay`] runs a
-//! whole recording through it.
+//! whole recording through it, [`replaying`] a step at a time.
 //!
 //! Nothing is inferred from lost events: where one is missing, a span is `Unknown`, and the repair is counted.
 
@@ -22,7 +22,7 @@ use crate::{
 pub mod cgroup;
 mod coverage;
 mod dump;
-mod feed;
+pub mod feed;
 pub mod gc;
 pub mod goroutine;
 mod labels;
@@ -33,6 +33,7 @@ pub mod process;
 mod program;
 mod reasons;
 pub mod replay;
+pub mod replaying;
 pub mod sample;
 mod sink;
 mod slots;
@@ -69,6 +70,8 @@ impl Repairs {
 /// Correlates events that come in order of time.
 #[derive(Default)]
 pub struct Engine {
+    /// The recording was cut out of a longer one, and tells of what happened from here on.
+    cut: Option<KtimeNs>,
     processes: Processes,
     populations: Populations,
     collectors: FxHashMap<ImageId, Gc>,
@@ -107,6 +110,21 @@ impl Engine {
     /// The looks at processes that events were held against.
     pub fn looks(&self) -> LooksTaken {
         self.looks
+    }
+
+    /// Every goroutine that lives, as far as is known.
+    pub fn living(&self) -> impl Iterator<Item = &Goroutine> {
+        self.populations.images().filter_map(|image| self.populations.get(image)).flat_map(|population| population.live.iter())
+    }
+
+    /// One of them.
+    pub fn goroutine(&self, image: ImageId, goid: Goid) -> Option<&Goroutine> {
+        self.populations.get(image)?.live.get(goid)
+    }
+
+    /// How an image is followed now; `None`: it is not probed.
+    pub fn tier(&self, image: ImageId) -> Option<Tier> {
+        self.programs.get(self.processes.image(image).binary?).map(|program| program.tier)
     }
 
     /// The name of a wait reason.

@@ -127,6 +127,10 @@ impl Live {
         self.goroutines.take(slot)
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = &Goroutine> {
+        self.goroutines.iter()
+    }
+
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Goroutine> {
         self.goroutines.iter_mut()
     }

@@ -42,7 +42,7 @@ impl Reasons {
     }
 
     pub fn name(&self, id: ReasonId) -> &str {
-        &self.0[usize::from(id.0)].0
+        self.0.get(usize::from(id.0)).map_or("?", |(name, _)| name)
     }
 
     /// `None`: it is not known what is waited for.

@@ -39,6 +39,20 @@ pub enum SpanState {
     Unknown,
 }
 
+impl SpanState {
+    /// As outputs call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Awake => "awake",
+            Self::Runnable => "runnable",
+            Self::Running => "running",
+            Self::Syscall => "syscall",
+            Self::Blocked => "blocked",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// One stretch of a goroutine's life, closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {

@@ -1,7 +1,7 @@
 //! Values by small numbers, which are dealt out again when they are free: cheaper to find than by a hash, and never moved.
 
-/// Values in one chunk.
-const CHUNK: usize = 512;
+/// Values in one chunk: few, for there may be many processes with a handful of goroutines each.
+const CHUNK: usize = 64;
 
 /// Places for values, each with its number.
 #[derive(Debug)]

@@ -9,15 +9,16 @@ use inferno::flamegraph::{self as inferno_flamegraph, Options};
 use rustc_hash::FxHashMap;
 
 use crate::{
+    clock::KtimeNs,
     correlate::{
-        Life, ReasonId, Sink, Span, SpanState, SumOfMany,
+        LabelsId, Life, ReasonId, Sink, Span, SpanState, SumOfMany,
         goroutine::{Origin, Who},
         process::{ImageId, Process, ProcessId},
         replay::Replayed,
         sample::Sample,
     },
     event::Runner,
-    id::{Address, StackId},
+    id::{Address, Goid, StackId},
     recording::contract::{Frame, Tier},
     symbolize::{FrameId, Symbolizer, is_system, label},
 };
@@ -66,7 +67,7 @@ impl By {
         matches!(self, Self::Blocked | Self::Lifetime | Self::Runnable | Self::OnCpu)
     }
 
-    fn width(self, weight: Weight) -> u64 {
+    pub(super) fn width(self, weight: Weight) -> u64 {
         if self.is_time() { weight.ns } else { weight.count }
     }
 }
@@ -94,6 +95,8 @@ struct Key {
     /// The creation stack, or the blocking stack.
     stack: Option<StackId>,
     reason: Option<ReasonId>,
+    /// The newest labels that a look had found on the goroutine.
+    labels: Option<LabelsId>,
     sampled: Option<Sampled>,
 }
 
@@ -112,23 +115,36 @@ enum Ran {
     Unknown,
 }
 
-impl Key {
-    /// By creation stack.
-    fn of(who: &Who) -> Self {
-        let (gopc, startpc) = who.origin.map(|origin| (origin.gopc, origin.startpc)).unzip();
-        Self { image: who.image, gopc, startpc, stack: who.origin.and_then(|origin| origin.stack), reason: None, sampled: None }
-    }
-}
-
 /// The sink.
 pub struct Tally {
     by: By,
     weights: FxHashMap<Key, Weight>,
+    /// Of those who live.
+    labels: FxHashMap<(ImageId, Goid), LabelsId>,
 }
 
 impl Tally {
     pub fn new(by: By) -> Self {
-        Self { by, weights: FxHashMap::default() }
+        Self { by, weights: FxHashMap::default(), labels: FxHashMap::default() }
+    }
+
+    /// By creation stack.
+    fn key(&self, who: &Who) -> Key {
+        let (gopc, startpc) = who.origin.map(|origin| (origin.gopc, origin.startpc)).unzip();
+        Key {
+            image: who.image,
+            gopc,
+            startpc,
+            stack: who.origin.and_then(|origin| origin.stack),
+            reason: None,
+            labels: self.labels_of(who),
+            sampled: None,
+        }
+    }
+
+    fn labels_of(&self, who: &Who) -> Option<LabelsId> {
+        // Mostly nobody has any.
+        if self.labels.is_empty() { None } else { self.labels.get(&(who.image, who.goid)).copied() }
     }
 }
 
@@ -140,7 +156,7 @@ impl Sink for Tally {
             By::Created | By::Alive | By::Lifetime | By::OnCpu => false,
         };
         if counted {
-            let mut key = Key::of(who);
+            let mut key = self.key(who);
             // One that has stopped before is told by where it goes on; its creation stack would only split that.
             if self.by == By::Blocked || span.stack.is_some() {
                 key = Key { gopc: None, stack: span.stack, reason: span.reason, ..key };
@@ -157,8 +173,15 @@ impl Sink for Tally {
             By::Blocked | By::Runnable | By::OnCpu => false,
         };
         if counted {
-            self.weights.entry(Key::of(who)).or_default().add(1, life.ended_at.since(who.since));
+            self.weights.entry(self.key(who)).or_default().add(1, life.ended_at.since(who.since));
         }
+        if !self.labels.is_empty() {
+            self.labels.remove(&(who.image, who.goid));
+        }
+    }
+
+    fn labels(&mut self, who: &Who, _at: KtimeNs, labels: LabelsId) {
+        self.labels.insert((who.image, who.goid), labels);
     }
 
     fn summed(&mut self, sum: &SumOfMany<'_>) {
@@ -168,6 +191,7 @@ impl Sink for Tally {
             startpc: sum.site.startpc,
             stack: sum.stack,
             reason: sum.reason,
+            labels: None,
             sampled: None,
         };
         let key = match self.by {
@@ -190,17 +214,28 @@ impl Sink for Tally {
         let origin = sample.who.and_then(|who| who.origin);
         let (gopc, startpc) = origin.map(|origin| (origin.gopc, origin.startpc)).unzip();
         let sampled = Some(Sampled { ran, in_kernel: sample.in_kernel });
-        let key = Key { image, gopc, startpc, stack: sample.stack, reason: None, sampled };
+        let labels = sample.who.as_ref().and_then(|who| self.labels_of(who));
+        let key = Key { image, gopc, startpc, stack: sample.stack, reason: None, labels, sampled };
         self.weights.entry(key).or_default().add(1, sample.ns);
     }
+}
+
+/// Where somebody was, and who.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stack {
+    /// From the root to the leaf. Frames without a file are ours: a process, a state, a wait reason.
+    pub frames: Vec<Frame>,
+    /// 0: of several.
+    pub tgid: u32,
+    /// pprof labels.
+    pub labels: Vec<(String, String)>,
 }
 
 /// A flamegraph's content, named.
 pub struct Graph {
     pub by: By,
     pub of: Of,
-    /// Frames from the root to the leaf. Frames without a file are ours: a process, a state, a wait reason.
-    pub stacks: BTreeMap<Vec<Frame>, Weight>,
+    pub stacks: BTreeMap<Stack, Weight>,
     /// What is lost and covered.
     pub trust: String,
     pub command: String,
@@ -211,9 +246,13 @@ pub struct Graph {
 /// The recording cannot answer the question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unanswerable {
-    #[error("the recording holds no block times: it was made at tier {0:?}, and --by blocked needs T2")]
+    #[error(
+        "the recording holds no block times: it was made at tier {0:?}, and --by blocked needs T2; follow with --tier 2, whatever it costs, or ask --by alive"
+    )]
     NoBlockTimes(Tier),
-    #[error("the recording holds no scheduling delays: it was made at tier {0:?}, and --by runnable needs T3")]
+    #[error(
+        "the recording holds no scheduling delays: it was made at tier {0:?}, and --by runnable needs T3; follow with --tier 3, whatever it costs"
+    )]
     NoDelays(Tier),
     #[error("the recording does not follow threads: it was made with --threads off")]
     NoThreads,
@@ -221,8 +260,8 @@ pub enum Unanswerable {
     NoSamples,
 }
 
-/// Names what was tallied.
-pub fn graph(replayed: &Replayed, tally: &Tally) -> Result<Graph, Unanswerable> {
+/// Names what was tallied. `apart`: where there are several processes, each has a frame of its own.
+pub fn graph(replayed: &Replayed, tally: &Tally, apart: bool) -> Result<Graph, Unanswerable> {
     let best = replayed.engine.processes().images().filter_map(|(id, _)| replayed.tier(id)).max();
     let best = best.unwrap_or(replayed.meta.tier);
     if tally.by == By::Blocked && best < Tier::T2 {
@@ -234,10 +273,13 @@ pub fn graph(replayed: &Replayed, tally: &Tally) -> Result<Graph, Unanswerable> 
     if tally.by == By::OnCpu && tally.weights.is_empty() && replayed.sampling().is_none() {
         return Err(Unanswerable::NoSamples);
     }
-    let namer = Namer::new(replayed, tally);
-    let mut stacks: BTreeMap<Vec<Frame>, Weight> = BTreeMap::new();
+    let namer = Namer::new(replayed, tally, apart);
+    let mut stacks: BTreeMap<Stack, Weight> = BTreeMap::new();
     for (key, weight) in &tally.weights {
-        stacks.entry(namer.frames(tally.by, key)).or_default().add(weight.count, weight.ns);
+        let labels = key.labels.map(|labels| replayed.engine.labels().get(labels).to_vec());
+        let tgid = replayed.engine.processes().of_image(key.image).tgid.0;
+        let stack = Stack { frames: namer.frames(tally.by, key), tgid, labels: labels.unwrap_or_default() };
+        stacks.entry(stack).or_default().add(weight.count, weight.ns);
     }
     Ok(Graph::new(replayed, tally.by, Of::Goroutines, stacks))
 }
@@ -250,10 +292,10 @@ struct Namer<'a> {
 }
 
 impl<'a> Namer<'a> {
-    fn new(replayed: &'a Replayed, tally: &Tally) -> Self {
+    fn new(replayed: &'a Replayed, tally: &Tally, apart: bool) -> Self {
         let process = |key: &Key| replayed.engine.processes().image(key.image).process;
         let seen: BTreeSet<ProcessId> = tally.weights.keys().map(process).collect();
-        Self { replayed, symbols: Symbolizer::new(replayed), many: seen.len() > 1 }
+        Self { replayed, symbols: Symbolizer::new(replayed), many: apart && seen.len() > 1 }
     }
 
     /// Root to leaf.
@@ -337,7 +379,7 @@ pub(super) fn ours(function: String) -> Frame {
 }
 
 impl Graph {
-    pub(super) fn new(replayed: &Replayed, by: By, of: Of, stacks: BTreeMap<Vec<Frame>, Weight>) -> Self {
+    pub(super) fn new(replayed: &Replayed, by: By, of: Of, stacks: BTreeMap<Stack, Weight>) -> Self {
         Self {
             by,
             of,
@@ -352,8 +394,8 @@ impl Graph {
     /// Folded lines: frames joined by `;` from the root, a blank, the width. Sorted.
     pub fn folded(&self) -> Vec<String> {
         let mut lines: BTreeMap<String, u64> = BTreeMap::new();
-        for (frames, weight) in &self.stacks {
-            let width: &mut u64 = lines.entry(folded_path(frames)).or_default();
+        for (stack, weight) in &self.stacks {
+            let width: &mut u64 = lines.entry(folded_path(&stack.frames)).or_default();
             *width = width.saturating_add(self.by.width(*weight));
         }
         lines.into_iter().filter(|(_, width)| *width > 0).map(|(path, width)| format!("{path} {width}")).collect()
@@ -365,19 +407,38 @@ impl Graph {
 
     pub fn write_svg(&self, out: &mut impl Write) -> io::Result<()> {
         let lines = self.folded();
-        if lines.is_empty() {
-            return write_empty_svg(self.by.title(self.of), &self.trust, out);
-        }
-        let mut options = Options::default();
         let title = self.by.title(self.of);
-        options.title = if self.command.is_empty() { title.to_owned() } else { format!("{title}: {}", self.command) };
-        options.subtitle = Some(self.trust.clone());
-        options.count_name = match (self.by.is_time(), self.of) {
+        Drawing { title, command: &self.command, notes: &self.trust, unit: self.unit() }.write(&lines, out)
+    }
+
+    /// What the widths are counted in.
+    pub(super) fn unit(&self) -> &'static str {
+        match (self.by.is_time(), self.of) {
             (true, _) => "ns",
             (false, Of::Goroutines) => "goroutines",
             (false, Of::Threads) => "threads",
         }
-        .to_owned();
+    }
+}
+
+/// A flamegraph as SVG.
+pub(super) struct Drawing<'a> {
+    pub title: &'a str,
+    pub command: &'a str,
+    pub notes: &'a str,
+    pub unit: &'a str,
+}
+
+impl Drawing<'_> {
+    /// Of folded lines; with two values each, red grew and blue shrank, and the widths are the values after.
+    pub fn write(&self, lines: &[String], out: &mut impl Write) -> io::Result<()> {
+        if lines.is_empty() {
+            return write_empty_svg(self.title, self.notes, out);
+        }
+        let mut options = Options::default();
+        options.title = if self.command.is_empty() { self.title.to_owned() } else { format!("{}: {}", self.title, self.command) };
+        options.subtitle = Some(self.notes.to_owned());
+        options.count_name = self.unit.to_owned();
         options.name_type = "Frame:".to_owned();
         options.deterministic = true;
         inferno_flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), out).map_err(io::Error::other)
@@ -395,7 +456,7 @@ pub(super) fn folded_name(name: &str) -> String {
 }
 
 /// Nothing to show is an answer too.
-pub(super) fn write_empty_svg(title: &str, trust: &str, out: &mut impl Write) -> io::Result<()> {
+fn write_empty_svg(title: &str, trust: &str, out: &mut impl Write) -> io::Result<()> {
     let escape = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     writeln!(
         out,

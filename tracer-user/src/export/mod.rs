@@ -4,12 +4,17 @@
 //! end. Every output says what is lost and what was covered ([`crate::correlate::replay::Replayed::trust`]).
 
 pub mod cpu;
+pub mod flame_diff;
 pub mod flamegraph;
 pub mod gc;
+pub mod html;
+mod interned;
 pub mod labels;
 mod labels_text;
 pub mod leaks;
 mod owner;
+#[cfg(feature = "parquet")]
+pub mod parquet;
 pub mod pprof;
 mod processes_text;
 pub mod profile_flame;

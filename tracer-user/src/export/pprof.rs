@@ -3,12 +3,12 @@
 use std::io::{self, Write};
 
 use flate2::{Compression, write::GzEncoder};
-use pprof::protos::{Function, Line, Location, Message, Profile, Sample, ValueType};
+use pprof::protos::{Function, Label, Line, Location, Message, Profile, Sample, ValueType};
 use rustc_hash::FxHashMap;
 
 use crate::recording::contract::Frame;
 
-use super::flamegraph::{By, Graph};
+use super::flamegraph::{By, Graph, Stack};
 
 /// Writes the profile of a graph.
 pub fn write(graph: &Graph, out: &mut impl Write) -> io::Result<()> {
@@ -41,25 +41,31 @@ impl Default for Tables {
     }
 }
 
-fn profile(graph: &Graph) -> Profile {
-    let mut tables = Tables::default();
-    let (count, time) = match graph.by {
+/// The names of what is counted, and of the time.
+pub(super) fn values(by: By) -> (&'static str, Option<&'static str>) {
+    match by {
         By::Blocked => ("waits", Some("blocked")),
         By::Lifetime => ("goroutines", Some("lifetime")),
         By::Runnable => ("delays", Some("runnable")),
         By::Created => ("created", None),
         By::Alive => ("alive", None),
         By::OnCpu => ("samples", Some("cpu")),
-    };
+    }
+}
+
+fn profile(graph: &Graph) -> Profile {
+    let mut tables = Tables::default();
+    let (count, time) = values(graph.by);
     let mut types = vec![tables.value_type(count, "count")];
     types.extend(time.map(|time| tables.value_type(time, "nanoseconds")));
-    for (frames, weight) in &graph.stacks {
-        let location_id = frames.iter().rev().map(|frame| tables.location(frame)).collect();
+    for (stack, weight) in &graph.stacks {
+        let location_id = stack.frames.iter().rev().map(|frame| tables.location(frame)).collect();
         let mut value = vec![signed(weight.count)];
         if time.is_some() {
             value.push(signed(weight.ns));
         }
-        tables.profile.sample.push(Sample { location_id, value, label: Vec::new() });
+        let label = tables.labels(stack);
+        tables.profile.sample.push(Sample { location_id, value, label });
     }
     let default = tables.string(time.unwrap_or(count));
     let comments = [format!("lifetrace: {}", graph.command), graph.trust.clone()].map(|text| tables.string(&text));
@@ -106,6 +112,21 @@ impl Tables {
         self.locations.insert(frame.clone(), id);
         id
     }
+
+    /// Whose a sample is: its process, and the labels that looks found.
+    pub fn labels(&mut self, stack: &Stack) -> Vec<Label> {
+        let mut labels = Vec::with_capacity(1 + stack.labels.len());
+        if stack.tgid != 0 {
+            labels.push(Label { key: self.string("tgid"), num: i64::from(stack.tgid), ..Label::default() });
+        }
+        labels.extend(stack.labels.iter().map(|(key, value)| Label {
+            key: self.string(key),
+            str: self.string(value),
+            ..Label::default()
+        }));
+        labels
+    }
+
     /// `profile` with what was gathered.
     pub fn finish(self, profile: Profile) -> Profile {
         let Profile { sample, location, function, .. } = self.profile;

@@ -19,8 +19,28 @@ const MAX_SHOWN: usize = 200;
 /// Deeper ones are not moved further to the right.
 const MAX_DEPTH: usize = 12;
 
+/// Columns of the table.
+const COLUMNS: usize = 11;
+/// Which of them are numbers.
+pub(super) const RIGHT: [bool; COLUMNS] = [true, true, false, false, true, true, true, true, false, false, false];
+
 /// Writes the table.
 pub(super) fn write(processes: &[ProcessOut], out: &mut impl Write) -> io::Result<()> {
+    table(&rows(processes), &RIGHT, out)?;
+    if let Some(more) = more(processes) {
+        writeln!(out, "  {more}")?;
+    }
+    Ok(())
+}
+
+/// What the table has no room for.
+pub(super) fn more(processes: &[ProcessOut]) -> Option<String> {
+    let more = processes.len().saturating_sub(MAX_SHOWN);
+    (more > 0).then(|| format!("and {} more processes (--format json has all)", count(more as u64)))
+}
+
+/// The table, its header first.
+pub(super) fn rows(processes: &[ProcessOut]) -> Vec<[String; COLUMNS]> {
     let go = processes.iter().any(|process| process.tier.is_some() || process.go_version.is_some());
     let of_go = |text: &str| if go { text.to_owned() } else { String::new() };
     let zombies = processes.iter().any(|process| is_zombie(process) || process.zombie_ns >= Some(LONG_ZOMBIE_NS));
@@ -58,11 +78,7 @@ pub(super) fn write(processes: &[ProcessOut], out: &mut impl Write) -> io::Resul
             plain(&format!("{indent}{}", command(process))),
         ]);
     }
-    table(&rows, &[true, true, false, false, true, true, true, true, false, false, false], out)?;
-    if tree.len() > MAX_SHOWN {
-        writeln!(out, "  and {} more processes (--format json has all)", count((tree.len() - MAX_SHOWN) as u64))?;
-    }
-    Ok(())
+    rows
 }
 
 /// Shorter ones are the ordinary business of parents.

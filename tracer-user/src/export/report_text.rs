@@ -22,41 +22,52 @@ const MAX_SITES: usize = 40;
 /// Reasons shown for a site.
 const MAX_WAITS: usize = 4;
 
-/// Writes the report; `color` allows for escape sequences.
-pub fn write(report: &Report, color: bool, out: &mut impl Write) -> io::Result<()> {
-    let heading = |text: &str| if color { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() };
+/// What a report is of.
+pub(super) fn title(report: &Report) -> String {
     let target = report.meta.target.as_ref().map(|target| format!("attach {target}"));
     let of = plain(&target.unwrap_or_else(|| report.meta.command.join(" ")));
-    writeln!(out, "{}", heading(&format!("lifetrace report: {}", if of.is_empty() { "(no command)" } else { &of })))?;
+    if of.is_empty() { "(no command)".to_owned() } else { of }
+}
+
+/// The recording as a whole, a line each: what it is about, and the line. Without a name it goes on with the one before.
+pub(super) fn facts(report: &Report) -> Vec<(&'static str, String)> {
     let meta = &report.meta;
-    writeln!(
-        out,
-        "recorded   {} on {} (kernel {}, {} CPUs) by lifetrace {}, for {}",
+    let recorded = format!(
+        "{} on {} (kernel {}, {} CPUs) by lifetrace {}, for {}",
         report.recorded,
         plain(&meta.hostname),
         plain(&meta.kernel),
         meta.cpus,
         meta.lifetrace,
         duration(report.duration_ns)
-    )?;
-    writeln!(out, "trust      {}", report.trust)?;
+    );
+    let mut facts = vec![("recorded", recorded), ("trust", report.trust.clone())];
     if !report.repairs.by_kind.is_empty() {
         let repairs: Vec<String> = report.repairs.by_kind.iter().map(|(kind, n)| format!("{kind} {}", count(*n))).collect();
-        writeln!(out, "repairs    {}", repairs.join(", "))?;
+        facts.push(("repairs", repairs.join(", ")));
     }
-    if let Some(line) = labels_text::snapshots(&report.snapshots) {
-        writeln!(out, "snapshots  {line}")?;
-    }
-    writeln!(out, "price      {}", price(report))?;
-    budget(report, out)?;
+    facts.extend(labels_text::snapshots(&report.snapshots).map(|line| ("snapshots", line)));
+    facts.push(("price", price(report)));
+    budget(report, &mut facts);
     for asked in &report.price.asked {
         let (requests, took) = (count(asked.requests), duration(asked.took_ns));
         let url = plain(&asked.url);
-        writeln!(out, "asked      {requests} requests in {took}, {} bytes, of pid {} at {url}", count(asked.bytes), asked.tgid)?;
+        facts.push((
+            "asked",
+            format!("{requests} requests in {took}, {} bytes, of pid {} at {url}", count(asked.bytes), asked.tgid),
+        ));
     }
-    writeln!(out, "goroutines {}", totals(&report.goroutines))?;
-    for warning in &meta.warnings {
-        writeln!(out, "warning    {}", plain(warning))?;
+    facts.push(("goroutines", totals(&report.goroutines)));
+    facts.extend(meta.warnings.iter().map(|warning| ("warning", plain(warning))));
+    facts
+}
+
+/// Writes the report; `color` allows for escape sequences.
+pub fn write(report: &Report, color: bool, out: &mut impl Write) -> io::Result<()> {
+    let heading = |text: &str| if color { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() };
+    writeln!(out, "{}", heading(&format!("lifetrace report: {}", title(report))))?;
+    for (name, fact) in facts(report) {
+        writeln!(out, "{name:<10} {fact}")?;
     }
     writeln!(out, "\n{}", heading("processes"))?;
     processes_text::write(&report.processes, out)?;
@@ -124,12 +135,12 @@ fn price(report: &Report) -> String {
 }
 
 /// What was paid to keep the budget: how long at which tier, and what sums over windows stand for.
-fn budget(report: &Report, out: &mut impl Write) -> io::Result<()> {
-    let Some(budget) = report.price.budget else { return Ok(()) };
+fn budget(report: &Report, facts: &mut Vec<(&'static str, String)>) {
+    let Some(budget) = report.price.budget else { return };
     for paid in report.price.programs.iter().filter(|_| report.price.programs.len() > 1) {
         let share = paid.share.map_or("unknown".into(), |share| format!("{:.2} %", share * 100.0));
         let path = plain(paid.path.as_deref().unwrap_or("?"));
-        writeln!(out, "           {path}: about {} of {} ({share})", duration(paid.cost_ns), duration(paid.cpu_ns))?;
+        facts.push(("", format!("{path}: about {} of {} ({share})", duration(paid.cost_ns), duration(paid.cpu_ns))));
     }
     let mut by_tier: BTreeMap<Tier, u64> = BTreeMap::new();
     for span in &report.coverage {
@@ -142,7 +153,7 @@ fn budget(report: &Report, out: &mut impl Write) -> io::Result<()> {
     }
     let reasons: Vec<String> = reasons.iter().map(|(why, times)| format!("{why} {times}")).collect();
     let steps = if reasons.is_empty() { "no step".to_owned() } else { format!("steps: {}", reasons.join(", ")) };
-    writeln!(out, "budget     {} %: {}; {steps}", budget * 100.0, tiers.join(", "))?;
+    facts.push(("budget", format!("{} %: {}; {steps}", budget * 100.0, tiers.join(", "))));
     let scaled = report.processes.iter().filter_map(|process| Some((process.tgid, process.scaled?)));
     for (tgid, scaled) in scaled {
         let number = |value: f64| count(value.max(0.0) as u64);
@@ -156,9 +167,8 @@ fn budget(report: &Report, out: &mut impl Write) -> io::Result<()> {
         let estimates = [scaled.born, scaled.waits, scaled.blocked_ns];
         let few = estimates.into_iter().flatten().any(|estimate| estimate.error.is_none());
         let few = if few { " (without bounds: too few windows)" } else { "" };
-        writeln!(out, "scaled     pid {tgid}, over the gaps too: about {}{few}", parts.join(", "))?;
+        facts.push(("scaled", format!("pid {tgid}, over the gaps too: about {}{few}", parts.join(", "))));
     }
-    Ok(())
 }
 
 fn estimate(estimate: Option<Estimate>, text: impl Fn(f64) -> String) -> Option<String> {
@@ -202,7 +212,7 @@ fn with(first: String, rest: [String; 7]) -> [String; 8] {
     [first, a, b, c, d, e, f, g]
 }
 
-fn origin(site: &SiteOut) -> String {
+pub(super) fn origin(site: &SiteOut) -> String {
     let Some(by) = &site.created_by else { return "birth not seen".into() };
     let at = if by.line == 0 { String::new() } else { format!(" ({}:{})", by.file, by.line) };
     let start = site.start_function.as_deref().unwrap_or("?");
@@ -244,7 +254,7 @@ fn depths(depths: &[DepthOut], many: bool, out: &mut impl Write) -> io::Result<(
 }
 
 /// The scheduling delays, and the waits that took longest, a line each.
-fn waits(site: &SiteOut) -> Vec<String> {
+pub(super) fn waits(site: &SiteOut) -> Vec<String> {
     let delays = site.runnable.as_ref().map(|delays| {
         format!(
             "  waiting for a CPU: median {}, p99 {}, max {}",

@@ -19,7 +19,7 @@ use crate::{
     symbolize::{Symbolizer, label},
 };
 
-use super::flamegraph::{By, Graph, Of, Unanswerable, Weight, ours, root};
+use super::flamegraph::{By, Graph, Of, Stack, Unanswerable, Weight, ours, root};
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Key {
@@ -77,8 +77,8 @@ impl Sink for ThreadTally {
     }
 }
 
-/// Names what was tallied.
-pub fn graph(replayed: &Replayed, tally: &ThreadTally) -> Result<Graph, Unanswerable> {
+/// Names what was tallied. `apart`: where there are several processes, each has a frame of its own.
+pub fn graph(replayed: &Replayed, tally: &ThreadTally, apart: bool) -> Result<Graph, Unanswerable> {
     if matches!(tally.by, By::Blocked | By::Runnable) && replayed.meta.threads == Threads::Off {
         return Err(Unanswerable::NoThreads);
     }
@@ -90,16 +90,17 @@ pub fn graph(replayed: &Replayed, tally: &ThreadTally) -> Result<Graph, Unanswer
         Key::Stack { image, .. } => processes.image(*image).process,
         Key::Name { process, .. } => *process,
     };
-    let many = tally.weights.keys().map(process_of).collect::<BTreeSet<_>>().len() > 1;
+    let many = apart && tally.weights.keys().map(process_of).collect::<BTreeSet<_>>().len() > 1;
     let symbols = Symbolizer::new(replayed);
-    let mut stacks: BTreeMap<Vec<Frame>, Weight> = BTreeMap::new();
+    let mut stacks: BTreeMap<Stack, Weight> = BTreeMap::new();
     for (key, weight) in &tally.weights {
         let mut frames = Vec::new();
         if many {
             frames.push(root(replayed, processes.process(process_of(key))));
         }
         push(replayed, &symbols, tally.by, key, &mut frames);
-        stacks.entry(frames).or_default().add(weight.count, weight.ns);
+        let tgid = processes.process(process_of(key)).tgid.0;
+        stacks.entry(Stack { frames, tgid, labels: Vec::new() }).or_default().add(weight.count, weight.ns);
     }
     Ok(Graph::new(replayed, tally.by, Of::Threads, stacks))
 }

@@ -128,7 +128,7 @@ fn finding(replayed: &Replayed, image: ImageId, pause: &Pause, mut late: Vec<Lat
     let by = pause.by.map_or(String::new(), |goid| format!(", by go:{goid}"));
     let spans = late.iter().take(MAX_EVIDENCE).map(|late| LateOut {
         id: format!("go:{}", late.goid),
-        state: state_name(late.state),
+        state: late.state.name(),
         start_ns: replayed.since_zero(late.start),
         end_ns: replayed.since_zero(late.end),
         delayed_ns: late.delayed_ns,
@@ -143,15 +143,4 @@ fn finding(replayed: &Replayed, image: ImageId, pause: &Pause, mut late: Vec<Lat
         evidence: Evidence::Pause(Delays { goroutines: late.len() as u64, longest_ns, spans: spans.collect() }),
         weight: longest_ns,
     })
-}
-
-fn state_name(state: SpanState) -> &'static str {
-    match state {
-        SpanState::Awake => "awake",
-        SpanState::Runnable => "runnable",
-        SpanState::Running => "running",
-        SpanState::Syscall => "syscall",
-        SpanState::Blocked => "blocked",
-        SpanState::Unknown => "unknown",
-    }
 }

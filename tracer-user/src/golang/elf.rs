@@ -46,6 +46,7 @@ struct Section {
     size: u64,
 }
 
+/// An executable taken apart.
 pub struct Elf {
     bytes: Vec<u8>,
     loads: Vec<Segment>,
@@ -105,6 +106,23 @@ impl Elf {
             this.relocations = this.relocation_table(&dynamic).unwrap_or(0..0);
         }
         Ok(this)
+    }
+
+    /// The same without the file's bytes.
+    pub fn emptied(&self) -> Self {
+        self.filled(Vec::new())
+    }
+
+    /// The same with these bytes of the file, from its beginning.
+    pub fn filled(&self, bytes: Vec<u8>) -> Self {
+        Self {
+            bytes,
+            loads: self.loads.clone(),
+            notes: self.notes.clone(),
+            sections: self.sections.clone(),
+            relocations: self.relocations.clone(),
+            position_independent: self.position_independent,
+        }
     }
 
     /// Bytes of the file that are kept.

@@ -5,7 +5,7 @@
 //! and memory and answers damage with an error or an empty result, never a panic.
 //!
 //! ```text
-//! elf → buildinfo, pclntab → moduledata → symbol (inline)
+//! elf (on its shelf) → buildinfo, pclntab → moduledata → symbol (inline)
 //!                          ↘ flow → sites (hook, transition) ← offsets ← debug_info
 //!                               → allgs             ↘ snapshot_layout, tls
 //! ```
@@ -24,6 +24,7 @@ mod pclntab;
 #[cfg(test)]
 mod seed_tests;
 mod semaphores;
+mod shelf;
 mod sites;
 mod snapshot_layout;
 mod stw_reasons;
@@ -35,10 +36,13 @@ mod transition;
 mod version;
 
 use std::{
-    borrow::Cow,
     fs::File,
     io::{self, Read},
+    sync::{Mutex, OnceLock, PoisonError},
+    time::Instant,
 };
+
+use rustc_hash::FxHashMap;
 
 use tracer_common::config::GoLayout;
 
@@ -56,6 +60,7 @@ use self::{
     elf::Elf,
     moduledata::ModuleData,
     pclntab::{Header, Pclntab},
+    shelf::{Seen, Shelf, Source},
 };
 use crate::recording::contract::{CodeUse, Frame, OffsetsSource, Tier};
 
@@ -64,6 +69,9 @@ pub const MAX_FILE_BYTES: u64 = 2 << 30;
 
 /// `runtime.allgadd` has some 500 bytes.
 const MAX_ALLGADD: usize = 16 << 10;
+
+/// Places of which answers are kept.
+const MAX_PLACES: usize = 1 << 16;
 
 /// Why a file cannot be used as a Go executable.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +94,10 @@ pub enum GolangError {
 
 /// A Go executable, taken apart. Addresses are link-time: without the load bias of a position-independent one.
 pub struct GoBinary {
-    elf: Elf,
+    shelf: Shelf,
+    /// What each look at its processes asks, of the places where their goroutines wait.
+    places: Mutex<FxHashMap<u64, Place>>,
+    all_goroutines: OnceLock<Option<AllGoroutines>>,
     header: Header,
     /// Where functions' entry offsets count from.
     text: u64,
@@ -98,6 +109,13 @@ pub struct GoBinary {
     build_id: Option<String>,
     /// `None`: nobody knows its runtime's structures.
     runtime: Option<offsets::Runtime>,
+}
+
+/// A code address.
+#[derive(Clone, Copy)]
+struct Place {
+    frame_bytes: Option<u64>,
+    in_gopark: bool,
 }
 
 impl std::fmt::Debug for GoBinary {
@@ -126,6 +144,20 @@ impl GoBinary {
         Self::from_bytes(contents)
     }
 
+    /// The same of one that is followed for long: its bytes may be put away ([`Self::tidy`]), and are read again when somebody asks. Where
+    /// the file has been changed meanwhile, what is not known already stays unknown. One whose processes are held against it at every look
+    /// keeps its bytes, as does one on a network's file system.
+    pub fn open_to_keep(file: &File) -> Result<Self, GolangError> {
+        let seen = Seen::of(&file.metadata()?);
+        let this = Self::open(file)?;
+        if !this.needs_self_check()
+            && let Some(source) = Source::of(file, seen)?
+        {
+            this.shelf.lean_on(source);
+        }
+        Ok(this)
+    }
+
     /// The same from a file's contents.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, GolangError> {
         if !identify::is_x86_64(&bytes) {
@@ -144,29 +176,43 @@ impl GoBinary {
         let module = ModuleData::find(&elf, &header);
         let text = module.map(|m| m.text).or((header.text_start != 0).then_some(header.text_start));
         let text = text.ok_or_else(|| GolangError::Malformed("its module data was not found".to_owned()))?;
-        let mut this = Self {
-            build_id: buildinfo::build_id(&elf),
-            version: GoVersion::unknown(),
-            module: info.as_ref().map(|info| info.module.clone()).unwrap_or_default(),
-            package: info.as_ref().map(|info| info.package.clone()).unwrap_or_default(),
-            elf,
-            header,
-            text,
-            gofunc: None,
-            runtime: None,
-        };
         let stated = info.as_ref().and_then(|info| GoVersion::parse(&info.version));
-        this.version = match stated.or_else(|| this.version_from_code()) {
+        let version = match stated.or_else(|| version_from_code(&elf, &header, text)) {
             Some(version) => version,
             None if info.is_some() => {
                 return Err(unsupported(info.map(|info| info.version).unwrap_or_default()));
             }
             None => return Err(GolangError::Malformed("it does not tell its Go version".to_owned())),
         };
-        let minor = this.version.release().1;
-        this.gofunc = module.and_then(|module| module.gofunc(&this.elf, this.header.format, minor));
-        this.runtime = offsets::Runtime::choose(&this.version, &structures, &this.elf, reasons_at);
-        Ok(this)
+        let minor = version.release().1;
+        Ok(Self {
+            build_id: buildinfo::build_id(&elf),
+            module: info.as_ref().map(|info| info.module.clone()).unwrap_or_default(),
+            package: info.as_ref().map(|info| info.package.clone()).unwrap_or_default(),
+            gofunc: module.and_then(|module| module.gofunc(&elf, header.format, minor)),
+            runtime: offsets::Runtime::choose(&version, &structures, &elf, reasons_at),
+            version,
+            header,
+            text,
+            shelf: Shelf::new(elf),
+            places: Mutex::default(),
+            all_goroutines: OnceLock::new(),
+        })
+    }
+
+    /// Puts its bytes away if nobody has asked for a while.
+    pub fn tidy(&self, now: Instant) {
+        self.shelf.tidy(now);
+    }
+
+    /// Its file was read anew, and is the same but for the time of writing.
+    pub fn stays(&self, fresh: &Self) {
+        self.shelf.lean_as(&fresh.shelf);
+    }
+
+    /// Nobody follows it any more: its file is given back.
+    pub fn let_go(&self) {
+        self.shelf.let_go();
     }
 
     pub fn version(&self) -> &GoVersion {
@@ -190,7 +236,7 @@ impl GoBinary {
 
     /// Whether it is loaded at an address of the kernel's choice.
     pub fn is_pie(&self) -> bool {
-        self.elf.is_position_independent()
+        self.shelf.outline().is_position_independent()
     }
 
     /// Offsets into its runtime's structures. `Unsupported` for a version nothing is known of.
@@ -252,8 +298,10 @@ impl GoBinary {
 
     /// Where its runtime keeps the list of all goroutines.
     pub fn all_goroutines(&self) -> Result<AllGoroutines, GolangError> {
-        let found = self.code_of("runtime.allgadd").and_then(|code| allgs::find(&code));
-        found.ok_or_else(|| GolangError::Malformed("its list of goroutines was not found".to_owned()))
+        let find = || self.code_of("runtime.allgadd").and_then(|code| allgs::find(&code));
+        self.all_goroutines
+            .get_or_init(find)
+            .ok_or_else(|| GolangError::Malformed("its list of goroutines was not found".to_owned()))
     }
 
     /// How far it was moved when loaded, told by one mapping of the file: its address and its offset in the file.
@@ -262,34 +310,63 @@ impl GoBinary {
             return Some(0);
         }
         let page = |value: u64| value & !0xfff;
-        let segment = self.elf.loads().iter().find(|segment| page(segment.offset) == file_offset)?;
+        let segment = self.shelf.outline().loads().iter().find(|segment| page(segment.offset) == file_offset)?;
         Some(mapped_at.wrapping_sub(page(segment.address)))
     }
 
     /// Whether the address lies in a function.
     pub fn in_code(&self, address: u64) -> bool {
-        self.table().is_some_and(|table| table.lookup(address).is_some())
+        self.shelf.elf().is_some_and(|elf| self.table(&elf).and_then(|table| table.lookup(address)).is_some())
     }
 
     /// Whether a function begins at this address.
     pub fn is_entry(&self, address: u64) -> bool {
-        self.table().and_then(|table| table.lookup(address)).is_some_and(|function| function.start == address)
+        let starts =
+            |elf: &Elf| self.table(elf).and_then(|table| table.lookup(address)).is_some_and(|function| function.start == address);
+        self.shelf.elf().is_some_and(|elf| starts(&elf))
     }
 
     /// How many bytes lie between the stack pointer and the return address at this code address (`_func.pcsp`,
     /// `runtime/symtab.go`); `None` outside of known code.
     pub fn frame_bytes(&self, address: u64) -> Option<u64> {
-        let table = self.table()?;
-        let function = table.lookup(address)?;
-        let bytes = table.frame_bytes(function, u32::try_from(address - function.start).ok()?)?;
-        u64::try_from(bytes).ok()
+        self.place(address)?.frame_bytes
+    }
+
+    /// Whether a call returns to this address in `runtime.gopark`, whatever was inlined into it.
+    pub fn returns_to_gopark(&self, address: u64) -> bool {
+        self.place(address).is_some_and(|place| place.in_gopark)
+    }
+
+    /// What is asked about an address again and again; `None` where the file cannot be asked.
+    fn place(&self, address: u64) -> Option<Place> {
+        let known = || self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = known().get(&address) {
+            return Some(*place);
+        }
+        let elf = self.shelf.elf()?;
+        let table = self.table(&elf)?;
+        let frame_bytes = table.lookup(address).and_then(|function| {
+            let bytes = table.frame_bytes(function, u32::try_from(address - function.start).ok()?)?;
+            u64::try_from(bytes).ok()
+        });
+        let around = table.lookup(address.wrapping_sub(1));
+        let place = Place { frame_bytes, in_gopark: around.is_some_and(|function| table.is_named(function, "runtime.gopark")) };
+        let mut known = known();
+        if known.len() >= MAX_PLACES {
+            known.clear();
+        }
+        known.insert(address, place);
+        Some(place)
     }
 
     /// Where to probe for a tier, and what of it could not be found.
     pub fn plan(&self, tier: Tier) -> Plan {
-        let Some(table) = self.table() else { return Plan::nothing("the table of functions is gone") };
+        let elf = self.shelf.elf();
+        let Some((elf, table)) = elf.as_ref().and_then(|elf| Some((elf, self.table(elf)?))) else {
+            return Plan::nothing("the table of functions is gone");
+        };
         let minor = self.version.release().1;
-        let program = sites::Program { elf: &self.elf, table, gofunc: self.gofunc, minor, runtime: self.runtime.as_ref() };
+        let program = sites::Program { elf, table, gofunc: self.gofunc, minor, runtime: self.runtime.as_ref() };
         sites::plan(&program, tier)
     }
 
@@ -299,42 +376,52 @@ impl GoBinary {
             CodeUse::Return => address.wrapping_sub(1),
             CodeUse::Entry => address,
         };
-        self.table().map(|table| symbol::frames(&self.elf, table, self.gofunc, address)).unwrap_or_default()
+        let Some(elf) = self.shelf.elf() else { return Vec::new() };
+        self.table(&elf).map(|table| symbol::frames(&elf, table, self.gofunc, address)).unwrap_or_default()
     }
 
     /// Entry of the function of this name (`main.main`); the largest, where an assembly wrapper shares it.
     pub fn function(&self, name: &str) -> Option<u64> {
-        let table = self.table()?;
-        let same = table.functions().filter(|function| table.is_named(*function, name));
-        same.max_by_key(|function| function.end - function.start).map(|function| function.start)
+        let elf = self.shelf.elf()?;
+        function(self.table(&elf)?, name).map(|function| function.start)
     }
 
-    /// Every function's entry and name.
-    pub fn functions(&self) -> impl Iterator<Item = (u64, Cow<'_, str>)> {
-        let table = self.table();
-        table.into_iter().flat_map(|table| table.functions().map(move |function| (function.start, table.name(function))))
+    /// Hands over every function's entry and name.
+    pub fn each_function(&self, mut take: impl FnMut(u64, &str)) {
+        let Some(elf) = self.shelf.elf() else { return };
+        let Some(table) = self.table(&elf) else { return };
+        table.functions().for_each(|function| take(function.start, &table.name(function)));
     }
 
     /// The code of the function of this name, if it is no longer than any that is asked for here.
     fn code_of(&self, name: &str) -> Option<flow::Code> {
-        let function = self.table()?.lookup(self.function(name)?)?;
+        let elf = self.shelf.elf()?;
+        let function = function(self.table(&elf)?, name)?;
         let length = usize::try_from(function.end.checked_sub(function.start)?).ok().filter(|length| *length <= MAX_ALLGADD)?;
-        Some(flow::Code::decode(function.start, self.elf.read(function.start, length)?))
+        Some(flow::Code::decode(function.start, elf.read(function.start, length)?))
     }
 
     fn runtime(&self) -> Result<&offsets::Runtime, GolangError> {
         self.runtime.as_ref().ok_or_else(|| unsupported(self.version.to_string()))
     }
 
-    fn table(&self) -> Option<Pclntab<'_>> {
-        Some(Pclntab { header: &self.header, bytes: self.elf.from(self.header.address)?, text: self.text })
+    fn table<'a>(&'a self, elf: &'a Elf) -> Option<Pclntab<'a>> {
+        table(elf, &self.header, self.text)
     }
+}
 
-    fn version_from_code(&self) -> Option<GoVersion> {
-        let table = self.table()?;
-        let schedinit = table.lookup(self.function("runtime.schedinit")?)?;
-        version::from_schedinit(&self.elf, schedinit).filter(|version| buildinfo::is_plain(version.raw()))
-    }
+fn table<'a>(elf: &'a Elf, header: &'a Header, text: u64) -> Option<Pclntab<'a>> {
+    Some(Pclntab { header, bytes: elf.from(header.address)?, text })
+}
+
+fn function(table: Pclntab<'_>, name: &str) -> Option<pclntab::Function> {
+    let same = table.functions().filter(|function| table.is_named(*function, name));
+    same.max_by_key(|function| function.end - function.start)
+}
+
+fn version_from_code(elf: &Elf, header: &Header, text: u64) -> Option<GoVersion> {
+    let schedinit = function(table(elf, header, text)?, "runtime.schedinit")?;
+    version::from_schedinit(elf, schedinit).filter(|version| buildinfo::is_plain(version.raw()))
 }
 
 fn unsupported(version: String) -> GolangError {

@@ -4,6 +4,11 @@ use std::time::{Duration, Instant};
 
 use super::*;
 
+/// One of which the runtime's offsets are believed as they are.
+pub(super) fn seed() -> Vec<u8> {
+    SEEDS[0].1.to_vec()
+}
+
 const SEEDS: [(&str, &[u8]); 3] = [
     ("1.19", include_bytes!("../../../fuzz/corpus/go_binary/go1.19")),
     ("1.26", include_bytes!("../../../fuzz/corpus/go_binary/go1.26")),
@@ -41,7 +46,7 @@ fn park_behind_the_prologue() {
 fn with_table(change: impl FnOnce(&mut [u8])) -> Vec<u8> {
     let seed = SEEDS[1].1;
     let binary = GoBinary::from_bytes(seed.to_vec()).unwrap();
-    let at = usize::try_from(binary.elf.file_offset(binary.header.address).unwrap()).unwrap();
+    let at = usize::try_from(binary.shelf.outline().file_offset(binary.header.address).unwrap()).unwrap();
     let mut bytes = seed.to_vec();
     change(&mut bytes[at..]);
     bytes

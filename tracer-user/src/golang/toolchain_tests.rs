@@ -119,7 +119,7 @@ fn check_plan(binary: &GoBinary, label: &str) {
     for site in &whole.sites {
         println!("  {:#x} {} {} in {}, register {}", site.address, site.hook, site.instruction, site.function, site.register);
         assert!(site.emulated, "{label}: {site:?}");
-        assert_eq!(binary.elf.file_offset(site.address), Some(site.file_offset));
+        assert_eq!(binary.shelf.outline().file_offset(site.address), Some(site.file_offset));
     }
     let mut keys: Vec<_> = whole.sites.iter().map(|site| (site.address, site.hook)).collect();
     keys.dedup();
@@ -141,7 +141,8 @@ fn check_symbols(binary: &GoBinary, label: &str) {
     assert_eq!((last.function.as_str(), last.line), ("main.main", MAIN_LINE), "{label}");
     assert!(last.file.ends_with("main.go"), "{label}: {}", last.file);
     let keep = binary.function("main.keep").unwrap();
-    let code = binary.elf.from(entry).unwrap();
+    let elf = binary.shelf.elf().unwrap();
+    let code = elf.from(entry).unwrap();
     let code = &code[..code.len().min(512)];
     let code = flow::Code::decode(entry, code);
     let call = (0..code.instructions.len()).find(|&index| code.call_target(index) == Some(keep)).unwrap();
@@ -170,7 +171,11 @@ fn plan_and_symbols() {
             assert_eq!((layout.valid, layout.g_tls), (1, -8), "{label}");
             assert!(binary.stw_reasons().contains(&"read mem stats"), "{label}");
             assert!(binary.hchan_lock().is_some() && binary.wait_reasons().len() > 20, "{label}");
-            assert_eq!(binary.version_from_code().as_ref(), Some(binary.version()), "{label}");
+            assert_eq!(
+                version_from_code(&binary.shelf.elf().unwrap(), &binary.header, binary.text).as_ref(),
+                Some(binary.version()),
+                "{label}"
+            );
             let all = binary.all_goroutines().unwrap();
             assert!(
                 binary.snapshot_layout().is_ok() && all.len.is_multiple_of(8) && all.first.is_multiple_of(8),
@@ -266,7 +271,7 @@ fn damage_is_survived() {
     let folder = tempfile::tempdir().unwrap();
     let bytes = build(&go, folder.path(), &["-buildmode=pie"]);
     let table = GoBinary::from_bytes(bytes.clone()).unwrap();
-    let table = table.elf.file_offset(table.header.address).unwrap() as usize;
+    let table = table.shelf.outline().file_offset(table.header.address).unwrap() as usize;
     let mut seed = 7u64;
     for round in 0..120 {
         let mut damaged = bytes.clone();

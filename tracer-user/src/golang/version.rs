@@ -29,11 +29,6 @@ impl GoVersion {
         Some(Self { raw: raw.to_owned(), major, minor: rest.get(..digits)?.parse().ok()? })
     }
 
-    /// Stands in until the version is known.
-    pub(super) fn unknown() -> Self {
-        Self { raw: String::new(), major: 0, minor: 0 }
-    }
-
     /// Major and minor number, for comparing: (1, 26).
     pub fn release(&self) -> (u32, u32) {
         (self.major, self.minor)

@@ -7,7 +7,7 @@ use crate::{clock::KtimeNs, recording::contract::Tier};
 const SAVED_NS: f64 = 10e9;
 const BEGIN_NS: f64 = 2e9;
 /// A target that uses less than this share of one CPU is taken to use that much: nobody feels what is paid then.
-const IDLE: f64 = 0.01;
+pub(super) const IDLE: f64 = 0.01;
 /// How fast an average follows.
 const SMOOTH_NS: f64 = 500e6;
 /// What is known of a tier's price is believed for so long.
@@ -81,6 +81,16 @@ impl Account {
 
     pub fn budget(&self) -> f64 {
         self.budget
+    }
+
+    /// Another budget comes in from here on; no more of the old one stays saved than could be of this one.
+    pub fn allow(&mut self, budget: f64) {
+        self.budget = budget;
+        self.saved_ns = self.saved_ns.min(budget * SAVED_NS * self.cpus);
+    }
+
+    pub fn cpus(&self) -> f64 {
+        self.cpus
     }
 
     /// Books a reading, while `tier` was followed; what each tier costs of late. `None`: no time has passed.

@@ -37,6 +37,45 @@ const ALARM_HOLD_NS: u64 = 60_000_000_000;
 /// A hold that is so long ago is forgotten.
 const FORGOTTEN_NS: u64 = 300_000_000_000;
 
+/// A budget as people write it: `1%` is 0.01. Above 0 % and up to 100 %.
+pub fn share(text: &str) -> Option<f64> {
+    let percent = text.strip_suffix('%')?.trim_end().parse::<f64>().ok()?;
+    Some(percent / 100.0).filter(|share| *share > 0.0 && *share <= 1.0)
+}
+
+/// A share as people read it: 0.0125 is `1.25`.
+pub fn percent(share: f64) -> f64 {
+    (share * 1e6).round() / 1e4
+}
+
+/// What may be followed of a program, and what that may cost it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Care {
+    /// The most; without a budget it is followed all the time.
+    pub tier: Tier,
+    /// The share of its CPU time that probes may cost it, 0.01 for 1 %; `None`: no matter what.
+    pub budget: Option<f64>,
+}
+
+impl Care {
+    /// What both ask for: probes are set on a file, whoever runs it. The higher tier, for the smaller budget.
+    pub fn and(self, other: Self) -> Self {
+        let budget = match (self.budget, other.budget) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+        Self { tier: self.tier.max(other.tier), budget }
+    }
+}
+
+/// By how much the budgets of several programs are cut, so that they keep a budget of all together. `programs`: each one's budget and the
+/// CPUs it uses; `all`: what they may cost together, as a number of CPUs. What an idle program may cost is what one may that uses a
+/// hundredth of a CPU.
+pub fn cut(programs: impl Iterator<Item = (f64, f64)>, all: f64) -> f64 {
+    let allowed: f64 = programs.map(|(budget, cpus)| budget * cpus.max(account::IDLE)).sum();
+    if allowed > all { all / allowed } else { 1.0 }
+}
+
 /// What was paid and used so far, at one time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
@@ -102,6 +141,17 @@ impl Governor {
         }
     }
 
+    /// What may be followed, and for how much, from here on. Beyond a ceiling it goes with the next reading.
+    pub fn allow(&mut self, ceiling: Tier, budget: f64) {
+        self.ceiling = ceiling;
+        self.account.allow(budget);
+    }
+
+    /// How many CPUs the target uses of late.
+    pub fn cpus(&self) -> f64 {
+        self.account.cpus()
+    }
+
     /// The tier that probes should be set for now.
     pub fn tier(&self) -> Tier {
         match self.phase {
@@ -115,6 +165,11 @@ impl Governor {
         self.phase == Phase::Trial
     }
 
+    /// Whether everything is followed that may be: as long as nothing is paid, there is nothing to decide.
+    pub fn rests(&self) -> bool {
+        self.phase == Phase::Base && self.base == self.ceiling
+    }
+
     /// Takes a reading. What is returned has been decided; the caller does it.
     pub fn tick(&mut self, reading: Reading) -> Option<Step> {
         let tier = self.tier();
@@ -123,6 +178,9 @@ impl Governor {
         let lasted = at.since(self.since);
         let smooth = shares.up_to(tier);
         let budget = self.account.budget();
+        if tier > self.ceiling {
+            return Some(self.go(at, self.base.min(self.ceiling), Phase::Base, Why::WindowOver));
+        }
         if smooth > RUNAWAY * budget && self.account.is_telling(tier) {
             return self.retreat(at, &shares);
         }

@@ -246,3 +246,43 @@ proptest! {
         prop_assert!((scene.steps.len() as u64) < 12 + scene.reading.at.0 / 300_000_000, "{:?}", scene.steps);
     }
 }
+
+/// Check that a ceiling that falls is kept from the next reading on, and that one that rises is bought as at the beginning.
+#[test]
+fn another_ceiling() {
+    let mut scene = Scene::new(0.01, Tier::T2);
+    let cheap = || steady(0.5, [0.0001, 0.001, 0.002]);
+    scene.run(10_000, cheap());
+    scene.governor.allow(Tier::T3, 0.01);
+    scene.run(10_000, cheap());
+    assert_eq!(scene.governor.tier(), Tier::T3);
+    scene.governor.allow(Tier::T1, 0.01);
+    scene.run(500, cheap());
+    assert_eq!(scene.governor.tier(), Tier::T1);
+    scene.run(10_000, cheap());
+    assert_eq!(scene.governor.tier(), Tier::T1);
+}
+
+/// Check that a smaller budget is kept as well as the first one.
+#[test]
+fn another_budget() {
+    let mut scene = Scene::new(0.01, Tier::T3);
+    let load = || steady(1.5, [0.0005, 0.02, 0.3]);
+    scene.run(60_000, load());
+    scene.governor.allow(Tier::T3, 0.002);
+    let before = scene.reading;
+    scene.run(300_000, load());
+    let share = scene.share_since(before);
+    assert!(share <= 0.0025, "{share} {:?}", scene.steps);
+}
+
+proptest! {
+    /// Check that what all may pay after the cut is what they may together, or what they would have paid anyway.
+    #[test]
+    fn together(programs in prop::collection::vec((0.0001..1.0, 0.0..64.0), 0..50), all in 0.0001..10.0) {
+        let part = cut(programs.iter().copied(), all);
+        let would: f64 = programs.iter().map(|(budget, cpus)| budget * f64::max(*cpus, 0.01)).sum();
+        prop_assert!((0.0..=1.0).contains(&part));
+        prop_assert!((part * would - would.min(all)).abs() < 1e-9 * would.max(1.0), "{part} of {would}, {all}");
+    }
+}

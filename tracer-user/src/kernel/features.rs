@@ -1,10 +1,17 @@
 //! What this kernel and our privileges allow: the facts behind `doctor` and behind a refusal.
 
-use std::{fs, os::unix::fs::MetadataExt, path::Path};
+use std::{
+    fs, io,
+    os::{
+        fd::{FromRawFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+    path::Path,
+};
 
 use serde::Serialize;
 
-use super::offsets::VMLINUX_BTF;
+use super::{offsets::VMLINUX_BTF, usdt::PERF_FLAG_FD_CLOEXEC};
 
 /// Bit numbers of `linux/capability.h`.
 const CAPABILITIES: [(&str, u32); 5] =
@@ -33,11 +40,24 @@ pub fn hostname() -> String {
     nix::sys::utsname::uname().map_or_else(|_| "unknown".into(), |name| name.nodename().to_string_lossy().into_owned())
 }
 
+/// How many CPUs are online, whatever of them is ours; at least one.
+pub fn online_cpus() -> u32 {
+    let online = aya::util::online_cpus().map_or(1, |cpus| cpus.len());
+    u32::try_from(online).unwrap_or(u32::MAX).max(1)
+}
+
 /// Whether we may load BPF programs and set probes: the refusal that `run` gives otherwise.
 pub fn missing_privilege() -> Option<String> {
     let effective = effective_capabilities()?;
     let has = |bit: u32| effective & (1 << bit) != 0;
     let admin = has(21);
+    if !admin && has(38) && has(39) && perf_is_closed() {
+        return Some(format!(
+            "this kernel ({}) sets probes for nobody without CAP_SYS_ADMIN while kernel.perf_event_paranoid is above 2: \
+             set it to 2, or give lifetrace that capability",
+            kernel_release()
+        ));
+    }
     if admin || (has(38) && has(39)) {
         return None;
     }
@@ -45,6 +65,28 @@ pub fn missing_privilege() -> Option<String> {
         "lifetrace needs root, or CAP_BPF and CAP_PERFMON (and CAP_SYS_ADMIN for following execs): try `sudo lifetrace …`"
             .to_owned(),
     )
+}
+
+/// Whether the calling thread, whatever rights it has, may open no perf event, and each probe is one: kernels of Debian and Ubuntu want
+/// CAP_SYS_ADMIN where `kernel.perf_event_paranoid` is above 2, as it is there by default (`perf_event_open` in their `kernel/events/core.c`; others
+/// know nothing above 2). From Linux 6.6 on probes are links of many, and no perf events.
+pub(super) fn perf_is_closed() -> bool {
+    let release = kernel_release();
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit()).map(|number| number.parse::<u32>().unwrap_or(0));
+    if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 6) {
+        return false;
+    }
+    // `struct perf_event_attr` as it was first (PERF_ATTR_SIZE_VER0): the software clock of this thread, disabled.
+    const SIZE: u64 = 64;
+    let attr: [u64; 8] = [1 | SIZE << 32, 0, 0, 0, 0, 1, 0, 0];
+    // SAFETY: the kernel reads as many bytes as the attribute says it has; the descriptor is ours to close.
+    let opened = unsafe { libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), 0, -1, -1, PERF_FLAG_FD_CLOEXEC) };
+    if opened < 0 {
+        return io::Error::last_os_error().raw_os_error() == Some(libc::EACCES);
+    }
+    // SAFETY: as above.
+    drop(unsafe { OwnedFd::from_raw_fd(opened as i32) });
+    false
 }
 
 fn effective_capabilities() -> Option<u64> {

@@ -11,16 +11,23 @@ pub mod facts;
 pub mod faults;
 pub mod features;
 pub mod gate;
+#[cfg(feature = "agent")]
+pub mod heap;
 mod left_out;
 mod links;
 pub mod memory;
 mod multi;
 pub mod offsets;
+#[cfg(feature = "agent")]
+pub mod priority;
+#[cfg(feature = "agent")]
+pub mod privileges;
 mod program_info;
 pub mod programs;
 pub mod readiness;
 pub mod ring;
 mod rings;
+pub mod sampling;
 pub mod session;
 pub mod shared;
 pub mod signals;

@@ -39,8 +39,8 @@ pub struct Ring {
 /// A process that userspace should look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Appeared {
-    /// It executed a program.
-    Executed(Tgid),
+    /// It executed a program, then.
+    Executed(Tgid, KtimeNs),
     /// It ran before, and was adopted by the BPF side.
     Met(Tgid),
 }
@@ -119,7 +119,7 @@ impl Noticed {
         match kind {
             Some(Kind::ProcessExec | Kind::ProcessMet) => {
                 let executed = kind == Some(Kind::ProcessExec);
-                self.appeared.push(if executed { Appeared::Executed(tgid) } else { Appeared::Met(tgid) });
+                self.appeared.push(if executed { Appeared::Executed(tgid, at) } else { Appeared::Met(tgid) });
                 if let Ok(exec) = ProcessExec::ref_from_bytes(record) {
                     self.place(Place::Of(exec.cgroup));
                 }

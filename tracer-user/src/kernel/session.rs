@@ -11,11 +11,9 @@ use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
     programs::{
-        PerfEvent, UProbe,
-        perf_event::{PerfEventConfig, PerfEventLink, PerfEventScope, SamplePolicy, SoftwareEvent},
+        UProbe,
         uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope},
     },
-    util::online_cpus,
 };
 use aya_log::EbpfLogger;
 use rustc_hash::FxHashMap;
@@ -36,6 +34,7 @@ use super::{
     program_info,
     ring::Ring,
     rings::{self, Cpus, Rings},
+    sampling::{SamplingClock, Ticks},
     summing::Tables,
     synthetic::Producer,
     usdt::{self, Specs, UsdtTarget},
@@ -69,9 +68,6 @@ const PROBES: [&str; 15] = [
     usdt::PROGRAM,
     "empty",
 ];
-/// Serves the sampling clock.
-const SAMPLER: &str = "cpu_clock";
-
 /// `BPF_NOEXIST` of `linux/bpf.h`: only if there is no such entry.
 const BPF_NOEXIST: u64 = 1;
 
@@ -119,8 +115,8 @@ pub struct Session {
     /// Under which number the table of what threads run is kept ([`GoLayout::scheduling`]): never 0.
     scheduling: u16,
     hits: PerCpuArray<MapData, u64>,
-    /// The sampling clock of each CPU.
-    clocks: Vec<PerfEventLink>,
+    /// `None`: CPUs are not sampled.
+    clock: Option<SamplingClock>,
     counters: PerCpuArray<MapData, u64>,
     layouts: Array<MapData, Pod<GoLayout>>,
     kernel: Array<MapData, Pod<KernelLayout>>,
@@ -186,7 +182,7 @@ impl Session {
             closing: Vec::new(),
             scheduling: 0,
             hits: PerCpuArray::try_from(take(&mut ebpf, "HITS")?).map_err(KernelError::map("HITS"))?,
-            clocks: Vec::new(),
+            clock: None,
             kernel_layout,
             offers,
             told: Vec::new(),
@@ -390,24 +386,20 @@ impl Session {
         Ok(())
     }
 
-    /// Samples every CPU so often a second, by its software clock; returns how many CPUs that are. Loads the sampler, so a
-    /// kernel that refuses it loses nothing else.
-    pub fn sample_cpus(&mut self, hz: u32) -> Result<u32, KernelError> {
-        let program = self.ebpf.program_mut(SAMPLER).ok_or(KernelError::Missing(SAMPLER))?;
-        let program: &mut PerfEvent = program.try_into().map_err(KernelError::program(SAMPLER, "used"))?;
-        program.load().map_err(KernelError::program(SAMPLER, "loaded"))?;
-        let cpus = online_cpus().map_err(|(_, source)| KernelError::Io { what: "the list of CPUs", source })?;
-        let clock = PerfEventConfig::Software(SoftwareEvent::CpuClock);
-        let period = SamplePolicy::Period(1_000_000_000 / u64::from(hz.max(1)));
-        let mut clocks = Vec::with_capacity(cpus.len());
-        for cpu in cpus {
-            let link = program
-                .attach(clock, PerfEventScope::AllProcessesOneCpu { cpu }, period, false)
-                .map_err(KernelError::program(SAMPLER, "attached"))?;
-            clocks.push(program.take_link(link).map_err(KernelError::program(SAMPLER, "attached"))?);
-        }
-        self.clocks = clocks;
-        Ok(self.clocks.len() as u32)
+    /// Samples every CPU so often a second, by its software clock. Loads the sampler, so a kernel that refuses it loses nothing
+    /// else.
+    pub fn sample_cpus(&mut self, hz: u32) -> Result<Ticks, KernelError> {
+        let clock = SamplingClock::start(&mut self.ebpf, hz)?;
+        Ok(self.clock.insert(clock).ticks())
+    }
+
+    /// Samples the CPUs that are online now, if others were before, or if the machine was `woken` meanwhile. How the clock ticks
+    /// from now on, if it was set anew; after an error it stands still.
+    pub fn sample_again(&mut self, woken: bool) -> Result<Option<Ticks>, KernelError> {
+        let Some(mut clock) = self.clock.take() else { return Ok(None) };
+        let renewed = clock.renew(&mut self.ebpf, woken)?;
+        let ticks = self.clock.insert(clock).ticks();
+        Ok(renewed.then_some(ticks))
     }
 
     /// Loads what makes records that stand for nothing.
@@ -417,8 +409,7 @@ impl Session {
 
     /// Stops the sampling clock; on how many CPUs it ran, if it did.
     pub fn stop_sampling(&mut self) -> Option<u32> {
-        let clocks = std::mem::take(&mut self.clocks);
-        (!clocks.is_empty()).then_some(clocks.len() as u32)
+        self.clock.take().map(|clock| clock.ticks().cpus)
     }
 
     /// Every counter of the BPF side, now.

@@ -61,6 +61,16 @@ impl AsFd for Signals {
     }
 }
 
+/// Does `work`; threads that it starts take no signal from those who wait for one.
+pub fn aside<T>(work: impl FnOnce() -> T) -> T {
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK);
+    let done = work();
+    if let Ok(before) = before {
+        let _ = before.thread_set_mask();
+    }
+    done
+}
+
 /// What the command is to inherit from whoever called us, and what we had to change for ourselves.
 #[derive(Clone, Copy)]
 pub struct Inherited {
@@ -72,7 +82,7 @@ pub struct Inherited {
 
 impl Inherited {
     /// Blocks the signals that [`Signals`] reads, and takes SIGCHLD back from a caller who ignored it (or the command's
-    /// status would be lost). Call before any thread exists.
+    /// status would be lost). Call before any thread exists, but for such as take no signals ([`aside`]).
     pub fn set_aside() -> io::Result<Self> {
         let mut mask = SigSet::empty();
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&Signals::set()), Some(&mut mask))?;
@@ -84,7 +94,7 @@ impl Inherited {
         Ok(Self { mask, child, descriptors })
     }
 
-    /// Gives it back, between fork and exec.
+    /// Gives it back: between fork and exec, or when we follow nobody any more.
     pub fn restore(&self) -> io::Result<()> {
         // SAFETY: what was ignored or default before is so again; handlers do not survive the exec.
         unsafe { sigaction(Signal::SIGCHLD, &self.child) }?;

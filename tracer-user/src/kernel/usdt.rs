@@ -28,7 +28,7 @@ use crate::id::{BinaryId, SiteId};
 pub const PROGRAM: &str = "usdt";
 
 const BPF_PERF_EVENT: u32 = 41;
-const PERF_FLAG_FD_CLOEXEC: c_ulong = 1 << 3;
+pub(super) const PERF_FLAG_FD_CLOEXEC: c_ulong = 1 << 3;
 /// `PERF_UPROBE_REF_CTR_OFFSET_SHIFT` (kernel/events/core.c): bits of `config` that hold the counter's place in the file.
 const REF_CTR_SHIFT: u32 = 32;
 const PMU_TYPE: &str = "/sys/bus/event_source/devices/uprobe/type";

@@ -116,13 +116,13 @@ impl Site {
 }
 
 /// The time that most of the ended did not outlive; `None`: (almost) none of all the `lives` has.
-pub(super) fn ended_within_ns(ended: Option<&Histogram<u32>>, exited: u64, lives: u64) -> Option<u64> {
+pub(crate) fn ended_within_ns(ended: Option<&Histogram<u32>>, exited: u64, lives: u64) -> Option<u64> {
     let ended = ended.filter(|_| exited > 0 && exited.saturating_mul(MIN_ENDED) >= lives)?;
     Some(ended.value_at_quantile(MOST))
 }
 
 /// Counts lives that ended.
-pub(super) fn record(ended: &mut Option<Histogram<u32>>, ns: u64, count: u64) {
+pub(crate) fn record(ended: &mut Option<Histogram<u32>>, ns: u64, count: u64) {
     if ended.is_none() {
         *ended = Histogram::new(2).ok();
     }

@@ -22,7 +22,7 @@ const MAX_NAME: usize = 512;
 
 /// What was seen of tests, by image. Images without tests are not kept.
 #[derive(Default)]
-pub(super) struct Tests(FxHashMap<ImageId, TestBinary>);
+pub(crate) struct Tests(FxHashMap<ImageId, TestBinary>);
 
 #[derive(Default)]
 struct TestBinary {
@@ -97,7 +97,7 @@ impl Tests {
 }
 
 /// Answers for one image, and remembers.
-pub(super) struct TestsOf<'a> {
+pub(crate) struct TestsOf<'a> {
     binary: &'a TestBinary,
     image: ImageId,
     symbols: &'a Symbolizer<'a>,

@@ -59,11 +59,11 @@ impl<'b> Names<'b> {
         for function in &wanted {
             self.entries.insert((*function).to_owned(), Vec::new());
         }
-        for (entry, name) in self.binary.functions() {
-            if let Some(entries) = self.entries.get_mut(shown(&name).as_ref()) {
+        self.binary.each_function(|entry, name| {
+            if let Some(entries) = self.entries.get_mut(shown(name).as_ref()) {
                 entries.push(entry);
             }
-        }
+        });
     }
 
     /// Return address of a call; `None` where it cannot be told.

@@ -15,6 +15,7 @@
 use std::{io, path::PathBuf};
 
 pub mod contract;
+pub mod place;
 pub mod reader;
 pub mod writer;
 

@@ -5,6 +5,7 @@ use std::{
     fs::File,
     io::{self, BufReader, Read, Seek},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use serde::de::DeserializeOwned;
@@ -30,7 +31,11 @@ pub struct Recording<R: Read = BufReader<File>> {
     waiting: Option<BlockHeader>,
     unpacker: Unpacker,
     state: State,
+    tap: Option<Tap>,
 }
+
+/// Sees every block but the first on its way, as it is in the file.
+pub type Tap = Box<dyn FnMut(&Arc<Stored>) + Send>;
 
 /// A block as it is in the file: whole, and its checksum matches. [`Unpacker`] makes a [`Block`] of it.
 pub struct Stored {
@@ -43,7 +48,17 @@ pub struct Stored {
 impl Stored {
     /// Whether it is an index of the records that follow.
     pub fn is_index(&self) -> bool {
-        self.header.kind == Kind::Index as u8
+        self.kind() == Some(Kind::Index)
+    }
+
+    /// What it holds; `None`: a kind that we do not know.
+    pub fn kind(&self) -> Option<Kind> {
+        Kind::from_u8(self.header.kind)
+    }
+
+    /// Its bytes in the file.
+    pub fn bytes(&self) -> [&[u8]; 2] {
+        [&self.header.bytes, &self.payload]
     }
 }
 
@@ -56,6 +71,11 @@ pub trait Source: Read + Sized {
 }
 
 impl Source for &[u8] {}
+
+impl Source for BufReader<io::Take<File>> {}
+
+/// What comes through a pipe.
+impl Source for BufReader<Box<dyn Read + Send>> {}
 
 impl Source for BufReader<File> {
     /// Without reading them.
@@ -100,8 +120,12 @@ impl Recording {
     /// Opens a recording and reads its header and its meta block.
     pub fn open(path: &Path) -> Result<Self, RecordingError> {
         let io = |source| RecordingError::Io { path: path.into(), source };
-        let file = File::open(path).map_err(io)?;
-        if file.metadata().map_err(io)?.is_dir() {
+        Self::of_file(File::open(path).map_err(io)?, path)
+    }
+
+    /// The same of a file that is open.
+    pub fn of_file(file: File, path: &Path) -> Result<Self, RecordingError> {
+        if file.metadata().map_err(|source| RecordingError::Io { path: path.into(), source })?.is_dir() {
             return Err(RecordingError::Foreign { path: path.into() });
         }
         Recording::from_reader(BufReader::with_capacity(1 << 20, file), path)
@@ -136,6 +160,7 @@ impl<R: Read> Recording<R> {
             waiting: None,
             unpacker: Unpacker::new(path),
             state: State::Reading { ended: false },
+            tap: None,
         };
         match first.read_block()? {
             Some(Block::Meta(meta)) => first.meta = meta,
@@ -143,6 +168,11 @@ impl<R: Read> Recording<R> {
             None => return Err(RecordingError::Empty { path: first.path }),
         }
         Ok(first)
+    }
+
+    /// Has somebody else see the blocks that are read from here on.
+    pub fn tapped(self, tap: Tap) -> Self {
+        Self { tap: Some(tap), ..self }
     }
 
     /// Who recorded what, when, where.
@@ -173,10 +203,13 @@ impl<R: Read> Recording<R> {
     }
 
     /// The next block, unread; `None` behind the last one. Nothing behind damage can be trusted: after an error there is no more.
-    pub fn next_stored(&mut self) -> Result<Option<Stored>, RecordingError> {
-        let stored = self.read_stored();
+    pub fn next_stored(&mut self) -> Result<Option<Arc<Stored>>, RecordingError> {
+        let stored = self.read_stored().map(|stored| stored.map(Arc::new));
         if stored.is_err() {
             self.state = State::Done(Completeness::Truncated { at: self.offset });
+        }
+        if let (Some(tap), Ok(Some(stored))) = (&mut self.tap, &stored) {
+            tap(stored);
         }
         stored
     }
@@ -420,5 +453,6 @@ fn no_meta() -> Meta {
         hit_cost_ns: None,
         threads: super::contract::Threads::Off,
         min_block_ns: None,
+        cut: None,
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -15,6 +15,8 @@ use super::{
         Adopted, Binary, CgroupNamed, ChildrenSeen, Code, Counters, Drained, DumpBegins, End, Found, Gone, GoroutineDump, Index,
         Joined, KeptAt, LoadAt, MemoryAt, Meta, NativeCode, Note, Profile, Summed, TestsSeen, ThreadsMet, UsdtFile,
     },
+    place::{Place, PlaceError, expect_own},
+    reader::Stored,
 };
 
 const ZSTD_LEVEL: i32 = 1;
@@ -32,6 +34,12 @@ pub enum WriteError {
     Symlink { path: PathBuf },
     #[error("recording {path} is not a regular file")]
     NotAFile { path: PathBuf },
+    #[error(
+        "recording {path} is a file that has other names as well (hard links), which would be overwritten: remove it, or name another"
+    )]
+    HardLinked { path: PathBuf },
+    #[error(transparent)]
+    Place(PlaceError),
     #[error("cannot write recording {path}")]
     Write {
         path: PathBuf,
@@ -58,7 +66,8 @@ pub struct Writer<W: Write> {
 }
 
 impl Writer<File> {
-    /// Creates the file (mode 0600, an existing regular file is overwritten, a symbolic link refused) and writes the meta block.
+    /// Creates the file (mode 0600) and writes the meta block. An existing regular file is overwritten if it is ours and has one name;
+    /// a symbolic link is refused, and so is a way through another user's.
     pub fn create(path: &Path, meta: &Meta) -> Result<Self, WriteError> {
         let file = open_private(path)?;
         Self::start(file, path, meta)
@@ -72,13 +81,23 @@ impl Writer<File> {
 
 fn open_private(path: &Path) -> Result<File, WriteError> {
     let create = |source| WriteError::Create { path: path.into(), source };
+    let misplaced = |error| match error {
+        PlaceError::Io(error) => create(error),
+        PlaceError::Directory => create(io::ErrorKind::IsADirectory.into()),
+        stranger => WriteError::Place(stranger),
+    };
+    let place = Place::named(path).map_err(misplaced)?;
+    // Of another user's link the kernel may only say that it may not be used.
+    if std::fs::symlink_metadata(place.path()).is_ok_and(|found| found.is_symlink()) {
+        return Err(WriteError::Symlink { path: path.into() });
+    }
     // O_NONBLOCK: opening a FIFO nobody reads must fail, not hang. It means nothing to a regular file.
     let opened = OpenOptions::new()
         .write(true)
         .create(true)
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK)
-        .open(path);
+        .open(place.path());
     let file = match opened {
         Ok(file) => file,
         Err(err) if err.raw_os_error() == Some(libc::ELOOP) => return Err(WriteError::Symlink { path: path.into() }),
@@ -88,6 +107,10 @@ fn open_private(path: &Path) -> Result<File, WriteError> {
     if !metadata.is_file() {
         return Err(WriteError::NotAFile { path: path.into() });
     }
+    if metadata.nlink() > 1 {
+        return Err(WriteError::HardLinked { path: path.into() });
+    }
+    expect_own(&file, path).map_err(misplaced)?;
     if metadata.permissions().mode() & 0o077 != 0 {
         file.set_permissions(PermissionsExt::from_mode(0o600)).map_err(create)?;
     }
@@ -112,6 +135,13 @@ impl<W: Write> Writer<W> {
         writer.flush_block()?;
         writer.json(Kind::Meta, meta)?;
         Ok(writer)
+    }
+
+    /// Writes a block as it was in another recording.
+    pub fn stored(&mut self, stored: &Stored) -> Result<(), WriteError> {
+        self.block.clear();
+        stored.bytes().into_iter().for_each(|part| self.block.extend_from_slice(part));
+        self.flush_block()
     }
 
     /// Writes a run of records, each framed by [`super::frame_record`]. An empty run writes nothing.

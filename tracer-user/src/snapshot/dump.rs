@@ -13,7 +13,7 @@ use crate::{
     clock::KtimeNs,
     golang::GoBinary,
     id::{Address, BinaryId, ProcessKey, StackId},
-    recording::contract::{CodeUse, DumpSource, DumpedGoroutine, DumpedStack, GoroutineDump, Likeness, Tier},
+    recording::contract::{DumpSource, DumpedGoroutine, DumpedStack, GoroutineDump, Likeness, Tier},
 };
 
 /// Goroutines in one part: a few megabytes of it.
@@ -37,7 +37,7 @@ pub struct Of<'a> {
 
 /// The parts of a snapshot, the last one marked.
 pub fn parts<'a>(snapshot: &'a Snapshot, of: Of<'a>) -> impl Iterator<Item = GoroutineDump> + 'a {
-    let mut stacks = Stacks { of, snapshot, parks: FxHashMap::default(), ids: FxHashMap::default(), sent: FxHashSet::default() };
+    let mut stacks = Stacks { of, snapshot, ids: FxHashMap::default(), sent: FxHashSet::default() };
     let count = snapshot.found.all.len().div_ceil(PART).max(1);
     (0..count).map(move |part| {
         let mut dump = empty(of, snapshot.taken_at_ktime, KtimeNs(snapshot.taken_at_ktime.0 + snapshot.duration_ns));
@@ -157,7 +157,6 @@ struct Stacks<'a> {
     of: Of<'a>,
     snapshot: &'a Snapshot,
     /// Whether a code address lies in `runtime.gopark`.
-    parks: FxHashMap<u64, bool>,
     /// By index into the snapshot's stacks.
     ids: FxHashMap<u32, StackId>,
     sent: FxHashSet<StackId>,
@@ -184,10 +183,7 @@ impl Stacks<'_> {
     fn above_gopark<'s>(&mut self, stack: &'s Stack) -> &'s [u64] {
         let Some((first, rest)) = stack.pcs.split_first() else { return &[] };
         let Of { binary, bias, .. } = self.of;
-        let parks = self.parks.entry(*first).or_insert_with(|| {
-            let frames = binary.symbolize(first.wrapping_sub(bias), CodeUse::Return);
-            frames.last().is_some_and(|frame| frame.function == "runtime.gopark")
-        });
-        if *parks && !rest.is_empty() { rest } else { &stack.pcs }
+        let parks = binary.returns_to_gopark(first.wrapping_sub(bias));
+        if parks && !rest.is_empty() { rest } else { &stack.pcs }
     }
 }

@@ -5,11 +5,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
+    fs::File,
     io::Read,
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
+use super::hierarchies::{Controller, Hierarchy};
 use crate::{
     id::Tgid,
     recording::contract::{CgroupLoad, MemoryEvents, Throttling},
@@ -21,14 +22,14 @@ const MAX_DEPTH: usize = 64;
 const MAX_FILE: u64 = 16 << 10;
 /// Version 1 writes no limit as the largest number of whole pages.
 const NO_LIMIT: u64 = 1 << 62;
-/// Cgroups that are read in one round.
-const MAX_CGROUPS: usize = 64;
+/// Cgroups that are read in one round: of others nothing is told.
+const MAX_CGROUPS: usize = 256;
 
 /// Reads the accounts of cgroups.
 #[derive(Clone, Debug)]
 pub struct Accounts {
-    cpu: Option<Hierarchy>,
-    memory: Option<Hierarchy>,
+    cpu: Option<Controller>,
+    memory: Option<Controller>,
     /// Who was where in the last round.
     last: BTreeMap<Paths, Vec<Tgid>>,
 }
@@ -36,20 +37,11 @@ pub struct Accounts {
 /// Of a process in the hierarchies of CPU and memory.
 type Paths = (Option<String>, Option<String>);
 
-/// Where the cgroups of one controller are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Hierarchy {
-    /// `None`: version 2.
-    controller: Option<&'static str>,
-    mount: PathBuf,
-    /// The part of the hierarchy that is mounted.
-    root: PathBuf,
-}
-
 impl Accounts {
     pub fn new() -> Self {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        Self { cpu: Hierarchy::of("cpu", &mounts), memory: Hierarchy::of("memory", &mounts), last: BTreeMap::new() }
+        let hierarchies = Hierarchy::all();
+        let of = |controller| Controller::of(controller, &hierarchies);
+        Self { cpu: of("cpu"), memory: of("memory"), last: BTreeMap::new() }
     }
 
     /// What the cgroups of these processes had to bear by now, and once more those of processes that were among them in the round before: a
@@ -59,7 +51,7 @@ impl Accounts {
         let mut there = BTreeSet::new();
         for tgid in tgids {
             let Some(lines) = text(Path::new(&format!("/proc/{tgid}/cgroup"))) else { continue };
-            let path = |hierarchy: &Option<Hierarchy>| hierarchy.as_ref()?.path_in(&lines).map(str::to_owned);
+            let path = |of: &Option<Controller>| of.as_ref()?.hierarchy.shown(&lines).map(str::to_owned);
             let key = (path(&self.cpu), path(&self.memory));
             if groups.len() < MAX_CGROUPS || groups.contains_key(&key) {
                 groups.entry(key).or_default().push(tgid);
@@ -72,11 +64,13 @@ impl Accounts {
                 groups.entry(paths).or_default().extend(gone);
             }
         }
+        let named =
+            |of: &Option<Controller>, path: Option<String>| of.as_ref().zip(path).map(|(of, path)| of.hierarchy.whole(&path));
         let load = groups.into_iter().map(|((cpu_path, memory_path), tgids)| CgroupLoad {
             cpu: self.cpu.as_ref().zip(cpu_path.as_deref()).and_then(|(all, path)| all.throttling(path)),
             memory: self.memory.as_ref().zip(memory_path.as_deref()).and_then(|(all, path)| all.events(path)),
-            cpu_path,
-            memory_path,
+            cpu_path: named(&self.cpu, cpu_path),
+            memory_path: named(&self.memory, memory_path),
             tgids,
         });
         load.filter(|load| load.cpu.is_some() || load.memory.is_some()).collect()
@@ -89,48 +83,12 @@ impl Default for Accounts {
     }
 }
 
-impl Hierarchy {
-    /// proc_pid_mountinfo(5): root and mount point are fields 4 and 5; behind the dash stand type, source and options. A controller is in
-    /// one hierarchy: where version 1 has it, version 2 has not.
-    fn of(controller: &'static str, mounts: &str) -> Option<Self> {
-        let found = |line: &str| {
-            let (fields, of) = line.split_once(" - ")?;
-            let mut fields = fields.split(' ').skip(3);
-            let (root, mount) = (fields.next()?.into(), fields.next()?.into());
-            let mut of = of.split(' ');
-            let controller = match (of.next()?, of.nth(1)?) {
-                ("cgroup2", _) => None,
-                ("cgroup", options) if options.split(',').any(|option| option == controller) => Some(controller),
-                _ => return None,
-            };
-            Some(Self { controller, mount, root })
-        };
-        let all: Vec<Self> = mounts.lines().filter_map(found).collect();
-        all.iter().find(|one| one.controller.is_some()).or(all.first()).cloned()
-    }
-
-    /// By the lines of `/proc/PID/cgroup`: `ID:CONTROLLERS:PATH`.
-    fn path_in<'a>(&self, lines: &'a str) -> Option<&'a str> {
-        lines.lines().find_map(|line| {
-            let mut fields = line.splitn(3, ':').skip(1);
-            let (controllers, path) = (fields.next()?, fields.next()?);
-            let ours = match self.controller {
-                Some(controller) => controllers.split(',').any(|one| one == controller),
-                None => controllers.is_empty(),
-            };
-            ours.then_some(path)
-        })
-    }
-
+impl Controller {
     /// The folders of a cgroup and of those above it, from the inside out, without the root's.
     fn folders(&self, path: &str) -> Vec<PathBuf> {
-        let Ok(below) = Path::new(path).strip_prefix(&self.root) else { return Vec::new() };
-        // Outside of our own namespace a path climbs, and its cgroup is not below the mount.
-        if !below.components().all(|part| matches!(part, Component::Normal(_))) {
-            return Vec::new();
-        }
+        let Some(below) = self.hierarchy.below(path) else { return Vec::new() };
         let above = below.ancestors().take(MAX_DEPTH).filter(|part| !part.as_os_str().is_empty());
-        above.map(|part| self.mount.join(part)).collect()
+        above.map(|part| self.hierarchy.mount().join(part)).collect()
     }
 
     /// Quota and throttling of the nearest cgroup that has a quota: who is in it stands still when that is used up.
@@ -142,9 +100,9 @@ impl Hierarchy {
             None => (folders.first()?, None),
         };
         let stat = text(&folder.join("cpu.stat"))?;
-        let throttled_ns = match self.controller {
-            Some(_) => value(&stat, "throttled_time"),
-            None => value(&stat, "throttled_usec").map(|us| us.saturating_mul(1000)),
+        let throttled_ns = match self.old {
+            true => value(&stat, "throttled_time"),
+            false => value(&stat, "throttled_usec").map(|us| us.saturating_mul(1000)),
         };
         Some(Throttling {
             quota_ns: quota.map(|(quota, _)| quota),
@@ -157,10 +115,10 @@ impl Hierarchy {
 
     /// Quota and period, ns.
     fn quota(&self, folder: &Path) -> Option<(u64, u64)> {
-        let (quota, period) = match self.controller {
+        let (quota, period) = match self.old {
             // No quota is -1.
-            Some(_) => (text(&folder.join("cpu.cfs_quota_us"))?, text(&folder.join("cpu.cfs_period_us"))?),
-            None => {
+            true => (text(&folder.join("cpu.cfs_quota_us"))?, text(&folder.join("cpu.cfs_period_us"))?),
+            false => {
                 let line = text(&folder.join("cpu.max"))?;
                 let (quota, period) = line.trim().split_once(' ')?;
                 (quota.to_owned(), period.to_owned())
@@ -174,8 +132,8 @@ impl Hierarchy {
         let folders = self.folders(path);
         let folder = folders.first()?;
         let number = |name: &str| text(&folder.join(name))?.trim().parse::<u64>().ok();
-        match self.controller {
-            Some(_) => {
+        match self.old {
+            true => {
                 let control = text(&folder.join("memory.oom_control")).unwrap_or_default();
                 Some(MemoryEvents {
                     limit_bytes: number("memory.limit_in_bytes").filter(|limit| *limit < NO_LIMIT),
@@ -184,7 +142,7 @@ impl Hierarchy {
                     oom_kill: value(&control, "oom_kill"),
                 })
             }
-            None => {
+            false => {
                 let events = text(&folder.join("memory.events"))?;
                 Some(MemoryEvents {
                     limit_bytes: number("memory.max"),
@@ -211,6 +169,8 @@ fn text(path: &Path) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -220,6 +180,11 @@ mod tests {
             fs::write(dir.path().join(path), text).unwrap();
         }
         dir
+    }
+
+    fn version_2(mount: &Path) -> Controller {
+        let mounts = format!("29 25 0:26 / {} rw - cgroup2 cgroup2 rw", mount.display());
+        Controller::of("cpu", &Hierarchy::parse("0::/", &mounts)).unwrap()
     }
 
     /// Check that the nearest quota counts, in both versions, and that a cgroup without one is read all the same.
@@ -236,7 +201,7 @@ mod tests {
             ("old/cpu.cfs_period_us", "100000\n"),
             ("old/cpu.stat", "nr_periods 9\nnr_throttled 8\nthrottled_time 777\n"),
         ]);
-        let two = Hierarchy { controller: None, mount: dir.path().into(), root: "/".into() };
+        let two = version_2(dir.path());
         let pod = Throttling {
             quota_ns: Some(50_000_000),
             period_ns: 100_000_000,
@@ -249,7 +214,7 @@ mod tests {
         for path in ["/", "/nowhere", "/../pod"] {
             assert_eq!(two.throttling(path), None, "{path}");
         }
-        let one = Hierarchy { controller: Some("cpu"), ..two };
+        let one = Controller { old: true, ..two };
         let old = Throttling {
             quota_ns: Some(20_000_000),
             period_ns: 100_000_000,
@@ -270,10 +235,10 @@ mod tests {
             ("one/memory.failcnt", "3\n"),
             ("one/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 4\n"),
         ]);
-        let two = Hierarchy { controller: None, mount: dir.path().into(), root: "/".into() };
+        let two = version_2(dir.path());
         let events = MemoryEvents { limit_bytes: Some(4096), max: 12, oom: Some(2), oom_kill: Some(1) };
         assert_eq!(two.events("/two"), Some(events));
-        let one = Hierarchy { controller: Some("memory"), ..two };
+        let one = Controller { old: true, ..two };
         assert_eq!(one.events("/one"), Some(MemoryEvents { limit_bytes: None, max: 3, oom: None, oom_kill: Some(4) }));
     }
 
@@ -282,11 +247,11 @@ mod tests {
     fn hierarchies() {
         let mounts = "29 25 0:26 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\
                       30 29 0:27 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct\nnonsense";
-        let cpu = Hierarchy::of("cpu", mounts).unwrap();
-        let memory = Hierarchy::of("memory", mounts).unwrap();
-        assert_eq!((cpu.controller, memory.controller), (Some("cpu"), None));
         let lines = "4:memory:/m\n2:cpu,cpuacct:/c\n0::/u\n";
-        assert_eq!((cpu.path_in(lines), memory.path_in(lines)), (Some("/c"), Some("/u")));
-        assert_eq!(Hierarchy::of("cpu", ""), None);
+        let hierarchies = Hierarchy::parse(lines, mounts);
+        let [cpu, memory] = ["cpu", "memory"].map(|one| Controller::of(one, &hierarchies).unwrap());
+        assert_eq!((cpu.old, memory.old), (true, false));
+        assert_eq!((cpu.hierarchy.shown(lines), memory.hierarchy.shown(lines)), (Some("/c"), Some("/u")));
+        assert!(Controller::of("cpu", &[]).is_none());
     }
 }

@@ -5,15 +5,19 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs::File,
     io::{self, Read},
     os::fd::AsRawFd,
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
 use nix::unistd::{SysconfVar, sysconf};
 
-use super::{descriptors::Descriptors, procfs};
+use super::{
+    descriptors::Descriptors,
+    hierarchies::{Controller, Hierarchy},
+    procfs,
+};
 use crate::{
     id::{ProcessKey, Tgid},
     recording::contract::CgroupMemory,
@@ -39,32 +43,16 @@ pub struct Memory {
 #[derive(Debug)]
 pub struct Meter {
     page_bytes: u64,
-    hierarchy: Option<Hierarchy>,
+    controller: Option<Controller>,
     descriptors: Descriptors,
-}
-
-/// Where cgroups are that account for memory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Hierarchy {
-    version: Version,
-    mount: PathBuf,
-    /// The part of the hierarchy that is mounted.
-    root: PathBuf,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Version {
-    One,
-    Two,
 }
 
 impl Meter {
     pub fn new() -> Self {
         let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         Self {
             page_bytes: page.and_then(|page| page.try_into().ok()).unwrap_or(4096),
-            hierarchy: Hierarchy::among(&mounts),
+            controller: Controller::of("memory", &Hierarchy::all()),
             descriptors: Descriptors::default(),
         }
     }
@@ -87,7 +75,7 @@ impl Meter {
             return None;
         }
         let pages = text(&path.join("statm")).ok().and_then(|line| line.split(' ').nth(1)?.parse::<u64>().ok());
-        let cgroup = self.hierarchy.as_ref().and_then(|all| all.memory(&text(&path.join("cgroup")).ok()?));
+        let cgroup = self.controller.as_ref().and_then(|all| memory(all, &text(&path.join("cgroup")).ok()?));
         let descriptors = self.descriptors.count(key, &folder);
         Some(Memory { rss_bytes: pages.map(|pages| pages.saturating_mul(self.page_bytes)), cgroup, descriptors })
     }
@@ -116,89 +104,32 @@ fn number(path: &Path) -> Option<u64> {
     text(path).ok()?.trim().parse().ok()
 }
 
-impl Hierarchy {
-    /// proc_pid_mountinfo(5): root and mount point are fields 4 and 5; behind the dash stand type, source and options.
-    fn among(mounts: &str) -> Option<Self> {
-        let found = |line: &str| {
-            let (fields, of) = line.split_once(" - ")?;
-            let mut fields = fields.split(' ').skip(3);
-            let (root, mount) = (fields.next()?.into(), fields.next()?.into());
-            let mut of = of.split(' ');
-            let version = match (of.next()?, of.nth(1)?) {
-                ("cgroup2", _) => Version::Two,
-                ("cgroup", options) if options.split(',').any(|option| option == "memory") => Version::One,
-                _ => return None,
-            };
-            Some(Self { version, mount, root })
-        };
-        let all: Vec<Self> = mounts.lines().filter_map(found).collect();
-        // A controller is in one hierarchy: where version 1 has it, version 2 has not.
-        let first = all.iter().find(|one| one.version == Version::One).or(all.first());
-        first.cloned()
-    }
-
-    fn files(&self) -> (&'static str, &'static str) {
-        match self.version {
-            Version::One => ("memory.usage_in_bytes", "memory.limit_in_bytes"),
-            Version::Two => ("memory.current", "memory.max"),
+/// By the lines of `/proc/PID/cgroup`: of the nearest cgroup that is accounted for, and the lowest limit from there to the root.
+fn memory(controller: &Controller, lines: &str) -> Option<CgroupMemory> {
+    let Controller { hierarchy, old } = controller;
+    let below = hierarchy.below(hierarchy.shown(lines)?)?;
+    let (current, max) = if *old { ("memory.usage_in_bytes", "memory.limit_in_bytes") } else { ("memory.current", "memory.max") };
+    let mut found: Option<(String, u64)> = None;
+    let mut limit: Option<u64> = None;
+    for cgroup in below.ancestors().take(MAX_DEPTH) {
+        let folder = hierarchy.mount().join(cgroup);
+        if found.is_none() {
+            found = number(&folder.join(current)).map(|bytes| (hierarchy.named(cgroup), bytes));
+        }
+        if found.is_some() {
+            let own = number(&folder.join(max)).filter(|bytes| *bytes < NO_LIMIT);
+            limit = limit.into_iter().chain(own).min();
         }
     }
-
-    /// By the lines of `/proc/PID/cgroup`: `ID:CONTROLLERS:PATH`.
-    fn memory(&self, lines: &str) -> Option<CgroupMemory> {
-        let path = lines.lines().find_map(|line| {
-            let mut fields = line.splitn(3, ':').skip(1);
-            let (controllers, path) = (fields.next()?, fields.next()?);
-            let ours = match self.version {
-                Version::One => controllers.split(',').any(|controller| controller == "memory"),
-                Version::Two => controllers.is_empty(),
-            };
-            ours.then_some(path)
-        })?;
-        self.memory_of(Path::new(path))
-    }
-
-    /// The nearest cgroup that is accounted for, and the lowest limit from there to the root.
-    fn memory_of(&self, path: &Path) -> Option<CgroupMemory> {
-        let below = path.strip_prefix(&self.root).ok()?;
-        // Outside of our own namespace a path climbs, and its cgroup is not below the mount.
-        if !below.components().all(|part| matches!(part, Component::Normal(_))) {
-            return None;
-        }
-        let (current, max) = self.files();
-        let mut found: Option<(String, u64)> = None;
-        let mut limit: Option<u64> = None;
-        for cgroup in below.ancestors().take(MAX_DEPTH) {
-            let folder = self.mount.join(cgroup);
-            if found.is_none() {
-                found = number(&folder.join(current)).map(|bytes| (format!("/{}", cgroup.display()), bytes));
-            }
-            if found.is_some() {
-                let own = number(&folder.join(max)).filter(|bytes| *bytes < NO_LIMIT);
-                limit = limit.into_iter().chain(own).min();
-            }
-        }
-        let (path, current_bytes) = found?;
-        Some(CgroupMemory { path, current_bytes, limit_bytes: limit })
-    }
+    let (path, current_bytes) = found?;
+    Some(CgroupMemory { path, current_bytes, limit_bytes: limit })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::fs;
 
-    /// Check that the hierarchy that has the memory controller is found, whichever version it is.
-    #[test]
-    fn hierarchies() {
-        let two = "29 25 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate";
-        let cpu = "30 29 0:27 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu";
-        let one = "31 29 0:28 /a /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory";
-        let found = |mounts: &[&str]| Hierarchy::among(&mounts.join("\n")).map(|found| (found.version, found.mount));
-        assert_eq!(found(&[two]), Some((Version::Two, "/sys/fs/cgroup".into())));
-        assert_eq!(found(&[two, cpu]), Some((Version::Two, "/sys/fs/cgroup".into())));
-        assert_eq!(found(&[two, cpu, one]), Some((Version::One, "/sys/fs/cgroup/memory".into())));
-        assert_eq!(found(&[cpu, "nonsense", "1 2 - cgroup2"]), None);
-    }
+    use super::*;
 
     /// Check that the nearest accounted cgroup and the lowest limit above it are taken, and that climbing paths are not followed.
     #[test]
@@ -208,27 +139,31 @@ mod tests {
             fs::create_dir_all(dir.path().join(path).parent().unwrap()).unwrap();
             fs::write(dir.path().join(path), text).unwrap();
         };
-        let all = Hierarchy { version: Version::Two, mount: dir.path().into(), root: "/".into() };
-        assert_eq!(all.memory("0::/pod/app"), None);
+        let of = |line: &str, mounted: &str| {
+            let mounts = format!("29 25 0:26 {mounted}").replace("HERE", &dir.path().display().to_string());
+            Controller::of("memory", &Hierarchy::parse(line, &mounts)).unwrap()
+        };
+        let all = of("0::/", "/ HERE rw - cgroup2 cgroup2 rw");
+        assert_eq!(memory(&all, "0::/pod/app"), None);
         write("pod/memory.current", "5000\n");
         write("pod/memory.max", "8000\n");
         write("pod/app/memory.current", "700\n");
         write("pod/app/memory.max", "max\n");
         let app = CgroupMemory { path: "/pod/app".into(), current_bytes: 700, limit_bytes: Some(8000) };
-        assert_eq!(all.memory("9:name=systemd:/x\n0::/pod/app\n"), Some(app.clone()));
-        assert_eq!(all.memory("0::/pod/app/not-accounted"), Some(app));
+        assert_eq!(memory(&all, "9:name=systemd:/x\n0::/pod/app\n"), Some(app.clone()));
+        assert_eq!(memory(&all, "0::/pod/app/not-accounted"), Some(app));
         let pod = CgroupMemory { path: "/pod".into(), current_bytes: 5000, limit_bytes: Some(8000) };
-        assert_eq!(all.memory("0::/pod"), Some(pod));
+        assert_eq!(memory(&all, "0::/pod"), Some(pod));
         for lines in ["", "0::", "0::/../pod", "0::/", "nonsense", "4:memory:/pod"] {
-            assert_eq!(all.memory(lines), None, "{lines}");
+            assert_eq!(memory(&all, lines), None, "{lines}");
         }
 
-        let old = Hierarchy { version: Version::One, mount: dir.path().into(), root: "/docker".into() };
+        let old = of("4:cpu,memory:/", "/docker HERE rw - cgroup cgroup rw,cpu,memory");
         write("a/memory.usage_in_bytes", "30\n");
         write("a/memory.limit_in_bytes", "9223372036854771712\n");
-        let unlimited = CgroupMemory { path: "/a".into(), current_bytes: 30, limit_bytes: None };
-        assert_eq!(old.memory("4:cpu,memory:/docker/a\n0::/"), Some(unlimited));
-        assert_eq!(old.memory("4:memory:/elsewhere"), None);
+        let unlimited = CgroupMemory { path: "/docker/a".into(), current_bytes: 30, limit_bytes: None };
+        assert_eq!(memory(&old, "4:cpu,memory:/docker/a\n0::/"), Some(unlimited));
+        assert_eq!(memory(&old, "4:memory:/elsewhere"), None);
     }
 
     /// Measures what a look at one process costs.

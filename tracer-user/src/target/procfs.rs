@@ -1,8 +1,11 @@
 //! What /proc tells of a process (proc_pid_stat(5), proc_pid_cmdline(5)).
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     io::{self, Read},
+    os::unix::ffi::OsStrExt,
+    path::PathBuf,
 };
 
 use crate::{
@@ -12,6 +15,8 @@ use crate::{
 
 /// USER_HZ: the unit of times in `/proc/PID/stat`.
 pub const NS_PER_TICK: u64 = 10_000_000;
+/// Bytes of a stat line: 52 numbers and a name have less.
+const MAX_STAT: usize = 2048;
 /// Bytes of arguments that are kept.
 const MAX_ARGS: u64 = 4096;
 
@@ -26,12 +31,16 @@ pub struct Stat {
     pub zombie: bool,
     /// By a signal or a tracer.
     pub stopped: bool,
+    pub threads: u64,
 }
 
 /// Reads a process's stat line. `NotFound` where there is no such process.
 pub fn stat(tgid: Tgid) -> io::Result<Stat> {
-    let line = fs::read_to_string(format!("/proc/{tgid}/stat"))?;
-    parse(tgid, &line).ok_or_else(|| io::Error::other(format!("/proc/{tgid}/stat makes no sense")))
+    // The kernel gives all of it at once, if there is room.
+    let mut line = [0; MAX_STAT];
+    let got = File::open(format!("/proc/{tgid}/stat"))?.read(&mut line)?;
+    parse(tgid, &String::from_utf8_lossy(&line[..got]))
+        .ok_or_else(|| io::Error::other(format!("/proc/{tgid}/stat makes no sense")))
 }
 
 pub(super) fn parse(tgid: Tgid, line: &str) -> Option<Stat> {
@@ -45,6 +54,7 @@ pub(super) fn parse(tgid: Tgid, line: &str) -> Option<Stat> {
         cpu_ns: number(14)?.checked_add(number(15)?)?.checked_mul(NS_PER_TICK)?,
         zombie: matches!(fields.first(), Some(&("Z" | "X"))),
         stopped: matches!(fields.first(), Some(&("T" | "t"))),
+        threads: number(20)?,
     })
 }
 
@@ -57,6 +67,16 @@ pub fn args(tgid: Tgid) -> Vec<String> {
     }
     let area = area.strip_suffix(&[0]).unwrap_or(&area);
     area.split(|byte| *byte == 0).map(|arg| String::from_utf8_lossy(arg).into_owned()).collect()
+}
+
+/// The file that a process runs, as its own mount namespace names it; one that was replaced meanwhile by its old name.
+pub fn exe(tgid: Tgid) -> io::Result<PathBuf> {
+    fs::read_link(format!("/proc/{tgid}/exe")).map(without_mark)
+}
+
+/// The kernel marks files that have no name any more (`fs/d_path.c`).
+pub fn without_mark(path: PathBuf) -> PathBuf {
+    path.as_os_str().as_bytes().strip_suffix(b" (deleted)").map(|name| OsStr::from_bytes(name).into()).unwrap_or(path)
 }
 
 /// Threads that are read of one process at most.
@@ -89,10 +109,18 @@ mod tests {
         let line = "77 (a) Z 1 (b)) S 4 5 6 7 8 9 10 11 12 13 100 20 16 17 18 19 20 21 123456 23";
         let stat = parse(Tgid(77), line).unwrap();
         assert_eq!((stat.parent, stat.key.start_ticks, stat.cpu_ns), (Tgid(4), 123_456, 1_200_000_000));
-        assert!(!stat.zombie && !stat.stopped);
+        assert!(!stat.zombie && !stat.stopped && stat.threads == 20);
         assert!(parse(Tgid(77), &line.replace(") S ", ") T ")).unwrap().stopped);
         for line in ["", "77 (x)", "77 (x) S 4", "77 (x) S four 5 6 7 8 9 10 11 12 13 100 20 16 17 18 19 20 21 123456"] {
             assert_eq!(parse(Tgid(77), line), None, "{line}");
+        }
+    }
+
+    /// Check that a file keeps its name when another one has taken its place.
+    #[test]
+    fn replaced() {
+        for (link, name) in [("/a (deleted)", "/a"), ("/a", "/a"), ("/(deleted)", "/(deleted)")] {
+            assert_eq!(without_mark(link.into()), PathBuf::from(name));
         }
     }
 

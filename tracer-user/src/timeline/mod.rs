@@ -15,7 +15,7 @@ use crate::{
         goroutine::Who,
         loss::LostInterval,
         process::{ImageId, ProcessId},
-        replay::Replayed,
+        replay::{Coverage, Replayed},
         thread::{ThreadLife, ThreadSpan, ThreadWho},
         unit::{UnitNumber, UnitSpan, UnitWho},
     },
@@ -28,6 +28,8 @@ pub mod human;
 mod labels;
 pub mod perfetto;
 pub mod process;
+pub mod single;
+pub mod site;
 pub mod thread;
 pub mod unit;
 pub mod write;
@@ -233,6 +235,19 @@ pub enum State {
 }
 
 impl State {
+    /// What a span says of a goroutine that was followed at a tier.
+    pub fn of(span: &Span, tier: Tier) -> Self {
+        match span.state {
+            SpanState::Awake if tier < Tier::T2 => Self::Alive,
+            SpanState::Awake => Self::Awake,
+            SpanState::Running => Self::Running,
+            SpanState::Runnable => Self::Runnable,
+            SpanState::Syscall => Self::Syscall,
+            SpanState::Blocked => Self::Blocked,
+            SpanState::Unknown => Self::Unknown,
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Alive => "alive",
@@ -250,8 +265,22 @@ impl State {
     }
 }
 
+/// The tier at a time, or the first there was; `None` without any.
+pub fn tier_at(coverage: &[Coverage], at: KtimeNs) -> Option<Tier> {
+    let begun = coverage.partition_point(|span| span.from <= at);
+    coverage.get(begun.saturating_sub(1)).map(|span| span.tier)
+}
+
+/// What of a life as a whole no event told, but a look at its process: it stands on the first line.
+pub fn life_repaired(who: &Who) -> Option<&'static str> {
+    if who.born_by.is_some() && !who.unseen {
+        return Some(BORN_BY_SNAPSHOT);
+    }
+    who.origin_by_look.then_some(ORIGIN_BY_SNAPSHOT)
+}
+
 /// Marks of repairs.
-const STATE_BY_SNAPSHOT: &str = "state_by_snapshot";
+pub const STATE_BY_SNAPSHOT: &str = "state_by_snapshot";
 const ORIGIN_BY_SNAPSHOT: &str = "origin_by_snapshot";
 const PROCESS_BY_SNAPSHOT: &str = "process_by_snapshot";
 const BORN_BY_SNAPSHOT: &str = "born_by_snapshot";
@@ -345,21 +374,9 @@ impl<'a> Timeline<'a> {
     /// The lines of one goroutine, by start.
     pub fn rows<'s>(&'s self, line: &'s GoroutineLine) -> Vec<Row<'s>> {
         let coverage = self.replayed.coverage(line.who.image);
-        let tier_at = |at: KtimeNs| {
-            let covering = coverage.iter().rev().find(|span| span.from <= at);
-            covering.or(coverage.first()).map_or(self.replayed.meta.tier, |span| span.tier)
-        };
         let mut rows: Vec<Row<'s>> = Vec::with_capacity(line.spans.len() + 1);
         rows.extend(line.spans.iter().map(|span| Row {
-            state: match span.state {
-                SpanState::Awake if tier_at(span.start) < Tier::T2 => State::Alive,
-                SpanState::Awake => State::Awake,
-                SpanState::Running => State::Running,
-                SpanState::Runnable => State::Runnable,
-                SpanState::Syscall => State::Syscall,
-                SpanState::Blocked => State::Blocked,
-                SpanState::Unknown => State::Unknown,
-            },
+            state: State::of(span, tier_at(&coverage, span.start).unwrap_or(self.replayed.meta.tier)),
             start: span.start,
             end: span.end,
             span: Some(span),
@@ -367,12 +384,7 @@ impl<'a> Timeline<'a> {
             repaired: span.by_look.then_some(STATE_BY_SNAPSHOT),
             cpus: &[],
         }));
-        let of_life = if line.who.born_by.is_some() && !line.who.unseen {
-            Some(BORN_BY_SNAPSHOT)
-        } else {
-            line.who.origin_by_look.then_some(ORIGIN_BY_SNAPSHOT)
-        };
-        if let Some((first, repaired)) = rows.first_mut().zip(of_life) {
+        if let Some((first, repaired)) = rows.first_mut().zip(life_repaired(&line.who)) {
             first.repaired = Some(repaired);
         }
         self.add_losses(line.who.since, line.life.ended_at, &mut rows);
@@ -396,6 +408,11 @@ impl<'a> Timeline<'a> {
             cpus: &[],
         }));
         rows
+    }
+
+    /// The intervals in which events are missing, by time.
+    pub fn lost(&self) -> &[LostInterval] {
+        &self.lost
     }
 
     /// The intervals in which events are missing that touch a time.

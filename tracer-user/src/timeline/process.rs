@@ -409,7 +409,7 @@ pub(super) fn text(timeline: &Timeline<'_>, id: ProcessId, out: &mut impl Write)
 }
 
 /// What a row is about, in a word.
-pub(super) fn word(row: &ProcessRow<'_>) -> &'static str {
+pub fn word(row: &ProcessRow<'_>) -> &'static str {
     let What::Event(happened) = &row.what else { return row.state.name() };
     match happened {
         Happened::Forked { .. } | Happened::ForkedMore(_) => "forks",
@@ -425,7 +425,7 @@ pub(super) fn word(row: &ProcessRow<'_>) -> &'static str {
     }
 }
 
-pub(super) fn detail(row: &ProcessRow<'_>) -> String {
+pub fn detail(row: &ProcessRow<'_>) -> String {
     match &row.what {
         What::State { repaired: Some(_), .. } => "what it runs was told by a snapshot, not by events".to_owned(),
         What::State { signal, .. } => signal.map_or(String::new(), |number| format!("by {}", signal::name(number))),

@@ -87,19 +87,21 @@ struct Row<'s> {
 }
 
 /// What it did, by time.
-pub(super) fn states<'s>(timeline: &Timeline<'_>, line: &'s ThreadLine) -> impl Iterator<Item = (State, &'s ThreadSpan)> {
+pub fn states<'s>(timeline: &Timeline<'_>, line: &'s ThreadLine) -> impl Iterator<Item = (State, &'s ThreadSpan)> {
     let followed = timeline.replayed.meta.threads;
-    line.spans.iter().map(move |span| {
-        let state = match span.state {
-            ThreadState::Running => State::Running,
-            ThreadState::Runnable => State::Runnable,
-            ThreadState::Blocked => State::Blocked,
-            // That it lived is known all the time.
-            ThreadState::Unknown if followed == Followed::Off => State::Alive,
-            ThreadState::Unknown => State::Unknown,
-        };
-        (state, span)
-    })
+    line.spans.iter().map(move |span| (state(span, followed), span))
+}
+
+/// What a span says of a thread.
+pub fn state(span: &ThreadSpan, followed: Followed) -> State {
+    match span.state {
+        ThreadState::Running => State::Running,
+        ThreadState::Runnable => State::Runnable,
+        ThreadState::Blocked => State::Blocked,
+        // That it lived is known all the time.
+        ThreadState::Unknown if followed == Followed::Off => State::Alive,
+        ThreadState::Unknown => State::Unknown,
+    }
 }
 
 fn rows<'s>(timeline: &'s Timeline<'_>, line: &'s ThreadLine) -> Vec<Row<'s>> {

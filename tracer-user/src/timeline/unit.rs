@@ -106,14 +106,14 @@ impl UnitLine {
         self.who.number == UnitNumber::Id(goid.0) && replayed.engine.runtime(self.who.runtime) == "go"
     }
 
-    pub(super) fn id(&self, replayed: &Replayed) -> String {
+    pub fn id(&self, replayed: &Replayed) -> String {
         format!("{}:{}", replayed.engine.runtime(self.who.runtime), self.who.number)
     }
 }
 
 impl UnitLine {
     /// What it did and why, by time.
-    pub(super) fn states<'s>(&'s self, replayed: &'s Replayed) -> impl Iterator<Item = (State, Option<&'s str>, &'s UnitSpan)> {
+    pub fn states<'s>(&'s self, replayed: &'s Replayed) -> impl Iterator<Item = (State, Option<&'s str>, &'s UnitSpan)> {
         self.spans.iter().map(|span| {
             let state = match span.state {
                 SpanState::Blocked => State::Blocked,

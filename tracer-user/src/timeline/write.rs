@@ -239,7 +239,7 @@ pub(super) fn missing_from(cpus: &[u16]) -> String {
 }
 
 /// The innermost frame that is not of the runtime or the packages just above it: where the program itself waits.
-pub(super) fn own_frame(stack: &[Frame]) -> Option<&Frame> {
+pub fn own_frame(stack: &[Frame]) -> Option<&Frame> {
     const BELOW: [&str; 4] = ["runtime.", "sync.", "internal/", "time.Sleep"];
     let own = stack.iter().find(|frame| !BELOW.iter().any(|prefix| frame.function.starts_with(prefix)));
     own.or(stack.first())

@@ -20,6 +20,8 @@ mod leak_kinds;
 mod leaks;
 mod memory;
 mod outputs;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod profiles;
 mod program;
 mod properties;
@@ -68,7 +70,7 @@ fn timeline(scene: &Scene, id: Option<&str>) -> Result<(String, String), IdError
 fn graph(scene: &Scene, by: flamegraph::By) -> flamegraph::Graph {
     let mut tally = flamegraph::Tally::new(by);
     let replayed = replay(open(&scene.bytes()), &mut tally).expect("replays");
-    flamegraph::graph(&replayed, &tally).expect("a graph")
+    flamegraph::graph(&replayed, &tally, true).expect("a graph")
 }
 
 fn pprof_bytes(scene: &Scene, by: flamegraph::By) -> Vec<u8> {

@@ -2,9 +2,18 @@
 
 use std::process::{Command, Stdio};
 
-use tracer_user::{export::flamegraph::By, recording::contract::Tier, timeline::IdError};
+use tracer_user::{
+    correlate::replay::replay,
+    export::{
+        flame_diff::Difference,
+        flamegraph::{self, By, Tally},
+        profile_flame::parser::parse,
+    },
+    recording::contract::Tier,
+    timeline::IdError,
+};
 
-use crate::{graph, pprof_bytes, report_as_text, report_json, scene::Scene, timeline};
+use crate::{graph, open, pprof_bytes, report_as_text, report_json, scene::Scene, timeline};
 
 fn shop() -> Scene {
     let mut scene = Scene::default();
@@ -706,6 +715,39 @@ fn roots() {
     scene.shop(1000).shop(1001);
     let folded = graph(&scene, By::Created).folded();
     assert!(folded.iter().all(|line| line.starts_with("shop (pid 100")), "{folded:?}");
+}
+
+/// Check that a difference tells values before and after by stack, whoever's process it was, and that what vanished is said.
+#[test]
+fn difference() {
+    let answer = |scene: &Scene| {
+        let mut tally = Tally::new(By::Blocked);
+        let replayed = replay(open(&scene.bytes()), &mut tally).unwrap();
+        flamegraph::graph(&replayed, &tally, false).unwrap()
+    };
+    let mut twice = Scene::default();
+    twice.shop(1000).shop(1001);
+    let grown = Difference::new(answer(&shop()), answer(&twice));
+    insta::assert_snapshot!(grown.folded().join("\n"), @r"
+    [runtime];main.worker;runtime.chanrecv1;[GC sweep wait] 8500000 17000000
+    main.worker;runtime.chanrecv1;[chan receive] 10600000 21200000
+    main.worker;runtime.chanrecv1;[sleep] 2000000 4000000
+    ");
+    let mut svg = Vec::new();
+    grown.write_svg(&mut svg).unwrap();
+    assert!(String::from_utf8(svg).unwrap().contains("Time blocked: growth"));
+    let mut profile = Vec::new();
+    grown.write_pprof(&mut profile).unwrap();
+    let profile = parse(&profile, "blocked").unwrap();
+    let mut values: Vec<i64> = profile.samples.iter().map(|sample| sample.value).collect();
+    values.sort_unstable();
+    assert_eq!(values, [2_000_000, 8_500_000, 10_600_000], "what grew, and nothing else");
+
+    let vanished = Difference::new(answer(&shop()), answer(&Scene::default()));
+    assert!(vanished.notes().contains("21.1 ms are gone from stacks that have none left"), "{}", vanished.notes());
+    let mut svg = Vec::new();
+    vanished.write_svg(&mut svg).unwrap();
+    assert!(String::from_utf8(svg).unwrap().contains("Time blocked: growth: none"));
 }
 
 /// Check that the SVG carries its title, and the loss and coverage.

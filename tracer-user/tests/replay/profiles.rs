@@ -2,6 +2,7 @@
 
 use std::{fs, process::Command};
 
+use pprof::protos::{Label, Message, Profile, Sample, ValueType};
 use proptest::prelude::*;
 use tracer_user::{
     correlate::replay::{Replayed, replay},
@@ -131,6 +132,72 @@ fn other_kinds() {
     }
 }
 
+fn gzipped(bytes: &[u8]) -> Vec<u8> {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, bytes).unwrap();
+    gzip.finish().unwrap()
+}
+
+/// A CPU profile of one place, by its label `endpoint` and a number of bytes.
+fn labelled(samples: &[(&str, i64, i64)]) -> Vec<u8> {
+    let mut strings: Vec<String> = ["", "cpu", "nanoseconds", "endpoint", "size", "bytes"].map(String::from).into();
+    strings.extend(samples.iter().map(|(endpoint, ..)| (*endpoint).to_owned()));
+    let sample = |(at, (_, num, value)): (usize, &(&str, i64, i64))| {
+        let endpoint = Label { key: 3, str: 6 + at as i64, ..Label::default() };
+        let size = Label { key: 4, num: *num, num_unit: 5, ..Label::default() };
+        Sample { location_id: Vec::new(), value: vec![*value], label: vec![endpoint, size] }
+    };
+    let profile = Profile {
+        sample_type: vec![ValueType { ty: 1, unit: 2 }],
+        sample: samples.iter().enumerate().map(sample).collect(),
+        string_table: strings,
+        ..Profile::default()
+    };
+    gzipped(&profile.encode_to_vec())
+}
+
+/// What a flame's profile says of [`labelled`] samples.
+fn by_label(flame: &Flame) -> Vec<(String, i64, i64)> {
+    let mut out = Vec::new();
+    flame.write_pprof(&mut out).unwrap();
+    let parsed = parse(&out, "cpu").unwrap();
+    let row = |sample: &profile_flame::parser::Sampled| {
+        let [endpoint, size] = &*parsed.labels[sample.labels as usize] else { panic!("{:?}", parsed.labels) };
+        assert_eq!((&*endpoint.key, &*size.key, &*size.unit), ("endpoint", "size", "bytes"));
+        (endpoint.text.to_string(), size.number, sample.value)
+    };
+    let mut rows: Vec<_> = parsed.samples.iter().map(row).collect();
+    rows.sort_unstable();
+    rows
+}
+
+/// Check that labels stay on the samples of a profile and of a growth, and part no stack that is drawn.
+#[test]
+fn labels() {
+    let mut scene = Scene::default();
+    let (first, last) = ([("/pay", 48, 10), ("/list", 48, 7)], [("/pay", 48, 30), ("/pay", 64, 2)]);
+    scene.shop(1000);
+    scene.profile(3_000, 1000, ProfileKind::Cpu, &labelled(&first)).profile(8_000, 1000, ProfileKind::Cpu, &labelled(&last));
+    let replayed = replayed(&scene);
+    let flame = profile_flame::at(&replayed, By::Cpu, None).unwrap();
+    assert_eq!(by_label(&flame), [("/pay".into(), 48, 30), ("/pay".into(), 64, 2)]);
+    assert_eq!(flame.folded().unwrap(), ["[no stack] 32"]);
+    let growth = profile_flame::growth(&replayed, By::Cpu, None).unwrap();
+    assert_eq!(by_label(&growth), [("/list".into(), 48, -7), ("/pay".into(), 48, 20), ("/pay".into(), 64, 2)]);
+    assert_eq!(growth.folded().unwrap(), ["[no stack] 17 32"]);
+    assert!(growth.notes.iter().all(|note| !note.contains("are gone")), "the stack is still there: {:?}", growth.notes);
+}
+
+/// Check that it is said that labels were left out.
+#[test]
+fn labels_left_out() {
+    let mut scene = Scene::default();
+    scene.shop(1000).profile(3_000, 1000, ProfileKind::Cpu, &labelled(&[(&"x".repeat(2000), 1, 1), ("/pay", 1, 1)]));
+    let flame = profile_flame::at(&replayed(&scene), By::Cpu, None).unwrap();
+    let note = "labels of 1 samples of process 1000 are too many or too long: left out";
+    assert!(flame.notes.iter().any(|known| known == note), "{:?}", flame.notes);
+}
+
 /// Check what is said where the recording cannot answer.
 #[test]
 fn missing() {
@@ -162,9 +229,7 @@ proptest! {
         let len = raw.len();
         raw[at % len] = byte;
         raw.truncate(len - cut % len);
-        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        std::io::Write::write_all(&mut gzip, &raw).unwrap();
-        let _ = parse(&gzip.finish().unwrap(), "inuse_space");
+        let _ = parse(&gzipped(&raw), "inuse_space");
     }
 }
 

@@ -371,6 +371,7 @@ impl Scene {
             hit_cost_ns: Some(800),
             threads: tracer_user::recording::contract::Threads::Off,
             min_block_ns: None,
+            cut: None,
         }
     }
 

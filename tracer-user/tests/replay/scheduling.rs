@@ -131,7 +131,7 @@ fn delays_need_t3() {
     let mut tally = flamegraph::Tally::new(By::Runnable);
     let mut scene = Scene::default();
     let replayed = replay(open(&scene.shop(1000).bytes()), &mut tally).unwrap();
-    assert!(matches!(flamegraph::graph(&replayed, &tally), Err(Unanswerable::NoDelays(Tier::T2))));
+    assert!(matches!(flamegraph::graph(&replayed, &tally, true), Err(Unanswerable::NoDelays(Tier::T2))));
 }
 
 /// Check that a lost change of state is a repair and unknown time, not a guess.

@@ -11,16 +11,18 @@ import (
 	"runtime"
 	"runtime/trace"
 	"sync"
+	"syscall"
 	"time"
 )
 
 func main() {
-	what := flag.String("what", "life", "life: one goroutine's birth and exit; pingpong: one round trip over two channels; http: one request")
+	what := flag.String("what", "life", "life: one goroutine's birth and exit; pingpong: one round trip over two channels; http: one request; sleep: nothing, for ever")
 	n := flag.Int("n", 200_000, "how many times")
+	cpu := flag.Bool("cpu", false, "print CPU time, not time")
 	into := flag.String("trace", "", "write Go's own execution trace there")
 	flag.Parse()
 	runtime.GOMAXPROCS(1)
-	beats := map[string]func(int){"life": lives, "pingpong": pingPong, "http": requests}
+	beats := map[string]func(int){"life": lives, "pingpong": pingPong, "http": requests, "sleep": sleep}
 	beat, ok := beats[*what]
 	if !ok {
 		fmt.Fprintf(os.Stderr, "beat: no -what %s\n", *what)
@@ -41,9 +43,28 @@ func main() {
 		}
 		defer trace.Stop()
 	}
-	began := time.Now()
+	began, used := time.Now(), cpuTime()
 	beat(*n)
-	fmt.Println(float64(time.Since(began).Nanoseconds()) / float64(*n))
+	took := time.Since(began)
+	if *cpu {
+		took = cpuTime() - used
+	}
+	fmt.Println(float64(took.Nanoseconds()) / float64(*n))
+}
+
+// cpuTime is what this process has used so far.
+func cpuTime() time.Duration {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		fmt.Fprintln(os.Stderr, "beat:", err)
+		os.Exit(1)
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
+
+// sleep is for somebody who runs this file, and does nothing.
+func sleep(int) {
+	time.Sleep(time.Hour)
 }
 
 // lives starts n goroutines that end at once, a hundred at a time: a park for each would not be the life's own.

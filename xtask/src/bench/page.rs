@@ -41,6 +41,23 @@ pub const BEATS: Section = Section {
     ],
 };
 
+pub const PRICE: Section = Section {
+    name: "price",
+    title: "The price that the agent tells",
+    says: "CPU time of one beat of the same programs, alone and followed by `lifetrace agent`, in turn; what it takes more, and what \
+           `lifetrace_probe_cost_seconds_total` says that it does.",
+    columns: &[
+        ("row", "row"),
+        ("unit", "unit"),
+        ("baseline", "alone"),
+        ("measured", "measured"),
+        ("told", "told"),
+        ("ratio", "told / measured"),
+        ("spread", "spread"),
+        ("rounds", "rounds"),
+    ],
+};
+
 pub const SERVER: Section = Section {
     name: "server",
     title: "An HTTP server",
@@ -98,7 +115,7 @@ pub const THREADS: Section = Section {
     columns: &[("row", "row"), ("ours", "ns a switch"), ("ratio", "/ alone"), ("spread", "spread"), ("note", "note")],
 };
 
-const SECTIONS: [&Section; 5] = [&BEATS, &SERVER, &INGEST, &SIZES, &THREADS];
+const SECTIONS: [&Section; 6] = [&BEATS, &PRICE, &SERVER, &INGEST, &SIZES, &THREADS];
 
 type Kept = BTreeMap<String, BTreeMap<String, Value>>;
 

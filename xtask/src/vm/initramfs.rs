@@ -1,7 +1,7 @@
 //! What the emulated machines boot into: one archive for all kernels, and a small one for each with its modules and what it is to do.
 //!
 //! lifetrace is linked statically, so that it runs on any kernel with no file beside it. The test programs are those that `cargo test` has built here, and
-//! bring the host's own C library along, as fixtures with C in them do: so nothing but lifetrace is built twice.
+//! bring the host's own C library along, as fixtures with C in them do: so nothing is built twice, and of lifetrace the last step alone.
 
 use std::{
     collections::BTreeSet,
@@ -18,12 +18,11 @@ use serde_json::Value;
 use super::scenarios::Program;
 use crate::{
     go, place,
-    setup::which,
+    setup::{self, which},
     shell::{output, run},
 };
 
 const INIT: &str = include_str!("init.sh");
-const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 /// Tools of the host that busybox's own do not stand for.
 const TOOLS: [&str; 8] = ["bash", "chroot", "ip", "mount", "setpriv", "taskset", "umount", "unshare"];
 /// Users as tests know them.
@@ -182,14 +181,11 @@ fn list(top: &Path, below: &Path, names: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-/// lifetrace, linked statically, in a target folder of its own: flags would throw away what is in the usual one.
 fn static_lifetrace() -> Result<PathBuf> {
-    let target = place::target().join("vm/build");
-    let flags = format!("target.{TRIPLE}.rustflags=[\"-Ctarget-feature=+crt-static\"]");
-    let mut cargo = Command::new("cargo");
-    cargo.args(["build", "--quiet", "--package", "tracer-user", "--bin", "lifetrace", "--target", TRIPLE, "--config", &flags]);
-    run(cargo.arg("--target-dir").arg(&target).current_dir(place::root()))?;
-    Ok(target.join(TRIPLE).join("debug/lifetrace"))
+    let program = place::target().join("vm/lifetrace");
+    fs::create_dir_all(place::target().join("vm"))?;
+    setup::linked_statically(false, &program)?;
+    Ok(program)
 }
 
 /// The end-to-end tests by name, built as `cargo test` builds them.

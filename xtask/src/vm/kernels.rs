@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     place,
-    shell::{output, run},
+    shell::{output, patiently, run},
 };
 
 /// A kernel of the matrix.
@@ -71,9 +71,12 @@ impl Kernel {
         lock.lock()?;
         if anew || !dir.join("release").is_file() {
             let fresh = place::cache().join(format!("vm/{}.new", self.name));
-            let _ = fs::remove_dir_all(&fresh);
             eprintln!("fetching Linux {} into {}", self.name, dir.display());
-            self.fetch_into(&fresh).with_context(|| format!("Linux {} cannot be fetched", self.name))?;
+            let fetched = patiently(self.name, || {
+                let _ = fs::remove_dir_all(&fresh);
+                self.fetch_into(&fresh)
+            });
+            fetched.with_context(|| format!("Linux {} cannot be fetched", self.name))?;
             let _ = fs::remove_dir_all(&dir);
             fs::rename(&fresh, &dir)?;
         }

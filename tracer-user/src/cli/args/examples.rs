@@ -19,11 +19,13 @@ pub const REPORT: &str = "\
 Examples:
   lifetrace report app.rec
   lifetrace report app.rec --format json -o report.json
+  lifetrace report app.rec --format html -o report.html
   lifetrace report app.rec --group-by label:endpoint";
 
 pub const TIMELINE: &str = "\
 Examples:
   lifetrace timeline app.rec --id go:17
+  sudo lifetrace timeline --pid 4711 --for 10s --format html -o app.html
   lifetrace timeline app.rec --id pid:4711
   lifetrace timeline app.rec --label endpoint=/pay --format jsonl
   lifetrace timeline app.rec --format perfetto -o app.perfetto-trace   (open it at ui.perfetto.dev)";
@@ -31,9 +33,17 @@ Examples:
 pub const FLAME: &str = "\
 Examples:
   lifetrace flame app.rec --by blocked -o blocked.svg
+  sudo lifetrace flame --pid 4711 --for 10s --by alive -o alive.svg
+  sudo lifetrace flame --pid 4711 --for 10s --tier 2 --by blocked -o blocked.svg
   lifetrace flame app.rec --by alive --format pprof -o alive.pb.gz
+  lifetrace flame before.rec --by blocked --diff after.rec -o growth.svg
   lifetrace flame app.rec --by created --format folded
   lifetrace flame app.rec --by inuse_space --diff -o growth.svg";
+
+pub const EXPORT: &str = "\
+Examples:
+  lifetrace export app.rec --format parquet -o app.tables
+  lifetrace export app.rec --format parquet --events-only -o app.events";
 
 pub const LEAKS: &str = "\
 Examples:
@@ -47,6 +57,18 @@ Examples:
   lifetrace snapshot --pid 4711
   lifetrace snapshot --pid 4711 --format pprof -o goroutines.pb.gz
   lifetrace snapshot --pid 4711 --no-stacks --format json";
+
+pub const TOP: &str = "\
+Examples:
+  sudo lifetrace top --pid 4711
+  sudo lifetrace top --pid 4711 --tier T3
+  sudo lifetrace top --all --budget 0.5%
+  lifetrace top app.rec";
+
+pub const AGENT: &str = "\
+Examples:
+  lifetrace agent --config agent.toml --check-config
+  sudo lifetrace agent --config agent.toml   (metrics at http://127.0.0.1:9464/metrics)";
 
 pub const USDT: &str = "\
 Examples:

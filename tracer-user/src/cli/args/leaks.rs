@@ -62,7 +62,8 @@ pub struct GateArgs {
     /// Leaks to live with for a while, each with a reason and a last day (TOML; docs/leaks.md)
     #[arg(long, value_name = "FILE")]
     pub ignore: Option<PathBuf>,
-    /// Draw what is proven or suspected into this file, and the difference to the baseline into FILE.diff.svg
+    /// Draw what is proven or suspected into this file, and the difference to the baseline into FILE.diff.svg; FILE.folded and FILE.pb.gz
+    /// hold folded lines and a pprof profile
     #[arg(long, value_name = "FILE.svg")]
     pub flame: Option<PathBuf>,
     /// The checkout, for formats that name files in it [default: the working directory]
@@ -86,6 +87,8 @@ pub enum LeaksFormat {
     Markdown,
     /// Annotations of GitHub Actions
     Github,
+    /// One page with everything to look at: leaks, timeline, flamegraphs, report
+    Html,
 }
 
 /// Which processes are judged. The Go toolchain itself never is.

@@ -4,14 +4,18 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
+mod agent;
 mod examples;
 mod leaks;
 mod read;
 mod record;
+mod top;
 
+pub use agent::*;
 pub use leaks::*;
 pub use read::*;
 pub use record::*;
+pub use top::*;
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -33,10 +37,12 @@ Examples:
   lifetrace flame app.rec --by blocked -o blocked.svg
   lifetrace flame app.rec --by alive --format pprof -o alive.pb.gz
   lifetrace flame app.rec --by inuse_space --diff -o growth.svg
+  lifetrace export app.rec --format parquet -o app.tables
   lifetrace leaks app.rec --baseline leaks.json
   sudo lifetrace leaks -- go test ./...
   lifetrace leaks --pid 4711 --watch 60s
-  lifetrace snapshot --pid 4711";
+  lifetrace snapshot --pid 4711
+  sudo lifetrace top --pid 4711";
 
 /// Follows the life of every goroutine and process, from birth to exit, without touching the program.
 #[derive(Debug, Parser)]
@@ -82,12 +88,21 @@ pub enum Command {
     /// Draw a flamegraph of creation, life, blocking, or of what the program's own profiles say
     #[command(after_help = examples::FLAME)]
     Flame(FlameArgs),
+    /// Write tables for SQL: goroutines, spans, threads, processes, stacks, and more
+    #[command(after_help = examples::EXPORT)]
+    Export(ExportArgs),
     /// Say what leaks in a recording, a running process or a command: goroutines, threads, children, descriptors; how sure that is, and why
     #[command(after_help = examples::LEAKS)]
     Leaks(LeaksArgs),
     /// Say what every goroutine of a running program does now, out of its memory: no probe, no pause
     #[command(after_help = examples::SNAPSHOT)]
     Snapshot(SnapshotArgs),
+    /// Show what lives now on the terminal, by creation site; go into a site, a goroutine and what it does
+    #[command(after_help = examples::TOP, mut_arg("snapshot_every", |arg| arg.default_value("2s")))]
+    Top(TopArgs),
+    /// Follow the programs that a file chooses, for as long as it runs, and serve what they do as metrics
+    #[command(after_help = examples::AGENT)]
+    Agent(AgentArgs),
     /// Say which USDT probes a program has, and what they mean to lifetrace
     #[command(after_help = examples::USDT)]
     Usdt(UsdtArgs),
@@ -168,6 +183,7 @@ pub struct UsdtArgs {
 #[derive(Clone, Debug, Subcommand)]
 pub enum UsdtCommand {
     /// List the probes: where they are, their arguments, what they mean, and what they need to fire
+    #[command(after_help = examples::USDT)]
     List(UsdtListArgs),
 }
 
@@ -177,8 +193,8 @@ pub struct UsdtListArgs {
     pub target: UsdtTarget,
     #[command(flatten)]
     pub table: UsdtTableArg,
-    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
-    pub format: ReportFormat,
+    #[arg(long, value_enum, default_value_t = ListFormat::Text)]
+    pub format: ListFormat,
     #[command(flatten)]
     pub output: OutputArg,
 }
@@ -234,6 +250,20 @@ mod tests {
             }
         }
         assert!(shown >= 10 && tried >= 30, "{tried} examples of {shown} subcommands");
+    }
+
+    /// Check that who looks on is shown what snapshots tell sooner than it is recorded.
+    #[test]
+    fn snapshots() {
+        let every = |line: &str| match Cli::try_parse_from(line.split(' ')).unwrap().command {
+            Command::Top(args) => args.detail.snapshot_every,
+            Command::Attach(args) => args.detail.snapshot_every,
+            _ => unreachable!(),
+        };
+        let seconds = |seconds| Every(Some(std::time::Duration::from_secs(seconds)));
+        assert_eq!(every("lifetrace top --pid 7"), seconds(2));
+        assert_eq!(every("lifetrace top --pid 7 --snapshot-every 5s"), seconds(5));
+        assert_eq!(every("lifetrace attach --pid 7"), seconds(10));
     }
 
     /// Check what is accepted and what is refused.
@@ -303,6 +333,12 @@ mod tests {
             ("timeline a.rec --id java:12@7", true),
             ("timeline a.rec --id java:", false),
             ("timeline a.rec --id Java:12", false),
+            ("top --pid 7", true),
+            ("top --all --budget 0.5%", true),
+            ("top a.rec", true),
+            ("top", false),
+            ("top --all --pid 7", false),
+            ("top --pid 7 --tier T3", true),
             ("doctor --exe a --pid 1", false),
             ("doctor --json", true),
             ("snapshot --pid 7 --format json -o out.json", true),

@@ -2,19 +2,37 @@
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 
+use super::TierArg;
 use crate::{
     correlate::replay::View,
     export::{flamegraph::By, profile_flame},
     timeline::Id,
 };
 
+/// What is told of.
 #[derive(Clone, Debug, Args)]
-pub struct ReportArgs {
+#[command(group = ArgGroup::new("subject").args(["recording", "pid"]).required(true))]
+pub struct SubjectArg {
     /// The recording
     #[arg(value_name = "REC")]
-    pub recording: PathBuf,
+    pub recording: Option<PathBuf>,
+    /// In place of a recording: follow this process now, as `attach` does, for 1 % of its CPU time at most
+    #[arg(long, value_name = "N")]
+    pub pid: Option<u32>,
+    /// Follow it in this detail, whatever that costs it: 1, 2 or 3 (see `attach --help`)
+    #[arg(long, value_enum, value_name = "TIER", conflicts_with = "recording")]
+    pub tier: Option<TierArg>,
+    /// For how long
+    #[arg(long = "for", value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration, conflicts_with = "recording")]
+    pub duration: Duration,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ReportArgs {
+    #[command(flatten)]
+    pub subject: SubjectArg,
     #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
     pub format: ReportFormat,
     /// Count goroutines by the value of a label, as looks at the process saw it
@@ -62,13 +80,21 @@ fn parse_label(text: &str) -> Result<(String, String), String> {
 pub enum ReportFormat {
     Text,
     Json,
+    /// One page with everything to look at: report, leaks, timeline, flamegraphs
+    Html,
+}
+
+/// For people, or for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ListFormat {
+    Text,
+    Json,
 }
 
 #[derive(Clone, Debug, Args)]
 pub struct TimelineArgs {
-    /// The recording
-    #[arg(value_name = "REC")]
-    pub recording: PathBuf,
+    #[command(flatten)]
+    pub subject: SubjectArg,
     /// Only this: go:GOID, go:GOID@TGID (needed where several processes have that goroutine), pid:TGID, gc:TGID, or RUNTIME:ID
     /// for units of work of other runtimes (java:12)
     #[arg(long)]
@@ -93,20 +119,21 @@ pub enum TimelineFormat {
     Jsonl,
     /// A trace for the Perfetto UI (ui.perfetto.dev)
     Perfetto,
+    /// One page with everything to look at: timeline, report, leaks, flamegraphs
+    Html,
 }
 
 #[derive(Clone, Debug, Args)]
 pub struct FlameArgs {
-    /// The recording
-    #[arg(value_name = "REC")]
-    pub recording: PathBuf,
+    #[command(flatten)]
+    pub subject: SubjectArg,
     /// What the widths are
     #[arg(long, value_enum)]
     pub by: FlameBy,
     /// Whose: of threads, `blocked` is the time off CPU [default: goroutines, if there are any]
     #[arg(long, value_enum)]
     pub of: Option<FlameSubject>,
-    /// Draw the growth of a profile's values: from the first profile of REC to its newest, or from REC's newest to that of REC2
+    /// Draw what grew from REC to REC2; without REC2, of profiles, from the first profile of REC to its newest
     #[arg(long, value_name = "REC2", num_args = 0..=1)]
     pub diff: Option<Option<PathBuf>>,
     /// Take the newest profile of this time after the recording's begin, or before: 30s, 5m
@@ -197,6 +224,26 @@ pub enum FlameFormat {
     Folded,
     /// Gzipped profile.proto, for `go tool pprof`
     Pprof,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ExportArgs {
+    /// The recording; it is read twice
+    #[arg(value_name = "REC")]
+    pub recording: PathBuf,
+    #[arg(long, value_enum)]
+    pub format: ExportFormat,
+    #[command(flatten)]
+    pub view: ViewArg,
+    /// Write into DIR, whole or not at all; an export that is there is replaced
+    #[arg(long, short, value_name = "DIR")]
+    pub output: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// A file for each table (docs/parquet.md)
+    Parquet,
 }
 
 #[derive(Clone, Debug, Args)]

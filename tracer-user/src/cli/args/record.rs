@@ -5,8 +5,9 @@ use std::{ffi::OsString, fmt, path::PathBuf, str::FromStr, time::Duration};
 use clap::{Args, ValueEnum};
 
 use crate::{
+    governor,
     pprof::base::{Base, BaseError},
-    recording::contract::{ProfileKind, Threads, Tier},
+    recording::contract::{MIN_BLOCKS, ProfileKind, Threads, Tier},
 };
 
 #[derive(Clone, Debug, Args)]
@@ -90,9 +91,7 @@ impl FromStr for Share {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let number = text.strip_suffix('%').and_then(|number| number.trim_end().parse::<f64>().ok());
-        let share = number.map(|percent| Self(percent / 100.0)).filter(|Self(share)| *share > 0.0 && *share <= 1.0);
-        share.ok_or_else(|| "a percentage above 0 % and up to 100 % is wanted, such as 1%".to_owned())
+        governor::share(text).map(Self).ok_or_else(|| "a percentage above 0 % and up to 100 % is wanted, such as 1%".to_owned())
     }
 }
 
@@ -120,9 +119,6 @@ fn parse_every(text: &str) -> Result<Every, String> {
         time => Ok(Every(Some(time))),
     }
 }
-
-/// The shortest and the longest time below which waits may be summed.
-const MIN_BLOCKS: [Duration; 2] = [Duration::from_micros(1), Duration::from_secs(1)];
 
 fn parse_min_block(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;

@@ -24,6 +24,8 @@ pub(super) struct Attachment {
     pub layout: GoLayout,
     /// Those of the highest tier.
     pub sites: Vec<(SiteId, HookSite)>,
+    /// That is this one.
+    pub most: Tier,
     pub empty: bool,
     pub adopt: u8,
 }

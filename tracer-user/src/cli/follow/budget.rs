@@ -7,14 +7,14 @@ use std::{collections::BTreeMap, os::fd::OwnedFd};
 
 use anyhow::Result;
 use aya::sys::{Stats, enable_stats};
-use nix::{sys::time::TimeValLike, time::clock_getcpuclockid, unistd::Pid};
+use nix::{sys::time::TimeValLike, time::ClockId};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{Follower, attachment::Attachment, processes::Used};
 use crate::{
     capture::Message,
     clock::{KtimeNs, ktime_now},
-    governor::{Governor, RUNAWAY, Reading, Step},
+    governor::{self, Care, Governor, RUNAWAY, Reading, Step},
     id::{BinaryId, ProcessKey},
     kernel::{
         KernelError,
@@ -36,6 +36,8 @@ const MEASURED_EVERY_NS: u64 = 30_000_000_000;
 const INDIRECT: f64 = 2.0;
 /// How often the price is looked at.
 const BOOKED_EVERY_NS: u64 = 250_000_000;
+/// How often the CPU time is read of a program whose probes are not hit, and of which everything is followed that may be.
+const READ_EVERY_NS: u64 = 1_000_000_000;
 /// A kernel that cannot tell what a trap costs is taken for a slow one, ns.
 const UNKNOWN_TRAP_NS: u64 = 2_000;
 
@@ -52,6 +54,8 @@ pub(super) struct Prices {
     measuring: Option<OwnedFd>,
     measured_at: KtimeNs,
     booked_at: KtimeNs,
+    /// What is left of each program's budget, as a part of it, so that all keep theirs together.
+    cut: f64,
 }
 
 /// A program that carries probes.
@@ -61,6 +65,10 @@ struct Priced {
     /// Of the probes that are set.
     tier: Tier,
     governor: Option<Governor>,
+    /// What may be followed, as far as its hooks go, and what that may cost.
+    care: Care,
+    /// What may be for a while, in place of that.
+    meanwhile: Option<Care>,
     /// The kernel's count, when it was last looked at.
     hits: Hits,
     /// What they cost, ns: USDT, T1, T2, T3.
@@ -68,6 +76,9 @@ struct Priced {
     /// CPU time of its processes as last seen, and of all of them since they were met.
     used: FxHashMap<ProcessKey, u64>,
     cpu_ns: u64,
+    /// When it was last seen, and whether probes were hit since.
+    read_at: KtimeNs,
+    was_hit: bool,
     /// Of USDT probes: what was paid when it was last looked at.
     usdt_paid: Option<(KtimeNs, f64)>,
 }
@@ -83,6 +94,7 @@ impl Prices {
             measuring: None,
             measured_at: KtimeNs(0),
             booked_at: KtimeNs(0),
+            cut: 1.0,
         }
     }
 
@@ -100,7 +112,8 @@ impl Prices {
 
     /// USDT probes have been set.
     pub fn open_usdt(&mut self, binary: BinaryId) {
-        self.programs.insert(binary, Priced::new(None, Tier::T1, None));
+        let care = Care { tier: Tier::T1, budget: None };
+        self.programs.insert(binary, Priced::new(None, Tier::T1, None, care));
     }
 
     /// What each program paid so far.
@@ -168,15 +181,19 @@ impl Prices {
 }
 
 impl Priced {
-    fn new(attachment: Option<Attachment>, tier: Tier, governor: Option<Governor>) -> Self {
+    fn new(attachment: Option<Attachment>, tier: Tier, governor: Option<Governor>, care: Care) -> Self {
         Self {
             attachment,
             tier,
             governor,
+            care,
+            meanwhile: None,
             hits: Hits::default(),
             paid_ns: [0.0; 4],
             used: FxHashMap::default(),
             cpu_ns: 0,
+            read_at: KtimeNs(0),
+            was_hit: false,
             usdt_paid: None,
         }
     }
@@ -186,7 +203,14 @@ impl Priced {
         for ((paid, unit), (now, before)) in self.paid_ns.iter_mut().zip(unit_ns).zip(hits.iter().zip(self.hits)) {
             *paid += now.saturating_sub(before) as f64 * unit;
         }
+        self.was_hit |= hits != self.hits;
         self.hits = hits;
+    }
+
+    /// Whether its CPU time is to be read: where nothing is paid, that can wait.
+    fn is_due(&self, at: KtimeNs) -> bool {
+        let undecided = self.governor.as_ref().is_some_and(|governor| !governor.rests());
+        self.was_hit || undecided || at.since(self.read_at) >= READ_EVERY_NS
     }
 
     /// It has USDT probes, and they are set.
@@ -205,6 +229,16 @@ impl Priced {
         self.cpu_ns += cpu_ns.saturating_sub(before);
     }
 
+    /// What may be followed now.
+    fn wanted(&self) -> Care {
+        self.meanwhile.unwrap_or(self.care)
+    }
+
+    /// What that may cost.
+    fn allowed(&self) -> Option<f64> {
+        self.wanted().budget.or(self.care.budget)
+    }
+
     fn reading(&self, at: KtimeNs) -> Reading {
         let [_, paid @ ..] = self.paid_ns.map(|ns| (INDIRECT * ns) as u64);
         Reading { at, paid_ns: paid, cpu_ns: self.cpu_ns }
@@ -217,17 +251,71 @@ impl Follower {
         self.prices.programs.get(&binary).map_or(Tier::T0, |priced| priced.tier)
     }
 
-    /// Sets the first probes of a program: all up to `tier`, or none yet where there is a budget.
-    pub(super) fn set_first(&mut self, attachment: Attachment, tier: Tier) -> Result<()> {
+    /// Sets the first probes of a program: all that may be followed, or none yet where there is a budget.
+    pub(super) fn set_first(&mut self, attachment: Attachment, care: Care) -> Result<()> {
         let begin = Reading { at: ktime_now(), ..Reading::default() };
-        let governor = self.how.budget.map(|budget| Governor::new(budget, tier, begin));
-        let tier = if governor.is_some() { Tier::T0 } else { tier };
+        let care = Care { tier: care.tier.min(attachment.most), ..care };
+        let governor = care.budget.map(|budget| Governor::new(self.prices.cut * budget, care.tier, begin));
+        let tier = if governor.is_some() { Tier::T0 } else { care.tier };
         let binary = attachment.id;
         attachment.bring_to(tier, &mut self.session)?;
         self.prices.measure_soon(&self.session, begin.at);
-        self.prices.programs.insert(binary, Priced::new(Some(attachment), tier, governor));
+        self.prices.programs.insert(binary, Priced::new(Some(attachment), tier, governor, care));
         self.capture.send(Message::Note(Note::Coverage { at: ktime_now(), binary, tier, why: None, share_ppm: None }));
         Ok(())
+    }
+
+    /// Somebody runs the program of whom so much may be followed: where several ask, see [`Care::and`].
+    pub(super) fn want(&mut self, binary: BinaryId, care: Care) {
+        let Some(priced) = self.prices.programs.get_mut(&binary) else { return };
+        priced.care = priced.care.and(care);
+        self.heed_care(binary);
+    }
+
+    /// From here on so much may be followed of a program, whatever is wanted of it otherwise; `None`: as before.
+    pub fn meanwhile(&mut self, binary: BinaryId, care: Option<Care>) {
+        if let Some(priced) = self.prices.programs.get_mut(&binary) {
+            priced.meanwhile = care;
+            self.heed_care(binary);
+        }
+    }
+
+    /// Hands on what may be followed: to the governor, or, where there is no budget, to the probes.
+    fn heed_care(&mut self, binary: BinaryId) {
+        let cut = self.prices.cut;
+        let Some(priced) = self.prices.programs.get_mut(&binary) else { return };
+        let Some(attachment) = &priced.attachment else { return };
+        let (tier, allowed) = (priced.wanted().tier.min(attachment.most), priced.allowed());
+        match (&mut priced.governor, allowed) {
+            (Some(governor), Some(budget)) => governor.allow(tier, cut * budget),
+            (None, Some(budget)) => {
+                // It begins without a probe, as any does.
+                self.step(binary, Step { tier: Tier::T0, why: Why::Asked });
+                if let Some(priced) = self.prices.programs.get_mut(&binary) {
+                    priced.governor = Some(Governor::new(cut * budget, tier, priced.reading(ktime_now())));
+                }
+            }
+            (governor, None) => {
+                *governor = None;
+                if priced.tier != tier {
+                    self.step(binary, Step { tier, why: Why::Asked });
+                }
+            }
+        }
+    }
+
+    /// Cuts the budgets of all programs so that they keep one together, by the CPU time that they use of late.
+    fn keep_together(&mut self) {
+        let Some(all) = self.how.all else { return };
+        let governed = || self.prices.programs.values().filter_map(|priced| Some((priced, priced.governor.as_ref()?)));
+        let cut = governor::cut(governed().filter_map(|(priced, governor)| Some((priced.allowed()?, governor.cpus()))), all);
+        // What changes little changes nothing: CPU time is never quite the same.
+        if (cut - self.prices.cut).abs() < 0.05 * self.prices.cut && cut < 1.0 || cut == self.prices.cut {
+            return;
+        }
+        self.prices.cut = cut;
+        let binaries: Vec<BinaryId> = self.prices.binaries().collect();
+        binaries.into_iter().for_each(|binary| self.heed_care(binary));
     }
 
     /// At which tier each program is followed that a budget is kept for.
@@ -235,25 +323,35 @@ impl Follower {
         self.prices.programs.values().filter(|priced| priced.governor.is_some()).map(|priced| priced.tier)
     }
 
+    /// Whether the price is to be looked at as often as can be.
+    pub fn is_in_a_hurry(&self) -> bool {
+        self.prices.programs.values().filter_map(|priced| priced.governor.as_ref()).any(Governor::in_a_hurry)
+    }
+
     /// Keeps what the probes cost within the budget: looks at it four times a second, or more often where that is called for.
     pub fn keep_budget(&mut self) {
         let allowed = self.heed_guard();
         let at = ktime_now();
-        let urgent = self.prices.programs.values().filter_map(|priced| priced.governor.as_ref()).any(Governor::in_a_hurry);
-        if !urgent && at.since(self.prices.booked_at) < BOOKED_EVERY_NS {
+        if !self.is_in_a_hurry() && at.since(self.prices.booked_at) < BOOKED_EVERY_NS {
             return;
         }
         if let Err(error) = self.book(at) {
             tracing::warn!("the price is not known: {error}");
             return self.alarm(Why::Unknown);
         }
-        self.stop_usdt(at);
+        // Not as of before the hits were read: in a moment more of them come.
+        self.stop_usdt(ktime_now());
         if !allowed {
             return;
         }
+        self.keep_together();
+        if self.prices.programs.values().any(|priced| priced.cpu_ns == 0 && priced.hits != Hits::default()) {
+            // Who runs it is not known, or not yet.
+            self.scan_soon();
+        }
         let mut steps = Vec::new();
         // Hits without the CPU time of who ran into them would seem to cost a fortune: it comes with the next look at who is followed.
-        let known = |priced: &Priced| priced.cpu_ns > 0 || priced.hits == Hits::default();
+        let known = |priced: &Priced| priced.read_at == at && (priced.cpu_ns > 0 || priced.hits == Hits::default());
         for (binary, priced) in self.prices.programs.iter_mut().filter(|(_, priced)| known(priced)) {
             let reading = priced.reading(at);
             tracing::trace!(binary = binary.0, tier = ?priced.tier, ?reading, "price");
@@ -264,7 +362,7 @@ impl Follower {
 
     /// USDT probes that cost many times the budget of one CPU go, and do not come again.
     fn stop_usdt(&mut self, at: KtimeNs) {
-        let Some(budget) = self.how.budget else { return };
+        let Some(budget) = self.how.care.budget else { return };
         let mut runaways = Vec::new();
         for (binary, priced) in self.prices.programs.iter_mut().filter(|(_, priced)| priced.has_usdt()) {
             let (since, paid_ns) = *priced.usdt_paid.get_or_insert((at, priced.paid_ns[0]));
@@ -303,7 +401,7 @@ impl Follower {
                 priced.book(hits, unit);
             }
         }
-        self.look_at_cpu_by_program();
+        self.look_at_cpu_by_program(at);
         Ok(())
     }
 
@@ -365,9 +463,15 @@ impl Follower {
         }
     }
 
-    /// How much CPU time the processes of each program used.
-    fn look_at_cpu_by_program(&mut self) {
-        let processes: Vec<(ProcessKey, BinaryId)> = self.go_processes().map(|process| (process.key, process.binary)).collect();
+    /// How much CPU time the processes of each program used whose time has come.
+    fn look_at_cpu_by_program(&mut self, at: KtimeNs) {
+        let due = self.prices.programs.iter().filter(|(_, priced)| priced.is_due(at)).map(|(binary, _)| *binary);
+        let due: FxHashSet<BinaryId> = due.collect();
+        if due.is_empty() {
+            return;
+        }
+        let of_due = self.go_processes().filter(|process| due.contains(&process.binary));
+        let processes: Vec<(ProcessKey, BinaryId)> = of_due.map(|process| (process.key, process.binary)).collect();
         for (key, binary) in &processes {
             if let Some(priced) = self.prices.programs.get_mut(binary)
                 && let Some(cpu_ns) = cpu_ns(*key)
@@ -379,12 +483,16 @@ impl Follower {
             }
         }
         let there: FxHashSet<ProcessKey> = processes.into_iter().map(|(key, _)| key).collect();
-        self.prices.programs.values_mut().for_each(|priced| priced.used.retain(|key, _| there.contains(key)));
+        for (_, priced) in self.prices.programs.iter_mut().filter(|(binary, _)| due.contains(binary)) {
+            priced.used.retain(|key, _| there.contains(key));
+            (priced.read_at, priced.was_hit) = (at, false);
+        }
     }
 }
 
-/// CPU time of all threads of a process, those that have ended too, to the nanosecond.
+/// CPU time of all threads of a process, those that have ended too, to the nanosecond. What the clock of a process is called stands in
+/// linux/posix-timers.h (`make_process_cpuclock`, CPUCLOCK_SCHED): clock_getcpuclockid(3) would ask the kernel whether it is right.
 fn cpu_ns(process: ProcessKey) -> Option<u64> {
-    let clock = clock_getcpuclockid(Pid::from_raw(process.tgid.0.cast_signed())).ok()?;
+    let clock = ClockId::from_raw(!process.tgid.0.cast_signed() << 3 | 2);
     u64::try_from(clock.now().ok()?.num_nanoseconds()).ok()
 }

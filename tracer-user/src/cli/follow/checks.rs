@@ -23,6 +23,8 @@ use crate::{
 
 /// Between two looks at who is followed.
 const SCAN_EVERY_NS: u64 = 1_000_000_000;
+/// The same where whoever is new is told of: of many nobody waits for one.
+const SELDOM_NS: u64 = 5_000_000_000;
 /// Processes that are looked at; more are followed without checks.
 const MAX_PROCESSES: usize = 4096;
 
@@ -41,13 +43,15 @@ pub struct GoProcess {
 pub struct Checks {
     every_ns: Option<u64>,
     scanned: KtimeNs,
+    /// Others are followed than at the last scan, as far as is known.
+    stale: bool,
     processes: BTreeMap<ProcessKey, GoProcess>,
 }
 
 impl Checks {
     pub fn new(every: Option<Duration>) -> Self {
         let every_ns = every.map(|every| u64::try_from(every.as_nanos()).unwrap_or(u64::MAX));
-        Self { every_ns, scanned: KtimeNs(0), processes: BTreeMap::new() }
+        Self { every_ns, scanned: KtimeNs(0), stale: true, processes: BTreeMap::new() }
     }
 }
 
@@ -55,8 +59,10 @@ impl Follower {
     /// Finds out which Go programs are followed, and looks at those whose time has come. Comes a few times a second.
     pub fn look_at_processes(&mut self) {
         let now = ktime_now();
-        if now.since(self.checks.scanned) >= SCAN_EVERY_NS.min(self.checks.every_ns.unwrap_or(SCAN_EVERY_NS)) {
-            self.checks.scanned = now;
+        let often = SCAN_EVERY_NS.min(self.checks.every_ns.unwrap_or(SCAN_EVERY_NS));
+        let every_ns = if self.how.many { SELDOM_NS } else { often };
+        if self.checks.stale || now.since(self.checks.scanned) >= every_ns {
+            (self.checks.scanned, self.checks.stale) = (now, false);
             self.scan(now);
             let followed: Vec<Tgid> = self.session.followed().map(|(tgid, _)| tgid).take(MAX_PROCESSES).collect();
             self.look_at_mappings(&followed);
@@ -133,6 +139,11 @@ impl Follower {
         self.asker = Some(asker);
     }
 
+    /// Somebody is followed who was not, or runs another program.
+    pub(super) fn scan_soon(&mut self) {
+        self.checks.stale = true;
+    }
+
     /// Probes of a program have just been set: what lives is looked at before long, if processes are looked at at all.
     pub(super) fn look_soon_at_all(&mut self, binary: BinaryId) {
         let processes = self.checks.processes.values_mut().filter(|process| process.binary == binary);
@@ -158,11 +169,12 @@ impl Follower {
         let mut before = std::mem::take(&mut self.checks.processes);
         // Not at once: the record of a process that was adopted may still be in the ring, and joins it first.
         let due = KtimeNs(now.0.saturating_add(SCAN_EVERY_NS.min(self.checks.every_ns.unwrap_or(0))));
+        let governed = self.governed().next().is_some();
         for (tgid, hit) in self.session.followed().take(MAX_PROCESSES) {
             let Ok(stat) = procfs::stat(tgid) else { continue };
             // Between fork and exec a child has its parent's program, and its parent's goroutines in memory: they are not its own.
             // Where there may be no probes, that it has executed its program tells.
-            let executed = self.how.budget.is_some() && self.metered.contains_key(&stat.key);
+            let executed = governed && self.metered.contains_key(&stat.key);
             if !hit && !executed && !self.joined.contains(&stat.key) || self.checks.processes.contains_key(&stat.key) {
                 continue;
             }

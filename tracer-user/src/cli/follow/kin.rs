@@ -3,8 +3,6 @@
 //! No hook tells of adoption. So where a followed process ends and leaves followed children, they are asked for their new parent: soon
 //! after, and at the recording's end.
 
-use std::fs;
-
 use rustc_hash::FxHashMap;
 use tracer_common::process::Cgroup;
 
@@ -22,7 +20,7 @@ use crate::{
 const MAX_KIN: usize = 131_072;
 /// Orphans that wait to be asked.
 const MAX_ORPHANS: usize = 16_384;
-/// Between two looks at one that has ended, and how many are looked at in one round.
+/// Between two looks at one that has ended or at what cgroups bear, and how many processes are looked at in one round.
 const LOOK_AGAIN_NS: u64 = 2_000_000_000;
 const MAX_LOOKS: usize = 1000;
 /// A cgroup that is new is looked at so soon.
@@ -201,7 +199,7 @@ impl Follower {
         self.session.told().iter().any(|told| told.fact == "process reaped" && told.through != "none")
     }
 
-    /// Reads the accounts of the cgroups of those who are followed, once a second and at the end.
+    /// Reads the accounts of the cgroups of those who are followed, every two seconds and at the end.
     pub fn look_at_load(&mut self, last: bool) {
         let at = ktime_now();
         if !last && at < self.load_due {
@@ -225,7 +223,7 @@ impl Follower {
             tgid,
             start_ticks: stat.key.start_ticks,
             parent: Some(stat.parent).filter(|parent| parent.0 != 0),
-            exe: fs::read_link(format!("/proc/{tgid}/exe")).map_or_else(|_| String::new(), |path| path.display().to_string()),
+            exe: procfs::exe(tgid).map_or_else(|_| String::new(), |path| path.display().to_string()),
             args: procfs::args(tgid),
             unified,
             memory,

@@ -5,7 +5,7 @@ use std::{
     os::fd::AsRawFd,
     path::PathBuf,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -15,16 +15,18 @@ use tracer_common::config::{GoLayout, MAX_OFFSET};
 use super::{
     asker::Asker,
     join::Dumper,
+    marks::Marks,
     trial::{Trials, Verdict},
 };
 use crate::{
     capture::{Capture, Message},
-    clock::{KtimeNs, ktime_now},
+    clock::{KtimeNs, ktime_now, slept_ns},
     golang::{self, GoBinary, HookSite, Plan},
+    governor::Care,
     id::{Address, BinaryId, ProcessKey, SiteId, Tgid},
-    kernel::{calibrate::Traps, cgroups::Names, gate::FileKey, ring::Ring, session::Session, shared},
+    kernel::{calibrate::Traps, cgroups::Names, gate::FileKey, ring::Ring, sampling::Ticks, session::Session, shared},
     recording::contract::{Binary, Counters, Note, Site, Threads, Tier},
-    target::load::Accounts,
+    target::{load::Accounts, procfs},
     usdt::Table,
 };
 
@@ -46,6 +48,9 @@ use processes::Used;
 use summing::Summing;
 use usdt::Usdt;
 
+/// What two looks at the clocks differ by is no sleep if it is less.
+const SHORTEST_SLEEP_NS: u64 = 10_000_000;
+
 /// A binary that was read and can be probed.
 pub struct Analysed {
     key: FileKey,
@@ -66,7 +71,7 @@ impl Analysed {
 /// Reads a Go binary and chooses the best tier, up to `asked`, whose hooks are all there.
 pub fn analyse(file: &File, asked: Tier) -> Result<Analysed> {
     let key = FileKey::of(file)?;
-    let code = GoBinary::open(file)?;
+    let code = GoBinary::open_to_keep(file)?;
     let layout = code.layout()?;
     let mut tier = asked;
     let mut plan = code.plan(tier);
@@ -99,10 +104,12 @@ struct Probed {
 /// How binaries are probed.
 #[derive(Clone, Copy, Debug)]
 pub struct How {
-    /// Where there is a budget, the most that is followed.
-    pub tier: Tier,
-    /// What the probes may cost a program, as a share of its CPU time; `None`: no matter.
-    pub budget: Option<f64>,
+    /// What may be followed of a program of which nobody wants anything else, and what that may cost it.
+    pub care: Care,
+    /// The most that may ever be wanted of any: what its probes are looked for.
+    pub most: Tier,
+    /// What all programs may pay together, as a number of CPUs, of those that have a budget; `None`: no matter.
+    pub all: Option<f64>,
     /// With programs that do nothing: the floor of a benchmark.
     pub empty_probes: bool,
     /// With offsets that fit no runtime: what the BPF side says of it is tested.
@@ -112,6 +119,8 @@ pub struct How {
     /// Which processes are followed from their first hit on in files that are met on the way: `ADOPT_…` of
     /// [`tracer_common::config`].
     pub adopt: u8,
+    /// There may be very many of them, and whoever is new is told of.
+    pub many: bool,
     /// Through each mount of one file, as if they were different files.
     pub each_mount: bool,
     /// Waits and lives that are shorter are summed and not told; `None`: each is told.
@@ -146,15 +155,19 @@ pub struct Follower {
     family: Family,
     names: Names,
     accounts: Accounts,
-    /// When cgroups are to be looked at next.
+    /// When cgroups, and CPU times, are to be looked at next.
     load_due: KtimeNs,
+    cpu_due: KtimeNs,
     /// `None`: everything is told.
     summing: Option<Summing>,
+    /// How long the machine had slept when that was last looked at.
+    slept_ns: u64,
 }
 
 impl Follower {
     /// `table` says which USDT probes are followed, `traps` what a probe costs.
     pub fn new(session: Session, capture: Capture, how: How, table: Table, traps: Option<Traps>) -> std::io::Result<Self> {
+        Marks::announce(&capture);
         Ok(Self {
             prices: Prices::new(traps),
             dumper: Dumper::start(&capture)?,
@@ -176,7 +189,9 @@ impl Follower {
             names: Names::new(),
             accounts: Accounts::new(),
             load_due: KtimeNs(0),
+            cpu_due: KtimeNs(0),
             summing: how.min_block.map(Summing::new),
+            slept_ns: slept_ns(),
         })
     }
 
@@ -188,12 +203,17 @@ impl Follower {
         &self.capture
     }
 
+    /// Says it in the log, and in the recording.
+    fn warn(&self, text: String) {
+        tracing::warn!("{text}");
+        self.capture.send(Message::Note(Note::Warning { at: ktime_now(), text }));
+    }
+
     /// Follows threads on and off their CPUs. That it cannot be had is noted, and nothing else lost.
     pub fn follow_threads(&mut self, threads: Threads) {
         if let Err(error) = self.session.follow_threads(threads) {
             let text = format!("threads are not followed in detail: {:#}", anyhow::Error::from(error));
-            tracing::warn!("{text}");
-            self.capture.send(Message::Note(Note::Warning { at: ktime_now(), text }));
+            self.warn(text);
         }
     }
 
@@ -203,15 +223,31 @@ impl Follower {
             return;
         }
         let at = ktime_now();
-        let note = match self.session.sample_cpus(hz) {
-            Ok(cpus) => Note::Sampling { at, hz, cpus },
+        match self.session.sample_cpus(hz) {
+            Ok(Ticks { hz, cpus }) => self.capture.send(Message::Note(Note::Sampling { at, hz, cpus })),
+            Err(error) => self.warn(format!("no CPU samples: {:#}", anyhow::Error::from(error))),
+        }
+    }
+
+    /// Tells that the machine slept, if it did, and samples on where CPUs have come back without their clock.
+    pub fn look_at_machine(&mut self) {
+        let slept_ns = slept_ns();
+        let more_ns = slept_ns.saturating_sub(self.slept_ns);
+        let woken = more_ns >= SHORTEST_SLEEP_NS;
+        let at = ktime_now();
+        if woken {
+            self.slept_ns = slept_ns;
+            let slept = humantime::format_duration(Duration::from_millis(more_ns / 1_000_000));
+            self.warn(format!("the machine slept for {slept}: no time passed here meanwhile"));
+        }
+        match self.session.sample_again(woken) {
+            Ok(None) => {}
+            Ok(Some(Ticks { hz, cpus })) => self.capture.send(Message::Note(Note::Sampling { at, hz, cpus })),
             Err(error) => {
-                let text = format!("no CPU samples: {:#}", anyhow::Error::from(error));
-                tracing::warn!("{text}");
-                Note::Warning { at, text }
+                self.warn(format!("no CPU samples from here on: {:#}", anyhow::Error::from(error)));
+                self.capture.send(Message::Note(Note::Sampling { at, hz: 0, cpus: 0 }));
             }
-        };
-        self.capture.send(Message::Note(note));
+        }
     }
 
     /// Takes the probes and the sampling clock away.
@@ -231,6 +267,11 @@ impl Follower {
         (self.session, self.capture)
     }
 
+    /// What may be followed of a program of which nobody wants anything else.
+    pub fn care(&self) -> Care {
+        self.how.care
+    }
+
     /// Who is followed from its first hit on, in files that are met on the way.
     pub fn adopt(&self) -> u8 {
         self.how.adopt
@@ -239,6 +280,15 @@ impl Follower {
     /// Whether it was tried to probe a file.
     pub fn knows(&self, key: FileKey) -> bool {
         self.known.contains_key(&key)
+    }
+
+    /// Whether a file that was executed then had no probes yet, and may have some now: another process that runs it, too, may have been met
+    /// while they were being set.
+    pub fn may_probe_after(&self, key: FileKey, executed: KtimeNs) -> bool {
+        match self.known.get(&key) {
+            Some(probed) => probed.as_ref().and_then(|probed| probed.since).is_some_and(|since| since > executed),
+            None => true,
+        }
     }
 
     /// Whether a file carries probes.
@@ -252,16 +302,16 @@ impl Follower {
             return;
         }
         let probed =
-            analyse(file, self.how.tier).and_then(|analysed| match self.how.spare_toolchain && analysed.is_toolchain() {
+            analyse(file, self.how.most).and_then(|analysed| match self.how.spare_toolchain && analysed.is_toolchain() {
                 true => {
                     self.known.insert(analysed.key, None);
                     Ok(())
                 }
-                false => self.probe(file, analysed, self.how.adopt),
+                false => self.probe(file, analysed, self.how.adopt, self.how.care),
             });
         if let Err(error) = probed {
             let exe = path_of(file).display().to_string();
-            tracing::warn!("{exe} (process {tgid}) runs unprobed: {error:#}");
+            crate::cli::seldom::warn(&format!("{exe} (process {tgid}) runs unprobed: {error:#}"));
             let reason = format!("{error:#}");
             self.capture.send(Message::Note(Note::Unprobed { at: ktime_now(), tgid, exe, reason }));
         }
@@ -273,12 +323,11 @@ impl Follower {
             "{} (process {tgid}) was probed only after it had begun: its first goroutines may be missing",
             path_of(file).display()
         );
-        tracing::warn!("{text}");
-        self.capture.send(Message::Note(Note::Warning { at: ktime_now(), text }));
+        self.warn(text);
     }
 
     /// Sets the probes of a binary. One that was rewritten in place loses its old probes first, unless they are the same.
-    pub fn probe(&mut self, file: &File, mut analysed: Analysed, adopt: u8) -> Result<()> {
+    pub fn probe(&mut self, file: &File, mut analysed: Analysed, adopt: u8, care: Care) -> Result<()> {
         let key = analysed.key;
         let sites: Vec<_> = analysed.plan.sites.iter().map(|site| (site.file_offset, site.address)).collect();
         for old in self.older(key) {
@@ -287,6 +336,7 @@ impl Follower {
             };
             if probed.sites == sites && probed.layout == analysed.layout {
                 // Only touched: what runs under these probes goes on under them.
+                probed.code.stays(&analysed.code);
                 self.known.insert(key, Some(probed));
                 return Ok(());
             }
@@ -294,6 +344,7 @@ impl Follower {
             if !shared {
                 self.prices.close(probed.id);
                 self.session.detach_binary(probed.id);
+                probed.code.let_go();
             }
         }
         if let Some(twin) = self.twin(file, key, &sites, &analysed.layout) {
@@ -305,8 +356,8 @@ impl Follower {
         if self.how.bad_layout {
             analysed.layout.m_curg = MAX_OFFSET + 1;
         }
-        let (id, code) = self.attach(file, analysed, adopt)?;
-        let since = self.how.budget.is_none().then(ktime_now);
+        let (id, code) = self.attach(file, analysed, adopt, care)?;
+        let since = care.budget.is_none().then(ktime_now);
         self.known.insert(key, Some(Probed { id, code, since, sites, layout }));
         Ok(())
     }
@@ -326,7 +377,7 @@ impl Follower {
         self.known.keys().filter(|old| old.device == key.device && old.inode == key.inode && **old != key).copied().collect()
     }
 
-    fn attach(&mut self, file: &File, analysed: Analysed, adopt: u8) -> Result<(BinaryId, Arc<GoBinary>)> {
+    fn attach(&mut self, file: &File, analysed: Analysed, adopt: u8, care: Care) -> Result<(BinaryId, Arc<GoBinary>)> {
         let Analysed { code, tier, plan, layout, path, .. } = analysed;
         let min_block_ns = self.how.min_block.map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
         let layout = GoLayout { min_block_ns, ..layout };
@@ -341,17 +392,18 @@ impl Follower {
         self.next_binary = self.next_binary.checked_add(1).context("too many binaries")?;
         if let Some(reason) = without_gc {
             let text = format!("{}: no track of the garbage collector: {reason}", path.display());
-            tracing::warn!("{text}");
-            self.capture.send(Message::Note(Note::Warning { at: ktime_now(), text }));
+            self.warn(text);
         }
         let name = path.file_name().map_or_else(|| "?".to_owned(), |name| name.to_string_lossy().into_owned());
-        let attachment = Attachment { id, name, file: file.try_clone()?, layout, sites, empty: self.how.empty_probes, adopt };
-        self.set_first(attachment, tier)?;
+        let attachment =
+            Attachment { id, name, file: file.try_clone()?, layout, sites, most: tier, empty: self.how.empty_probes, adopt };
+        self.set_first(attachment, care)?;
         Ok((id, code))
     }
 
     /// A process hit a probe for the first time: if it is to bear out offsets, it is looked at from now on.
     pub fn first_hit(&mut self, tgid: Tgid, binary: BinaryId) {
+        self.scan_soon();
         self.trials.first_hit(tgid, binary);
     }
 
@@ -376,8 +428,7 @@ impl Follower {
                     "process {tgid} ended before it could bear out the offsets of its Go runtime: what was recorded of its goroutines may be wrong"
                 ),
             };
-            tracing::warn!("{text}");
-            self.capture.send(Message::Note(Note::Warning { at: ktime_now(), text }));
+            self.warn(text);
         }
     }
 
@@ -388,8 +439,16 @@ impl Follower {
         self.prices.close(binary);
         self.session.detach_binary(binary);
         for probed in self.known.values_mut() {
-            probed.take_if(|probed| probed.id == binary);
+            if let Some(gone) = probed.take_if(|probed| probed.id == binary) {
+                gone.code.let_go();
+            }
         }
+    }
+
+    /// Puts away what nobody has asked for a while.
+    pub fn tidy(&self) {
+        let now = Instant::now();
+        self.known.values().flatten().for_each(|probed| probed.code.tidy(now));
     }
 
     /// Writes the kernel side's counters if they changed.
@@ -437,5 +496,6 @@ pub fn describe(id: BinaryId, path: &std::path::Path, code: &GoBinary, tier: Tie
 
 /// The path under which the kernel knows an open file.
 fn path_of(file: &File) -> PathBuf {
-    fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap_or_else(|_| PathBuf::from("?"))
+    let link = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    link.map_or_else(|_| PathBuf::from("?"), procfs::without_mark)
 }

@@ -9,8 +9,9 @@ use super::{Follower, Probed, analyse};
 use crate::{
     capture::Message,
     cli::join::{Job, JoinError},
-    clock::{KtimeNs, ktime_now},
+    clock::{KtimeNs, ktime_now, slept_ns},
     golang,
+    governor::Care,
     id::{BinaryId, ProcessKey, Tgid},
     kernel::gate::FileKey,
     native::Maps,
@@ -18,6 +19,9 @@ use crate::{
     snapshot::process::Process,
     target::procfs::{self, NS_PER_TICK, Stat},
 };
+
+/// Looks at CPU time take one part in so many of the time.
+const CPU_SHARE: u64 = 1000;
 
 /// CPU time of a joined process: when it was joined, and when it was last looked at.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +41,11 @@ impl Follower {
     /// Follows a process that runs already: its probes first, then its goroutines out of its memory, so that none is missed in
     /// between. Once for each process. `adopt` says who else is followed that runs the same file.
     pub fn join(&mut self, tgid: Tgid, adopt: u8) -> Result<(), JoinError> {
+        self.join_with(tgid, adopt, self.how.care)
+    }
+
+    /// The same, with what may be followed of its program.
+    fn join_with(&mut self, tgid: Tgid, adopt: u8, care: Care) -> Result<(), JoinError> {
         let of = |source: std::io::Error| JoinError::of(tgid, source);
         let stat = procfs::stat(tgid).map_err(of)?;
         if stat.zombie {
@@ -53,13 +62,15 @@ impl Follower {
         }
         let key = FileKey::of(&file).map_err(of)?;
         if !self.knows(key) {
-            let probed = analyse(&file, self.how.tier).and_then(|analysed| self.probe(&file, analysed, adopt));
+            let probed = analyse(&file, self.how.most).and_then(|analysed| self.probe(&file, analysed, adopt, care));
             probed.map_err(|source| JoinError::Unprobed { tgid, source })?;
         }
         let Some(Some(Probed { id, code, .. })) = self.known.get(&key) else {
             return Err(JoinError::Refused { tgid });
         };
-        let (id, code, tier) = (*id, Arc::clone(code), self.tier_of(*id));
+        let (id, code) = (*id, Arc::clone(code));
+        self.want(id, care);
+        let tier = self.tier_of(id);
         self.tell_every_life(id);
         self.session.follow(tgid).map_err(|source| JoinError::Unprobed { tgid, source: source.into() })?;
         // The number may have passed to another process, and the process to another program.
@@ -71,6 +82,7 @@ impl Follower {
         }
         let process = Process::running(tgid, code).inspect_err(|_| self.session.forget(tgid))?;
         self.joined.insert(stat.key);
+        self.scan_soon();
         self.tell_found(&stat);
         self.metered.insert(stat.key, Used { first_ns: stat.cpu_ns, last_ns: stat.cpu_ns });
         self.capture.send(Message::Joined(Joined {
@@ -97,6 +109,7 @@ impl Follower {
             return Err(JoinError::Gone { tgid });
         }
         self.joined.insert(stat.key);
+        self.scan_soon();
         self.tell_found(&stat);
         self.metered.insert(stat.key, Used { first_ns: stat.cpu_ns, last_ns: stat.cpu_ns });
         self.capture.send(Message::Joined(Joined {
@@ -128,8 +141,8 @@ impl Follower {
         self.capture.send(Message::ThreadsMet(ThreadsMet { at, tgid, threads }));
     }
 
-    /// Joins one of several processes, if it was not tried before.
-    pub fn join_if_new(&mut self, tgid: Tgid, adopt: u8) {
+    /// Joins one of several processes, if it was not tried before. `care`: what may be followed of its program, if that is said.
+    pub fn join_if_new(&mut self, tgid: Tgid, adopt: u8, care: Option<Care>) {
         let Some(key) = procfs::stat(tgid).ok().filter(|stat| !stat.zombie).map(|stat| stat.key) else {
             return;
         };
@@ -138,7 +151,7 @@ impl Follower {
         if self.metered.contains_key(&key) || !self.tried.insert((key, program)) {
             return;
         }
-        if let Err(error) = self.join(tgid, adopt) {
+        if let Err(error) = self.join_with(tgid, adopt, care.unwrap_or(self.how.care)) {
             self.note_unjoined(tgid, &error);
         }
     }
@@ -150,8 +163,8 @@ impl Follower {
         };
         let file = FileKey::of_process(tgid);
         let probed_since = file.ok().and_then(|key| self.known.get(&key)?.as_ref()?.since);
-        // A process's start is told in boot time, which runs on while the machine sleeps; so it may seem late, and never early.
-        let began = KtimeNs(stat.key.start_ticks.saturating_mul(NS_PER_TICK));
+        // A process's start is told in boot time, which runs on while the machine sleeps: as if it had begun before any sleep, so never late.
+        let began = KtimeNs(stat.key.start_ticks.saturating_mul(NS_PER_TICK).saturating_sub(slept_ns()));
         if probed_since.is_some_and(|since| began > since) {
             return self.meter(tgid);
         }
@@ -163,6 +176,7 @@ impl Follower {
     /// Counts the CPU time of a process that is followed from its start.
     pub fn meter(&mut self, tgid: Tgid) {
         if let Ok(stat) = procfs::stat(tgid) {
+            self.scan_soon();
             self.metered.entry(stat.key).or_insert(Used { first_ns: 0, last_ns: stat.cpu_ns });
         }
     }
@@ -173,18 +187,24 @@ impl Follower {
             return;
         }
         let reason = format!("{:#}", anyhow::Error::msg(error.to_string()));
-        tracing::warn!("process {tgid} is not followed: {reason}");
+        crate::cli::seldom::warn(&format!("process {tgid} is not followed: {reason}"));
         let exe = fs::read_link(format!("/proc/{tgid}/exe")).map_or_else(|_| "?".to_owned(), |path| path.display().to_string());
         self.capture.send(Message::Note(Note::Unprobed { at: ktime_now(), tgid, exe, reason }));
     }
 
-    /// Looks at the CPU time of the processes.
-    pub fn look_at_cpu(&mut self) {
+    /// Looks at the CPU time of the processes, as often as that is cheap; `last`: now.
+    pub fn look_at_cpu(&mut self, last: bool) {
+        let began = ktime_now();
+        if !last && began < self.cpu_due {
+            return;
+        }
         for (key, used) in &mut self.metered {
             if let Some(stat) = procfs::stat(key.tgid).ok().filter(|stat| stat.key == *key) {
                 used.last_ns = stat.cpu_ns;
             }
         }
+        let ended = ktime_now();
+        self.cpu_due = KtimeNs(ended.0.saturating_add(ended.since(began).saturating_mul(CPU_SHARE)));
     }
 
     /// The processes that were met so far, whatever they run.

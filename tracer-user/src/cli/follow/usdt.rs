@@ -17,14 +17,13 @@ use tracer_common::config::ADOPT_ANYBODY;
 use super::{Follower, path_of};
 use crate::{
     capture::Message,
-    clock::ktime_now,
     id::{Address, BinaryId, SiteId, Tgid},
     kernel::{
         gate::FileKey,
         shared,
         usdt::{UsdtPoint, UsdtTarget},
     },
-    recording::contract::{Note, UsdtFile, UsdtSite},
+    recording::contract::{UsdtFile, UsdtSite},
     target::{
         libraries::Root,
         mappings,
@@ -207,10 +206,5 @@ impl Follower {
         self.prices.open_usdt(id);
         tracing::debug!("{} USDT probes in {}", points.len(), place.path.display());
         Ok(id)
-    }
-
-    pub(super) fn warn(&self, text: String) {
-        tracing::warn!("{text}");
-        self.capture.send(Message::Note(Note::Warning { at: ktime_now(), text }));
     }
 }

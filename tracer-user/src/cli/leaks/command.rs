@@ -14,6 +14,7 @@ use crate::{
         Failure,
         args::{Global, LeaksArgs},
         begin::may_trace,
+        progress::Progress,
         run::{self, Asked},
         watch,
     },
@@ -60,7 +61,9 @@ pub fn judge_process(args: &LeaksArgs, pid: u32, global: Global) -> Result<u8> {
         return Err(Failure::environment(error).into());
     }
     let place = Place::of(args)?;
+    let watching = Progress::of_time(format!("watching process {pid}"), Some(args.watch), global);
     watch::process(Tgid(pid), args.watch, &args.how.pprof, place.recording())?;
+    drop(watching);
     Ok(bench.judge(place.recording(), &Seen::default())?)
 }
 

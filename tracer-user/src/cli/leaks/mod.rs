@@ -10,7 +10,7 @@ use std::{
     ffi::OsStr,
     fs,
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::Context;
@@ -18,20 +18,28 @@ use anyhow::Context;
 use super::{
     Failure,
     args::{FailOn, GateArgs, Global, Judge, LeaksArgs, LeaksFormat},
-    colored, live, load, write_output,
+    colored, live, load, page, write_output,
 };
 use crate::{
     correlate::{Both, replay::Replayed},
-    export::leaks::{self as formats, LeakOut, LeaksOut, sources::Sources},
+    export::{
+        html::First,
+        leaks::{
+            self as formats, LeakOut, LeaksOut,
+            flame::{Flame, Format},
+            sources::Sources,
+        },
+    },
     finding::{FindingTally, findings},
     leak::{
         baseline::{Baseline, Known},
         gate::Gate,
         ignore::IgnoreList,
         tally::LeakTally,
-        verdict::{Judged, Strength, leaks},
+        verdict::{Judged, Leak, Strength, leaks},
     },
     recording::contract::Tier,
+    timeline::{Collector, Timeline},
 };
 
 /// There are leaks.
@@ -82,21 +90,42 @@ impl<'a> Bench<'a> {
 
     /// Tells of the leaks of a recording, and of what is not in it; what to exit with.
     fn judge(&self, recording: &Path, seen: &Seen) -> Result<u8, Failure> {
-        let mut both = Both::<LeakTally, FindingTally>::default();
-        let replayed = load(recording, self.args.view.view(), self.global, &mut both)?;
-        let Both(tally, found) = both;
+        let view = self.args.view.view();
+        let told = if self.args.format == LeaksFormat::Html {
+            let (replayed, gathered) = page::replayed(recording, view, Collector::default(), self.global)?;
+            let (leaks, told) = self.judged(&replayed, (&gathered.leaks, &gathered.tally.findings), seen)?;
+            let timeline = |collector| Timeline::new(&replayed, collector, None).map_err(Failure::usage);
+            gathered.write_judged(&replayed, timeline, (&leaks, &told), First::Leaks, &self.args.output)?;
+            told
+        } else {
+            let mut both = Both::<LeakTally, FindingTally>::default();
+            let replayed = load(recording, view, self.global, &mut both)?;
+            let (_, told) = self.judged(&replayed, (&both.0, &both.1), seen)?;
+            self.tell(&told)?;
+            told
+        };
+        Ok(if told.summary.failing > 0 && !self.args.update_baseline { LEAKS } else { 0 })
+    }
+
+    /// The verdicts; the baseline is brought up to date, and what leaked is drawn, where that was asked for.
+    fn judged(
+        &self,
+        replayed: &Replayed,
+        (tally, found): (&LeakTally, &FindingTally),
+        seen: &Seen,
+    ) -> Result<(Vec<Leak>, LeaksOut), Failure> {
         let judged = match self.args.judge {
             Judge::Tests => Judged::Tests,
             Judge::All => Judged::All,
         };
         if let Some(tier) = self.require_tier {
-            required(&replayed, tier).map_err(Failure::environment)?;
+            required(replayed, tier).map_err(Failure::environment)?;
         }
-        let leaks = leaks(&replayed, &tally, judged);
+        let leaks = leaks(replayed, tally, judged);
         let told = LeaksOut {
             not_watched: seen.not_run.clone(),
-            findings: findings(&replayed, &found),
-            ..formats::leaks(&replayed, &leaks, &self.gate)
+            findings: findings(replayed, found),
+            ..formats::leaks(replayed, &leaks, &self.gate)
         };
         if let Some(path) = self.args.baseline.as_deref().filter(|_| self.args.update_baseline) {
             let sure = leaks.iter().zip(&told.leaks).filter(|(leak, _)| self.gate.is_sure(leak));
@@ -107,18 +136,18 @@ impl<'a> Bench<'a> {
             })?;
         }
         self.draw(&told)?;
-        self.tell(&told)?;
-        Ok(if told.summary.failing > 0 && !self.args.update_baseline { LEAKS } else { 0 })
+        Ok((leaks, told))
     }
 
     /// Draws what leaked, and the difference to the baseline beside it.
     fn draw(&self, told: &LeaksOut) -> Result<(), Failure> {
         let Some(path) = self.args.flame.as_deref() else { return Ok(()) };
-        write_output(Some(path), |mut out| formats::flame::write(told, &mut out))?;
+        let format = Format::of(path);
+        write_output(Some(path), |mut out| Flame::now(told).write(format, &mut out))?;
         match &self.gate.baseline {
-            Some(baseline) => write_output(Some(&path.with_extension("diff.svg")), |mut out| {
-                formats::flame::write_diff(told, baseline, &mut out)
-            }),
+            Some(baseline) => {
+                write_output(Some(&beside(path)), |mut out| Flame::difference(told, baseline).write(format, &mut out))
+            }
             None => Ok(()),
         }
     }
@@ -127,7 +156,8 @@ impl<'a> Bench<'a> {
         let output = self.args.output.output.as_deref();
         let root = || Sources::at(&fs::canonicalize(&self.args.source_root).unwrap_or_else(|_| self.args.source_root.clone()));
         let write = |mut out: &mut dyn Write| match self.args.format {
-            LeaksFormat::Text => formats::text::write(told, colored(self.global, output), &mut out),
+            // A page is written elsewhere: it tells of more than the verdicts.
+            LeaksFormat::Text | LeaksFormat::Html => formats::text::write(told, colored(self.global, output), &mut out),
             LeaksFormat::Json => {
                 serde_json::to_writer_pretty(&mut *out, told)?;
                 out.write_all(b"\n")
@@ -155,6 +185,13 @@ fn required(replayed: &Replayed, tier: Tier) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Where the difference goes: `leaks.diff.svg`, `leaks.diff.pb.gz`.
+fn beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let (stem, endings) = name.split_once('.').unwrap_or((&name, "svg"));
+    path.with_file_name(format!("{stem}.diff.{endings}"))
 }
 
 /// A leak as a baseline has it.

@@ -9,7 +9,7 @@ use crate::{
     capture::{Capture, CaptureError, Message},
     cli::{
         Failure,
-        begin::{bare_meta, create},
+        begin::{bare_meta, create, kept},
         memory::MemoryWatch,
         recorder::{self, Over},
         relay::{Ended, Relay, Starting},
@@ -37,7 +37,7 @@ pub fn recorded(asked: Asked<'_>, why: &str) -> Result<(Ended, Result<(), Captur
     let inherited = Inherited::set_aside()?;
     let mut signals = Signals::open()?;
     let words: Vec<String> = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    let writer = create(output, &Meta { command: words, ..bare_meta() }, identity.as_ref())?;
+    let writer = create(output, &Meta { command: kept(words), ..bare_meta() }, identity.as_ref())?;
     let launch = Launch { program, name, args: command[1..].to_vec(), identity, inherited, stdout };
     let capture = Capture::start(writer)?;
     let text = format!("no probes ({why}): goroutines are only seen where they are when their process is looked at");

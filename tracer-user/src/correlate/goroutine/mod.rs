@@ -181,6 +181,23 @@ pub struct Step {
     pub by: Option<WokenBy>,
 }
 
+/// What a goroutine does, and since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Doing {
+    pub state: SpanState,
+    pub since: KtimeNs,
+    /// A look found it so, and no event tells since when: `since` is when it was looked at.
+    pub by_look: bool,
+    pub reason: Option<ReasonId>,
+    /// Where it waits, stopped, or entered the system call.
+    pub stack: Option<StackId>,
+    pub object: Option<Address>,
+    /// The thread that it ran on before.
+    pub tid: Option<Tid>,
+    /// Where that span is not closed yet, for the wait may be taken back: what it did before, and since when.
+    pub before: Option<(SpanState, KtimeNs)>,
+}
+
 /// One goroutine that lives.
 #[derive(Clone, Debug)]
 pub struct Goroutine {
@@ -245,6 +262,25 @@ impl Goroutine {
     /// Its labels are these from now on. Whether that was news.
     pub fn label(&mut self, labels: LabelsId) -> bool {
         self.labels.replace(labels) != Some(labels)
+    }
+
+    /// What it does now, as far as is known.
+    pub fn doing(&self) -> Doing {
+        let by_look = self.found.is_some();
+        match self.state {
+            State::Open(Open { state, since, stack, .. }) => {
+                Doing { state, since, by_look, reason: None, stack, object: None, tid: None, before: None }
+            }
+            State::Blocked { since, park: Park { reason, stack, object, tid }, before, .. } => {
+                let before = before.map(|open| (open.state, open.since)).filter(|(_, began)| *began < since);
+                Doing { state: SpanState::Blocked, since, by_look, reason, stack, object, tid, before }
+            }
+        }
+    }
+
+    /// The newest labels that were seen on it.
+    pub fn labels(&self) -> Option<LabelsId> {
+        self.labels
     }
 
     /// The newest event of it.

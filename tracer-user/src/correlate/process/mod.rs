@@ -120,7 +120,7 @@ impl Processes {
         self.process(self.image(id).process)
     }
 
-    pub fn processes(&self) -> impl Iterator<Item = (ProcessId, &Process)> {
+    pub fn processes(&self) -> impl ExactSizeIterator<Item = (ProcessId, &Process)> {
         self.processes.iter().enumerate().map(|(index, process)| (ProcessId(index as u32), process))
     }
 

@@ -61,7 +61,7 @@ pub fn write(leaks: &LeaksOut, color: bool, out: &mut impl Write) -> io::Result<
 }
 
 /// All groups in a line.
-pub(super) fn sum(summary: Summary) -> String {
+pub(in crate::export) fn sum(summary: Summary) -> String {
     let mut text = format!("{} proven, {} suspected, {} watched", summary.proven, summary.suspected, summary.watched);
     for (count, what) in [(summary.known, "known to the baseline"), (summary.ignored, "ignored")] {
         if count > 0 {
@@ -72,7 +72,7 @@ pub(super) fn sum(summary: Summary) -> String {
 }
 
 /// A group in a line.
-pub(super) fn headline(leak: &LeakOut) -> String {
+pub(in crate::export) fn headline(leak: &LeakOut) -> String {
     let noun = match (leak.kind, leak.count) {
         ("process", 1) => "process",
         ("process", _) => "processes",
@@ -101,7 +101,7 @@ pub(super) fn subject(leak: &LeakOut) -> String {
 }
 
 /// All that is known of a group, for people.
-pub(super) fn one(leak: &LeakOut, strength: &str, out: &mut impl Write) -> io::Result<()> {
+pub(in crate::export) fn one(leak: &LeakOut, strength: &str, out: &mut impl Write) -> io::Result<()> {
     let known = if leak.known { ", known" } else { "" };
     writeln!(out, "{strength}  {}  [{}{known}]", headline(leak), leak.fingerprint)?;
     if let Some(ignored) = &leak.ignored {

@@ -1,22 +1,26 @@
 //! Flamegraphs of the profiles that a target gave: heap, mutex, block, CPU, leaked goroutines; of one moment, or of the growth
 //! between two.
 //!
-//! [`parser`] reads one profile, [`choice`] says which of a recording's are meant, [`write`] draws. What a profile says is the
-//! target's word, not what was traced.
+//! [`parser`] reads one profile and [`labels`] those of its samples, [`choice`] says which of a recording's are meant, [`write`]
+//! draws. What a profile says is the target's word, not what was traced.
 
 use rustc_hash::FxHashMap;
 
 use crate::{
     correlate::replay::Replayed,
+    export::interned::Interned,
+    id::Tgid,
     recording::contract::{Frame, Profile, ProfileKind},
     timeline::human,
 };
 
 pub mod choice;
+pub mod labels;
 pub mod parser;
 mod write;
 
 use choice::Chosen;
+use labels::Set;
 use parser::{Parsed, ProfileError};
 
 /// What the widths are.
@@ -130,8 +134,9 @@ pub struct Flame {
     pub by: By,
     /// It shows growth: from `before` to `after`.
     pub differential: bool,
-    frames: Frames,
-    stacks: FxHashMap<Box<[u32]>, Weight>,
+    frames: Interned<Frame>,
+    labels: Interned<Set>,
+    stacks: FxHashMap<Stack, Weight>,
     total: Weight,
     /// What must be known to read it.
     pub notes: Vec<String>,
@@ -140,23 +145,11 @@ pub struct Flame {
     duration_ns: u64,
 }
 
-/// Frames, each once.
-#[derive(Default)]
-struct Frames {
-    all: Vec<Frame>,
-    ids: FxHashMap<Frame, u32>,
-}
-
-impl Frames {
-    fn intern(&mut self, frame: &Frame) -> u32 {
-        if let Some(id) = self.ids.get(frame) {
-            return *id;
-        }
-        let id = self.all.len() as u32;
-        self.all.push(frame.clone());
-        self.ids.insert(frame.clone(), id);
-        id
-    }
+/// Where, and with which labels: numbers of a flame's frames from the root to the leaf, and of its labels.
+#[derive(PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Stack {
+    frames: Box<[u32]>,
+    labels: u32,
 }
 
 /// Which of the two moments.
@@ -205,7 +198,8 @@ impl Flame {
         Self {
             by,
             differential,
-            frames: Frames::default(),
+            frames: Interned::default(),
+            labels: Interned::default(),
             stacks: FxHashMap::default(),
             total: Weight::default(),
             notes: cumulative.then(|| "counted since the program's start".to_owned()).into_iter().collect(),
@@ -220,10 +214,14 @@ impl Flame {
         let mut unreadable = None;
         let mut read = false;
         for one in chosen {
-            let root = roots.then(|| self.frames.intern(&one.root(replayed)));
-            let added = parser::parse(&one.profile.data, self.by.value().0).and_then(|parsed| self.add(&parsed, moment, root));
+            let root = roots.then(|| self.frames.number(&one.root(replayed)));
+            let added = parser::parse(&one.profile.data, self.by.value().0)
+                .and_then(|parsed| self.add(&parsed, moment, root).map(|()| parsed.cut));
             match added {
-                Ok(()) => read = true,
+                Ok(cut) => {
+                    read = true;
+                    self.notes.extend((cut > 0).then(|| left_out(cut, one.profile.tgid)));
+                }
                 Err(error) => {
                     self.notes.push(format!("the profile of process {} cannot be read: {error}", one.profile.tgid));
                     unreadable.get_or_insert((one.profile, error));
@@ -240,17 +238,19 @@ impl Flame {
 
     fn add(&mut self, parsed: &Parsed, moment: Moment, root: Option<u32>) -> Result<(), ProfileError> {
         // All or nothing: a profile that is found to be nonsense has added none of it.
-        let sum = parsed.samples.iter().try_fold(0u64, |sum, (_, value)| sum.checked_add(u64::try_from(*value).unwrap_or(0)));
+        let sum = parsed.samples.iter().try_fold(0u64, |sum, sample| sum.checked_add(u64::try_from(sample.value).unwrap_or(0)));
         let total = match moment {
             Moment::Before => &mut self.total.before,
             Moment::After => &mut self.total.after,
         };
         let sum = sum.and_then(|sum| total.checked_add(sum)).filter(|sum| *sum <= MAX_TOTAL).ok_or(ProfileError::Nonsense)?;
         *total = sum;
-        let ids: Vec<u32> = parsed.frames.iter().map(|frame| self.frames.intern(frame)).collect();
-        for (stack, value) in &parsed.samples {
-            let value = u64::try_from(*value).unwrap_or(0);
-            let stack = root.into_iter().chain(stack.iter().map(|id| ids[*id as usize])).collect();
+        let ids: Vec<u32> = parsed.frames.iter().map(|frame| self.frames.number(frame)).collect();
+        let labels: Vec<u32> = parsed.labels.iter().map(|set| self.labels.number(set)).collect();
+        for sample in &parsed.samples {
+            let value = u64::try_from(sample.value).unwrap_or(0);
+            let frames = root.into_iter().chain(sample.stack.iter().map(|id| ids[*id as usize])).collect();
+            let stack = Stack { frames, labels: labels[sample.labels as usize] };
             let weight: &mut Weight = self.stacks.entry(stack).or_default();
             match moment {
                 Moment::Before => weight.before += value,
@@ -260,8 +260,19 @@ impl Flame {
         Ok(())
     }
 
+    /// By stack, whatever the labels.
+    fn unlabelled(&self) -> FxHashMap<&[u32], Weight> {
+        let mut stacks: FxHashMap<&[u32], Weight> = FxHashMap::default();
+        for (stack, weight) in &self.stacks {
+            let sum = stacks.entry(&stack.frames).or_default();
+            sum.before += weight.before;
+            sum.after += weight.after;
+        }
+        stacks
+    }
+
     fn finish(mut self, replayed: &Replayed) -> Self {
-        let vanished: u64 = self.stacks.values().filter(|weight| weight.after == 0).map(|weight| weight.before).sum();
+        let vanished: u64 = self.unlabelled().values().filter(|weight| weight.after == 0).map(|weight| weight.before).sum();
         if vanished > 0 {
             let amount = match self.by.value().1 {
                 "bytes" => human::bytes(vanished),
@@ -273,6 +284,10 @@ impl Flame {
         self.notes.push(replayed.trust());
         self
     }
+}
+
+fn left_out(samples: usize, tgid: Tgid) -> String {
+    format!("labels of {samples} samples of process {tgid} are too many or too long: left out")
 }
 
 /// More than any program has, and a sum that can be calculated with.

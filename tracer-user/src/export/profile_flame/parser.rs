@@ -10,6 +10,7 @@ use pprof::protos::{Function, Line, Location, Message, Sample, ValueType};
 use prost::encoding::{WireType, decode_key, decode_varint, skip_field};
 use rustc_hash::FxHashMap;
 
+use super::labels::{Set, Sets};
 use crate::recording::contract::Frame;
 
 /// Bytes of a profile, unpacked. One of a hundred thousand stacks has about ten million.
@@ -49,12 +50,24 @@ impl From<prost::DecodeError> for ProfileError {
 /// What a profile says of one kind of value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parsed {
-    /// Frames from the root to the leaf, as ids of [`Self::frames`], and the value.
-    pub samples: Vec<(Box<[u32]>, i64)>,
+    pub samples: Vec<Sampled>,
     pub frames: Vec<Frame>,
+    pub labels: Vec<Set>,
+    /// Samples of which labels were too many or too long, and left out.
+    pub cut: usize,
 }
 
-/// Reads the values of type `value` (`inuse_space`). Of several stacks that are alike each is kept.
+/// A sample.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sampled {
+    /// Frames from the root to the leaf, as ids of [`Parsed::frames`].
+    pub stack: Box<[u32]>,
+    /// Id of a set of [`Parsed::labels`].
+    pub labels: u32,
+    pub value: i64,
+}
+
+/// Reads the values of type `value` (`inuse_space`). Of several samples that are alike each is kept.
 pub fn parse(gzipped: &[u8], value: &'static str) -> Result<Parsed, ProfileError> {
     let mut bytes = Vec::new();
     GzDecoder::new(gzipped).take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|_| ProfileError::Gzip)?;
@@ -63,7 +76,7 @@ pub fn parse(gzipped: &[u8], value: &'static str) -> Result<Parsed, ProfileError
     }
     let raw = Raw::read(&bytes)?;
     let index = raw.types.iter().position(|ty| raw.string(ty.ty) == value).ok_or(ProfileError::NoValue(value))?;
-    let mut names = Names::default();
+    let (mut names, mut sets) = (Names::default(), Sets::default());
     let mut kept = 0;
     let mut samples = Vec::new();
     for sample in &raw.samples {
@@ -81,14 +94,15 @@ pub fn parse(gzipped: &[u8], value: &'static str) -> Result<Parsed, ProfileError
         if kept > MAX_FRAMES {
             return Err(ProfileError::Many("frames"));
         }
-        samples.push((stack.into_boxed_slice(), value));
+        let labels = sets.number(&raw, &sample.label);
+        samples.push(Sampled { stack: stack.into_boxed_slice(), labels, value });
     }
-    Ok(Parsed { samples, frames: names.frames })
+    Ok(Parsed { samples, frames: names.frames, cut: sets.cut, labels: sets.into_all() })
 }
 
 /// The messages of a profile, taken apart as far as they are needed.
 #[derive(Default)]
-struct Raw<'a> {
+pub(super) struct Raw<'a> {
     types: Vec<ValueType>,
     samples: Vec<&'a [u8]>,
     locations: FxHashMap<u64, &'a [u8]>,
@@ -146,9 +160,13 @@ impl<'a> Raw<'a> {
         Ok(())
     }
 
+    /// A string as it came; `None`: there is none.
+    pub(super) fn bytes(&self, index: i64) -> Option<&'a [u8]> {
+        usize::try_from(index).ok().and_then(|index| self.strings.get(index)).copied()
+    }
+
     fn string(&self, index: i64) -> String {
-        let bytes = usize::try_from(index).ok().and_then(|index| self.strings.get(index));
-        bytes.map_or(String::new(), |bytes| String::from_utf8_lossy(bytes).into_owned())
+        self.bytes(index).map_or(String::new(), |bytes| String::from_utf8_lossy(bytes).into_owned())
     }
 }
 

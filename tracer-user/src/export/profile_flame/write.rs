@@ -5,13 +5,12 @@ use std::{
     io::{self, Write},
 };
 
-use inferno::flamegraph::{self as inferno_flamegraph, Options};
-use pprof::protos::{Profile, Sample};
+use pprof::protos::{self, Profile, Sample};
 
-use super::{Flame, Weight};
+use super::{Flame, Stack, Weight, labels::Label};
 use crate::{
     export::{
-        flamegraph::{folded_path, write_empty_svg},
+        flamegraph::{Drawing, folded_path},
         pprof::{Tables, signed, write_gzipped},
     },
     recording::contract::Frame,
@@ -25,8 +24,8 @@ impl Flame {
     pub fn folded(&self) -> io::Result<Vec<String>> {
         let mut lines: BTreeMap<String, Weight> = BTreeMap::new();
         let mut bytes = 0;
-        for (stack, weight) in &self.stacks {
-            let path = folded_path(stack.iter().map(|id| &self.frames.all[*id as usize]));
+        for (stack, weight) in self.unlabelled() {
+            let path = folded_path(stack.iter().map(|id| &self.frames.all()[*id as usize]));
             bytes += path.len();
             if bytes > MAX_FOLDED {
                 return Err(io::Error::other("the profile's stacks are too much text"));
@@ -53,32 +52,24 @@ impl Flame {
 
     /// Red grew, blue shrank; the widths are the values after.
     pub fn write_svg(&self, out: &mut impl Write) -> io::Result<()> {
-        let lines = self.folded()?;
-        let notes = self.notes.join("; ");
-        if self.total.after == 0 {
-            return write_empty_svg(&self.title(), &notes, out);
-        }
-        let mut options = Options::default();
-        options.title = if self.command.is_empty() { self.title() } else { format!("{}: {}", self.title(), self.command) };
-        options.subtitle = Some(notes);
-        options.count_name = self.by.value().1.to_owned();
-        options.name_type = "Frame:".to_owned();
-        options.deterministic = true;
-        inferno_flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), out).map_err(io::Error::other)
+        let lines = if self.total.after == 0 { Vec::new() } else { self.folded()? };
+        let (title, notes) = (self.title(), self.notes.join("; "));
+        Drawing { title: &title, command: &self.command, notes: &notes, unit: self.by.value().1 }.write(&lines, out)
     }
 
-    /// A growth's values are differences, as those of `go tool pprof -base`.
+    /// A growth's values are differences, as those of `go tool pprof -base`. Samples keep the labels that the target gave them.
     pub fn write_pprof(&self, out: &mut impl Write) -> io::Result<()> {
         let mut tables = Tables::default();
         let types = vec![tables.value_type(self.by.value().0, self.by.proto_unit())];
-        let mut stacks: Vec<(&[u32], i64)> =
-            self.stacks.iter().map(|(stack, weight)| (&**stack, signed(weight.after) - signed(weight.before))).collect();
+        let mut stacks: Vec<(&Stack, i64)> =
+            self.stacks.iter().map(|(stack, weight)| (stack, signed(weight.after) - signed(weight.before))).collect();
         stacks.retain(|(_, value)| *value != 0);
         stacks.sort_unstable();
         for (stack, value) in stacks {
-            let frame = |id: &u32| -> &Frame { &self.frames.all[*id as usize] };
-            let location_id = stack.iter().rev().map(|id| tables.location(frame(id))).collect();
-            tables.profile.sample.push(Sample { location_id, value: vec![value], label: Vec::new() });
+            let frame = |id: &u32| -> &Frame { &self.frames.all()[*id as usize] };
+            let location_id = stack.frames.iter().rev().map(|id| tables.location(frame(id))).collect();
+            let label = self.labels.all()[stack.labels as usize].iter().map(|label| written(label, &mut tables)).collect();
+            tables.profile.sample.push(Sample { location_id, value: vec![value], label });
         }
         let default = tables.string(self.by.value().0);
         let comment = std::iter::once(format!("lifetrace: {}", self.command)).chain(self.notes.iter().cloned());
@@ -92,5 +83,14 @@ impl Flame {
             ..Profile::default()
         });
         write_gzipped(&profile, out)
+    }
+}
+
+fn written(label: &Label, tables: &mut Tables) -> protos::Label {
+    protos::Label {
+        key: tables.string(&label.key),
+        str: tables.string(&label.text),
+        num: label.number,
+        num_unit: tables.string(&label.unit),
     }
 }

@@ -24,8 +24,8 @@ use super::{
 };
 
 mod depths;
-mod processes;
-mod session;
+pub(super) mod processes;
+pub(super) mod session;
 mod sites;
 
 pub use depths::DepthOut;

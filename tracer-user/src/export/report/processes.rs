@@ -133,7 +133,8 @@ pub(super) fn processes(replayed: &Replayed, totals: &BTreeMap<ProcessId, Totals
         .collect()
 }
 
-fn process_out(replayed: &Replayed, process: &Process, totals: Option<Totals>) -> ProcessOut {
+/// Without what is tallied.
+pub(in crate::export) fn process_out(replayed: &Replayed, process: &Process, totals: Option<Totals>) -> ProcessOut {
     let images = || process.images.iter().rev().map(|image| (*image, replayed.engine.processes().image(*image)));
     // What it runs last names it; it may have run other programs before.
     let binary = images().next().and_then(|(_, image)| replayed.binary(image));

@@ -218,7 +218,7 @@ pub(super) fn signals(replayed: &Replayed) -> SignalCounts {
     })
 }
 
-pub(super) fn meta(replayed: &Replayed) -> MetaOut {
+pub(in crate::export) fn meta(replayed: &Replayed) -> MetaOut {
     let meta = &replayed.meta;
     let (completeness, truncated_at) = match replayed.completeness {
         Completeness::Complete => ("complete", None),
@@ -253,7 +253,7 @@ pub(super) fn meta(replayed: &Replayed) -> MetaOut {
 }
 
 /// What the probes cost the traced programs. Tracepoints of processes cost too, but are few and not calibrated.
-pub(super) fn price(replayed: &Replayed) -> Price {
+pub(in crate::export) fn price(replayed: &Replayed) -> Price {
     let probe_hits = replayed.counters.as_ref().map(|counters| probe_hits(replayed, counters));
     let duplicate_hits = replayed.counters.as_ref().map(|counters| counters.duplicate_hits);
     let programs = paid(replayed);

@@ -20,13 +20,35 @@ const SITES: usize = 3;
 /// Memory is looked at so often, ns.
 const LOOK_NS: u64 = 1_000_000_000;
 
+/// The table, and what its columns are.
+pub struct Table {
+    /// The header first.
+    pub lines: Vec<[String; COLUMNS]>,
+    /// What the columns of sites are.
+    pub legend: Vec<String>,
+}
+
+/// Which columns are numbers.
+pub const RIGHT: [bool; COLUMNS] = {
+    let mut right = [true; COLUMNS];
+    right[1] = false;
+    right
+};
+
 /// Writes the table, if there is anything in it.
 pub fn write(series: &SeriesOut, heading: &impl Fn(&str) -> String, out: &mut impl Write) -> io::Result<()> {
+    let Some(Table { lines, legend }) = lines(series) else { return Ok(()) };
+    writeln!(out, "\n{}", heading("over time"))?;
+    table(&lines, &RIGHT, out)?;
+    legend.iter().try_for_each(|line| writeln!(out, "  {line}"))
+}
+
+/// What is to be told, if there is anything.
+pub fn lines(series: &SeriesOut) -> Option<Table> {
     if series.rows.iter().all(|row| row.processes.is_empty()) {
-        return Ok(());
+        return None;
     }
     let shown = shown(series);
-    writeln!(out, "\n{}", heading("over time"))?;
     let rows: Vec<Row> = series.coarser(stride(series, shown.len()));
     let is_shown = |cell: &&Cell| shown.contains(&cell.process);
     let cells: Vec<&Cell> = rows.iter().flat_map(|row| &row.processes).filter(is_shown).collect();
@@ -38,17 +60,13 @@ pub fn write(series: &SeriesOut, heading: &impl Fn(&str) -> String, out: &mut im
             lines.push(columns.line(std::mem::take(&mut at), cell, &series.processes[cell.process]));
         }
     }
-    let mut right = [true; COLUMNS];
-    right[1] = false;
-    table(&lines, &right, out)?;
-    for process in shown.iter().map(|index| &series.processes[*index]) {
-        legend(process, shown.len() > 1, out)?;
-    }
+    let of = shown.iter().map(|index| &series.processes[*index]);
+    let mut legend: Vec<String> = of.flat_map(|process| self::legend(process, shown.len() > 1)).collect();
     let more = series.left_out + (series.processes.len() - shown.len()) as u64;
     if more > 0 {
-        writeln!(out, "  and {} more processes", count(more))?;
+        legend.push(format!("and {} more processes", count(more)));
     }
-    Ok(())
+    Some(Table { lines, legend })
 }
 
 /// Those with the most goroutines at any time, and those that were named.
@@ -78,7 +96,7 @@ fn stride(series: &SeriesOut, processes: usize) -> usize {
     stride
 }
 
-const COLUMNS: usize = 17;
+pub const COLUMNS: usize = 17;
 
 /// Which columns there are: what nobody knows of anybody has none.
 struct Columns {
@@ -170,19 +188,13 @@ fn name(process: &ProcessSeries) -> String {
 }
 
 /// What the columns of sites are.
-fn legend(process: &ProcessSeries, many: bool, out: &mut impl Write) -> io::Result<()> {
-    for (site, letter) in process.sites.iter().zip(["A", "B", "C"]) {
+fn legend(process: &ProcessSeries, many: bool) -> impl Iterator<Item = String> {
+    process.sites.iter().zip(["A", "B", "C"]).map(move |(site, letter)| {
         let of = if many { format!("pid {}, ", process.tgid) } else { String::new() };
         let stacks = site.stack_bytes.map_or(String::new(), |all| format!(", stacks {}", bytes(all)));
-        writeln!(
-            out,
-            "  {of}{letter}: {}, at most {}, grew by {}{stacks}",
-            plain(&origin(site)),
-            count(site.peak),
-            growth(site.growth)
-        )?;
-    }
-    Ok(())
+        let (origin, peak) = (plain(&origin(site)), count(site.peak));
+        format!("{of}{letter}: {origin}, at most {peak}, grew by {}{stacks}", growth(site.growth))
+    })
 }
 
 fn growth(growth: i64) -> String {

@@ -9,8 +9,16 @@ mod thread;
 
 use std::cmp::Reverse;
 
+use rustc_hash::FxHashSet;
+
 use super::{fingerprint::Fingerprint, growth::Growth, tally::LeakTally, tests::ByTest};
-use crate::{correlate::replay::Replayed, id::Tgid, recording::contract::Frame, symbolize::Symbolizer};
+use crate::{
+    correlate::replay::Replayed,
+    id::{Goid, Tgid},
+    recording::contract::Frame,
+    symbolize::Symbolizer,
+    timeline::Id,
+};
 
 pub use goroutine::{Blocked, LastTouch, Objects, Stacks};
 
@@ -147,6 +155,17 @@ pub struct LabelCount {
     pub key: String,
     pub value: String,
     pub count: usize,
+}
+
+/// The oldest goroutines of what is suspected or proven.
+pub fn leaking(leaks: &[Leak]) -> FxHashSet<(Tgid, Goid)> {
+    let strong = leaks.iter().filter(|leak| leak.kind == Kind::Goroutine && leak.strength > Strength::Watched);
+    let ids = strong.flat_map(|leak| leak.ids.iter().map(move |id| (leak.tgid, id)));
+    ids.filter_map(|(of, id)| match id.parse() {
+        Ok(Id::Goroutine(goid, tgid)) => Some((tgid.unwrap_or(of), goid)),
+        _ => None,
+    })
+    .collect()
 }
 
 /// All groups of the processes that are judged, the strongest and largest first.

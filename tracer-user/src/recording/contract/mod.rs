@@ -24,7 +24,7 @@ pub use process::{
     Adopted, CgroupLoad, CgroupNamed, ChildSeen, ChildState, ChildrenSeen, Found, Gone, LoadAt, MemoryEvents, Throttling,
 };
 pub use profile::{Profile, ProfileKind};
-pub use summing::{KeptAt, KeptGoroutine, KeptWait, SumOf, Summed};
+pub use summing::{KeptAt, KeptGoroutine, KeptWait, MIN_BLOCKS, SumOf, Summed};
 pub use usdt::{UnitEvent, UnitId, UsdtFile, UsdtMeaning, UsdtSite};
 
 /// The first block: who recorded what, when, where.
@@ -55,6 +55,18 @@ pub struct Meta {
     /// Waits and lives that are shorter are summed and not told, nanoseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_block_ns: Option<u64>,
+    /// It was cut out of a longer recording.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<Cut>,
+}
+
+/// What stands in no block of a recording that was cut out of a longer one. Counters, and prices, are those of the longer one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    /// When the longer one began.
+    pub begun: KtimeNs,
+    /// By CPU: the first sequence number that belongs to this one.
+    pub next_seq: Vec<u64>,
 }
 
 /// How much detail the probes give (docs: "Tiers").
@@ -105,6 +117,8 @@ pub enum Why {
     Guard,
     /// It is not known what it costs.
     Unknown,
+    /// Somebody wanted it, who said so while it was followed.
+    Asked,
 }
 
 impl Why {
@@ -118,6 +132,7 @@ impl Why {
             Self::Dear => "too dear",
             Self::Runaway => "much too dear",
             Self::Guard => "the target is worse off",
+            Self::Asked => "asked for",
             Self::Unknown => "price unknown",
         }
     }

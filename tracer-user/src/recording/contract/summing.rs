@@ -1,11 +1,16 @@
 //! What is summed instead of told (`--min-block`), and what is told late of it.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::KtimeNs,
     id::{Address, BinaryId, Goid, StackId, Tgid, Tid},
 };
+
+/// The shortest and the longest time below which waits and lives may be summed.
+pub const MIN_BLOCKS: [Duration; 2] = [Duration::from_micros(1), Duration::from_secs(1)];
 
 /// Waits and lives that were not told, as they were added up since the block before of the same process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,49 +5,22 @@ use std::cmp::Reverse;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
-    Event, Says, Trace, Track,
+    Event, MOST, Says, Trace, Track,
     counter::Steps,
     proto::{ChildTracksOrdering, TrackDescriptor, Unit},
-    single,
 };
 use crate::{
     clock::KtimeNs,
     correlate::{Span, SpanState, WokenBy, goroutine::SiteKey, process::ImageId},
     id::{Goid, Tgid},
-    symbolize::{Symbolizer, label},
-    timeline::{GoroutineLine, Row},
+    timeline::{GoroutineLine, Row, single, site::Site},
 };
-
-/// Where goroutines are made and what they run, in words.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Site {
-    image: ImageId,
-    runs: String,
-    /// Empty where that was not seen.
-    made_at: String,
-}
-
-impl Site {
-    fn named(site: SiteKey, symbols: &Symbolizer<'_>) -> Self {
-        let (Some(gopc), Some(startpc)) = (site.gopc, site.startpc) else {
-            return Self { image: site.image, runs: "birth not seen".to_owned(), made_at: String::new() };
-        };
-        let made = symbols.go_statement(site.image, gopc);
-        let made_at = if made.line == 0 { label(&made) } else { format!("{}:{}", made.file, made.line) };
-        Self { image: site.image, runs: label(&symbols.entry(site.image, startpc)), made_at }
-    }
-
-    fn titled(&self, count: usize) -> String {
-        let by = if self.made_at.is_empty() { "" } else { "  by " };
-        format!("{} ({count}){by}{}", self.runs, self.made_at)
-    }
-}
 
 impl<'a> Trace<'a> {
     pub fn goroutines(&mut self, leaking: &FxHashSet<(Tgid, Goid)>) {
         let timeline = self.timeline;
         let lines = &timeline.goroutines;
-        let single = single::choose(self.replayed, lines, leaking);
+        let single = single::choose(self.replayed, lines, leaking, MOST);
         // By what people call them: a `go` statement that was compiled twice is one.
         let mut names: FxHashMap<SiteKey, Site> = FxHashMap::default();
         let mut sites: FxHashMap<Site, Vec<usize>> = FxHashMap::default();

@@ -1,7 +1,7 @@
 //! A timeline as a Perfetto trace: native track events, in the order of time.
 //!
 //! Under each process: what befell it, its runtime (cycles, pauses), its threads, and its goroutines by creation site. Where there are too
-//! many goroutines for a track each, the longest-lived, the most blocked and the leaking have one ([`single`]), and all of a site are
+//! many goroutines for a track each, the longest-lived, the most blocked and the leaking have one ([`super::single`]), and all of a site are
 //! counted. Births and wakes are arrows (flows) between tracks.
 
 use std::io::{self, Write};
@@ -33,11 +33,13 @@ mod goroutines;
 mod intern;
 mod packets;
 mod proto;
-mod single;
 
 use counter::Steps;
 use intern::Interned;
 use proto::{ChildTracksOrdering, CounterDescriptor, ProcessDescriptor, ThreadDescriptor, TrackDescriptor, Unit};
+
+/// Tracks of goroutines: a person scrolls through some hundreds of them at most, and the Perfetto UI draws some thousands well.
+const MOST: usize = 1500;
 
 /// A track by its `uuid`.
 type Track = u64;
@@ -187,7 +189,7 @@ impl<'a> Trace<'a> {
         let timeline = self.timeline;
         // Those of one process right behind it: they belong to the newest one of their number.
         let mut threads: FxHashMap<ProcessId, Vec<&ThreadLine>> = FxHashMap::default();
-        for line in timeline.threads.iter().take(single::MOST) {
+        for line in timeline.threads.iter().take(MOST) {
             threads.entry(line.who.process).or_default().push(line);
         }
         let mut memory: FxHashMap<Tgid, Vec<(KtimeNs, &ProcessMemory)>> = FxHashMap::default();
@@ -205,10 +207,10 @@ impl<'a> Trace<'a> {
         let mut others: Vec<(ProcessId, Vec<&ThreadLine>)> = threads.into_iter().collect();
         others.sort_unstable_by_key(|(id, _)| *id);
         others.into_iter().flat_map(|(_, lines)| lines).for_each(|line| self.thread(line));
-        for unit in timeline.units.iter().take(single::MOST) {
+        for unit in timeline.units.iter().take(MOST) {
             self.unit(unit);
         }
-        let more = timeline.units.iter().skip(single::MOST);
+        let more = timeline.units.iter().skip(MOST);
         if more.len() > 0 {
             let mut alive = Steps::default();
             more.for_each(|unit| alive.during(unit.who.since, unit.life.ended_at));
@@ -222,7 +224,7 @@ impl<'a> Trace<'a> {
     fn life(&mut self, of: Track, id: ProcessId) {
         let timeline = self.timeline;
         let life = self.track(Some(of), "process");
-        let mut throttled: FxHashMap<String, Track> = FxHashMap::default();
+        let mut apart: FxHashMap<String, Track> = FxHashMap::default();
         for row in timeline.process_rows(id) {
             let (word, detail) = (process::word(&row), process::detail(&row));
             let says = if detail.is_empty() { Vec::new() } else { vec![("what", detail)] };
@@ -231,18 +233,27 @@ impl<'a> Trace<'a> {
                 // On a track of its own for all.
                 What::Lost { .. } => {}
                 What::State { .. } => self.plain(life, (row.start, Some(row.end)), plain),
-                What::Event(Happened::Throttled { cgroup, .. }) => {
-                    let track = match throttled.get(cgroup) {
+                What::Dead { .. } => self.plain(life, (row.start, None), plain),
+                What::Event(happened) => {
+                    let (name, lasts) = match happened {
+                        Happened::Throttled { cgroup, .. } => (format!("throttled: {cgroup}"), true),
+                        Happened::Signal(_) | Happened::SignalsBefore(_) => ("signals".to_owned(), false),
+                        Happened::OomVictim => ("out of memory".to_owned(), false),
+                        _ => {
+                            self.plain(life, (row.start, None), plain);
+                            continue;
+                        }
+                    };
+                    let track = match apart.get(&name) {
                         Some(track) => *track,
                         None => {
-                            let track = self.track(Some(of), format!("throttled: {cgroup}"));
-                            throttled.insert(cgroup.to_owned(), track);
+                            let track = self.track(Some(of), name.clone());
+                            apart.insert(name, track);
                             track
                         }
                     };
-                    self.plain(track, (row.start, Some(row.end)), plain);
+                    self.plain(track, (row.start, lasts.then_some(row.end)), plain);
                 }
-                What::Dead { .. } | What::Event(_) => self.plain(life, (row.start, None), plain),
             }
         }
     }

@@ -1,21 +1,18 @@
-//! Which goroutines get a track of their own where there are too many for that.
+//! Which goroutines are drawn one by one where there are too many for that.
 
 use std::cmp::Reverse;
 
 use rustc_hash::FxHashSet;
 
-use super::super::GoroutineLine;
+use super::GoroutineLine;
 use crate::{
     correlate::{SpanState, replay::Replayed},
     id::{Goid, Tgid},
 };
 
-/// Tracks of goroutines: a person scrolls through some hundreds of them at most, and the Perfetto UI draws some thousands well.
-pub(super) const MOST: usize = 1500;
-
-/// By the goroutines' place in the timeline.
-pub(super) fn choose(replayed: &Replayed, lines: &[GoroutineLine], leaking: &FxHashSet<(Tgid, Goid)>) -> Vec<bool> {
-    if lines.len() <= MOST {
+/// At most so many: those that leak, the longest-lived and the most blocked. By the goroutines' place in the timeline.
+pub fn choose(replayed: &Replayed, lines: &[GoroutineLine], leaking: &FxHashSet<(Tgid, Goid)>, most: usize) -> Vec<bool> {
+    if lines.len() <= most {
         return vec![true; lines.len()];
     }
     let tgid = |line: &GoroutineLine| replayed.engine.processes().of_image(line.who.image).tgid;
@@ -25,10 +22,18 @@ pub(super) fn choose(replayed: &Replayed, lines: &[GoroutineLine], leaking: &FxH
     };
     let leaks: Vec<usize> =
         (0..lines.len()).filter(|index| leaking.contains(&(tgid(&lines[*index]), lines[*index].who.goid))).collect();
+    let (longest_lived, most_blocked) = (longest(lines, lived), longest(lines, blocked));
     let mut chosen = vec![false; lines.len()];
-    for (share, ranked) in [(MOST / 3, leaks), (MOST / 3, longest(lines, lived)), (MOST - MOST / 3 * 2, longest(lines, blocked))]
+    let mut left = most;
+    // Some are of more than one kind, and what that leaves goes to those that lived longest.
+    for (share, ranked) in
+        [(most / 3, leaks), (most / 3, longest_lived.clone()), (most - most / 3 * 2, most_blocked), (most, longest_lived)]
     {
-        ranked.into_iter().take(share).for_each(|index| chosen[index] = true);
+        for index in ranked.into_iter().take(share) {
+            if left > 0 && !std::mem::replace(&mut chosen[index], true) {
+                left -= 1;
+            }
+        }
     }
     chosen
 }
