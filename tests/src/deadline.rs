@@ -33,6 +33,18 @@ pub fn wait_for<T>(what: &str, patience: Duration, mut probe: impl FnMut() -> Re
     }
 }
 
+/// Asks for something that is measured in seconds of a machine that others may have had those seconds of: it must be so in one of three goes,
+/// and fails with what the last one said.
+pub fn once_in_three(mut go: impl FnMut() -> Result<()>) -> Result<()> {
+    for _ in 1..3 {
+        match go() {
+            Ok(()) => return Ok(()),
+            Err(error) => eprintln!("once more: {error:#}"),
+        }
+    }
+    go()
+}
+
 /// Lets a given time pass: only where the moment itself is what is tested.
 pub fn let_pass(time: Duration) {
     thread::sleep(time);
