@@ -157,4 +157,15 @@ impl Metrics {
         let rows = self.0.lines().filter(of_series).filter(|line| parts.iter().all(|part| line.contains(part)));
         rows.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).reduce(|sum, more| sum + more)
     }
+
+    /// Claims that each line is a comment or a row of ours, without a control character, whatever targets are called.
+    #[track_caller]
+    pub fn assert_rows(&self) {
+        let body = self.0.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        assert!(!body.is_empty(), "no body: {}", self.0);
+        for line in body.lines() {
+            let known = ["# ", "lifetrace_", "process_"].iter().any(|begin| line.starts_with(begin));
+            assert!(known && !line.chars().any(char::is_control), "{line:?}");
+        }
+    }
 }

@@ -31,6 +31,7 @@ pub mod life;
 pub mod lifetrace;
 pub mod memory;
 pub mod otelcol;
+pub mod pod;
 pub mod pprof_server;
 pub mod process;
 pub mod program;

@@ -95,7 +95,7 @@ fn much_too_dear() -> Result<()> {
     alone(&[Need::Root], || {
         once_in_three(|| {
             let report = pingpong_within("1%", "12s")?.report()?;
-            assert!(report.steps.iter().any(|step| step.tier == "T1" && step.why == "runaway"), "{:#?}", report.steps);
+            ensure!(report.steps.iter().any(|step| step.tier == "T1" && step.why == "runaway"), "{:#?}", report.steps);
             ensure!(time_at(&report, "T2") < 2 * S * u64::from(slowness()), "{:#?}", report.steps);
             ensure!(time_at(&report, "T1") > 8 * S, "{:#?}", report.steps);
             // What a first trial costs that has to be taken for a moment.
@@ -115,7 +115,7 @@ fn windows() -> Result<()> {
             let windows: Vec<&Coverage> = report.coverage.iter().filter(|span| span.tier == "T2").collect();
             ensure!(windows.len() >= 3, "{:#?}\n{:#?}", report.steps, report.price);
             // The first one is a trial, and the last one may be cut off by the end.
-            assert!(windows[1..windows.len() - 1].iter().all(|window| length(window) >= S), "{windows:#?}");
+            ensure!(windows[1..windows.len() - 1].iter().all(|window| length(window) >= S), "{windows:#?}");
             ensure!(time_at(&report, "T1") > 2 * S, "{:#?}", report.coverage);
             ensure!(report.price.programs[0].share.unwrap() < 0.5, "{:#?}", report.price);
             let text = recording.answer("report", &["--format", "text"])?;
@@ -154,7 +154,7 @@ fn page() -> Result<(SocketAddr, Arc<AtomicBool>)> {
         for mut stream in listener.incoming().flatten() {
             let mut question = [0; 4096];
             let _ = stream.read(&mut question);
-            let_pass(Duration::from_millis(if told.load(Ordering::Relaxed) { 600 } else { 80 }));
+            let_pass(Duration::from_millis(if told.load(Ordering::Relaxed) { 3000 } else { 80 }));
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n");
         }
     });

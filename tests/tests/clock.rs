@@ -80,12 +80,14 @@ fn set_while_it_runs() -> Result<()> {
             let before = agent.until("births", born)?;
             agent.until("further births", |metrics| born(metrics).filter(|born| *born > before))?;
             let moment = here()? + setting;
-            let day = day_of(moment);
+            // It may be about to end.
+            let days = [moment, moment + NEAR].map(day_of);
             wait_for("a segment of that day", PATIENCE, || {
                 let files = segments::files(&at("store").join("meta"))?;
-                Ok(files.iter().any(|file| file.contains(&day) && file.ends_with(".parquet")).then_some(()))
+                let of_then = |file: &String| days.iter().any(|day| file.contains(day)) && file.ends_with(".parquet");
+                Ok(files.iter().any(of_then).then_some(()))
             })
-            .with_context(|| format!("{day}: {}", agent.running.stderr()))?;
+            .with_context(|| format!("{days:?}: {}", agent.running.stderr()))?;
             let path = window(&agent, &at("windows"))?;
             let report: Report = serde_json::from_str(&Recording::at(&path).answer("report", &["--format", "json"])?)?;
             report.assert_nothing_lost_since_joined();

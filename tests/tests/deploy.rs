@@ -1,6 +1,7 @@
 //! What deploy/ holds for the agent: its files are understood, its manifests are valid, and the rights that they give are the four that do.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -9,11 +10,13 @@ use std::{
 use anyhow::{Context, Result};
 use lifetrace_tests::{
     agent::Agent,
+    deadline::{PATIENCE, wait_for},
     deploy::{Manifest, RIGHTS, VALIDATOR, manifests, of_unit, path},
     fixture, lifetrace, process,
     scenario::{Need, along},
     user,
 };
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 /// The rights that the unit gives, without `CAP_`, in the order of their names.
@@ -152,8 +155,143 @@ fn unit_is_understood() -> Result<()> {
         verify.arg("verify").arg(&unit);
         let verified = process::run(verify)?.expect_code(0)?;
         assert!(!verified.stderr.contains("lifetrace-agent.service"), "{}", verified.stderr);
+        // In tenths: what is open to a service, of 10.
+        let mut security = Command::new("systemd-analyze");
+        security.args(["--no-pager", "security", "--offline=yes", "--threshold=30"]).arg(&unit);
+        process::run(security)?.expect_code(0)?;
         Ok(())
     })
+}
+
+/// The groups of system calls that systemd knows, and what is in them: calls, and other groups.
+fn groups() -> Result<BTreeMap<String, Vec<String>>> {
+    let mut list = Command::new("systemd-analyze");
+    list.args(["--no-pager", "syscall-filter"]);
+    let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut group = String::new();
+    for line in process::run(list)?.expect_code(0)?.stdout.lines() {
+        match line.trim_start() {
+            name if name.is_empty() || name.starts_with('#') => {}
+            name if name.starts_with('@') && name == line => name.clone_into(&mut group),
+            name => groups.entry(group.clone()).or_default().push(name.to_owned()),
+        }
+    }
+    Ok(groups)
+}
+
+/// The calls that a word of SystemCallFilter= means.
+fn calls(word: &str, groups: &BTreeMap<String, Vec<String>>) -> Result<BTreeSet<String>> {
+    if !word.starts_with('@') {
+        return Ok(BTreeSet::from([word.to_owned()]));
+    }
+    let mut all = BTreeSet::new();
+    for inner in groups.get(word).with_context(|| format!("systemd knows no {word}"))? {
+        all.extend(calls(inner, groups)?);
+    }
+    Ok(all)
+}
+
+/// The calls that the unit allows, by its lines in their order (systemd.exec(5)).
+fn allowed() -> Result<BTreeSet<String>> {
+    let groups = groups()?;
+    let mut allowed = calls("@default", &groups)?;
+    for line in of_unit("SystemCallFilter")? {
+        let (refused, words) = line.strip_prefix('~').map_or((false, &*line), |words| (true, words));
+        for word in words.split_whitespace() {
+            let calls = calls(word, &groups)?;
+            if refused {
+                allowed.retain(|call| !calls.contains(call));
+            } else {
+                allowed.extend(calls);
+            }
+        }
+    }
+    Ok(allowed)
+}
+
+/// A line of strace's: a call and what it was asked with, as far as that fits the line. The end of one that was interrupted is none.
+fn call(line: &str) -> Option<(&str, &str)> {
+    let (name, rest) = line.split_once(' ')?.1.trim_start().split_once('(')?;
+    let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    is_name.then_some((name, rest))
+}
+
+/// Check that the agent calls nothing that the unit's filter refuses, opens no socket of a family that it has not, and asks for no memory
+/// that can be written and executed, whatever it is asked for: windows, segments, its own profile, OTLP to nobody, its file once more.
+#[test]
+fn unit_lets_it_work() -> Result<()> {
+    let needs = [Need::Root, Need::Command("strace"), Need::Command("systemd-analyze"), Need::Command("curl")];
+    along(&needs, || {
+        let dir = tempfile::tempdir()?;
+        let app = dir.path().join("app");
+        let _orders = fixture::orders_at(&app, &["-leak", "afterfunc", "-n", "100000", "-rate", "20", "-for", "600s"])?;
+        let log = dir.path().join("strace.log");
+        // It stands aside, so that whoever signals the process signals the agent.
+        let mut strace = lifetrace::command_through("strace");
+        strace.args(["-D", "-f", "-qq", "-s", "0", "-e", "signal=none", "-o"]).arg(&log).arg(lifetrace::binary());
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        let agent = Agent::guarded_by(
+            strace,
+            &format!(
+                "node = \"n1\"\nsnapshot_every = \"1s\"\n[[rule]]\naction = \"follow\"\nexe = {app:?}\n\
+                 [record]\ndir = {:?}\nbefore = \"1s\"\nafter = \"1s\"\n\
+                 [segments]\nstore = \"file://{}\"\nspool = {:?}\nevery = \"5s\"\n\
+                 [otlp]\nendpoint = \"http://127.0.0.1:1\"\ninterval = \"1s\"\nqueue = {:?}\n",
+                at("windows"),
+                at("segments"),
+                at("spool"),
+                at("otlp")
+            ),
+        )?;
+        is_used(&agent)?;
+        agent.terminate()?;
+        expect_within(&fs::read_to_string(&log)?)
+    })
+}
+
+/// Asks an agent for all that it does.
+fn is_used(agent: &Agent) -> Result<()> {
+    agent.until("goroutines", |metrics| metrics.sum("lifetrace_goroutines", &["time.goFunc"]).filter(|alive| *alive >= 20.0))?;
+    wait_for("a window", PATIENCE, || Ok(agent.post("/v1/record")?.starts_with("HTTP/1.1 202").then_some(())))?;
+    let token = fs::read_to_string(agent.file().with_file_name("token"))?;
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--show-error", "--fail", "--output", "/dev/null", "--header"]);
+    curl.arg(format!("Authorization: Bearer {token}"));
+    curl.arg(format!("http://{}/debug/pprof/profile?seconds=1", agent.address));
+    process::run(curl)?.expect_code(0)?;
+    agent.running.signal(Signal::SIGHUP)?;
+    agent.until("all of it", |metrics| {
+        let least = |series: &str, of: &str, least: f64| metrics.sum(series, &[of]).filter(|sum| *sum >= least);
+        least("lifetrace_agent_windows_total", "kept", 1.0)?;
+        least("lifetrace_agent_segments_total", "uploaded", 1.0)?;
+        least("lifetrace_agent_reloads_total", "taken", 1.0)?;
+        least("lifetrace_otlp_retries_total", "", 1.0).map(drop)
+    })
+}
+
+/// Claims that what strace saw keeps within the unit.
+fn expect_within(log: &str) -> Result<()> {
+    let seen: Vec<(&str, &str)> = log.lines().filter_map(call).collect();
+    let names: BTreeSet<&str> = seen.iter().map(|(name, _)| *name).collect();
+    for sure in ["bpf", "ioprio_set", "mmap", "process_vm_readv", "setpriority", "socket"] {
+        assert!(names.contains(sure), "{sure} was not seen: {names:?}");
+    }
+    let allowed = allowed()?;
+    let refused: Vec<&&str> = names.iter().filter(|name| !allowed.contains(**name)).collect();
+    assert!(refused.is_empty(), "outside of SystemCallFilter=: {refused:?}");
+    let families: BTreeSet<String> =
+        of_unit("RestrictAddressFamilies")?.iter().flat_map(|line| line.split_whitespace().map(str::to_owned)).collect();
+    let calls_of = |names: &'static [&'static str]| seen.iter().filter(move |(name, _)| names.contains(name));
+    for (_, asked) in calls_of(&["socket"]) {
+        let family = asked.split(',').next().unwrap_or_default();
+        assert!(families.contains(family), "outside of RestrictAddressFamilies=: socket({asked}");
+    }
+    // MemoryDenyWriteExecute= refuses both at once, and to make executable what was there before.
+    for (name, asked) in calls_of(&["mmap", "mprotect", "pkey_mprotect"]) {
+        let refused = asked.contains("PROT_EXEC") && (*name != "mmap" || asked.contains("PROT_WRITE"));
+        assert!(!refused, "{name}({asked}");
+    }
+    Ok(())
 }
 
 /// Check that the unit gives four rights and keeps no other, and that the agent follows with these and no_new_privs: as the unit's user

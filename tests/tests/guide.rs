@@ -11,10 +11,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use lifetrace_tests::{fixture, lifetrace, process, scenario::along};
+use lifetrace_tests::{fixture, lifetrace, process, scenario::along, terminal::Terminal};
 use tempfile::TempDir;
 
 const FENCE: &str = "```";
+/// Looks at a screen, a hundredth of a second apart, that see the same.
+const STILL: u32 = 50;
 const CONSOLE: &str = "```console";
 
 /// Where the guide's commands are typed: the recordings lie there.
@@ -32,12 +34,30 @@ impl Desk {
 
     /// What a line prints, as a person sees it.
     fn type_in(&self, line: &str) -> Result<String> {
+        if let Some(args) = line.strip_prefix("lifetrace top ") {
+            return self.look_at(args);
+        }
         let ours = lifetrace::binary().parent().map(Path::to_path_buf).unwrap_or_default();
         let path = env::join_paths([ours].into_iter().chain(env::split_paths(&env::var_os("PATH").unwrap_or_default())))?;
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("{line} 2>&1")]).current_dir(self.0.path()).env("PATH", path);
         shell.env("LC_ALL", "C.UTF-8").env_remove("NO_COLOR");
         Ok(process::run(shell)?.stdout)
+    }
+
+    /// The screen of `top`, which goes on, once all of a recording is on it.
+    fn look_at(&self, args: &str) -> Result<String> {
+        let mut top = lifetrace::command();
+        top.arg("top").args(args.split(' ')).current_dir(self.0.path()).env("NO_COLOR", "1");
+        let terminal = Terminal::start(top, 120, 16)?;
+        let (mut before, mut same) = (String::new(), 0);
+        terminal.until("the end of the recording, and a screen that stands still", |screen| {
+            let is_over = screen.contains("lifetrace top  [") && screen.contains("? help");
+            same = if is_over && screen == before { same + 1 } else { 0 };
+            screen.clone_into(&mut before);
+            (same >= STILL).then_some(())
+        })?;
+        Ok(before.lines().map(|line| format!("{}\n", line.trim_end())).collect())
     }
 
     /// Files of a kind that commands have left.
@@ -105,7 +125,7 @@ fn screens_and_pictures() -> Result<()> {
         let (pictures, desk) = (root.join("docs/pictures"), Desk::set()?);
         let writes = env::var_os("LIFETRACE_WRITE_GUIDE").is_some();
         let again = "`cargo xtask guide` writes it anew";
-        for (name, least) in [("docs/guide.md", 13), ("README.md", 3)] {
+        for (name, least) in [("docs/guide.md", 13), ("docs/top.md", 2), ("README.md", 3)] {
             let page = fs::read_to_string(root.join(name))?;
             let (now, commands) = retyped(&page, &desk)?;
             ensure!(commands >= least, "{name}: {commands} commands");

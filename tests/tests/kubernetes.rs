@@ -1,64 +1,18 @@
 //! `lifetrace agent` beside an API server that tells of pods, or does not: who is followed, whose series they are, and what becomes of it
 //! when the server is away, forgets, refuses, or talks nonsense.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::fs;
 
 use anyhow::{Context, Result};
 use lifetrace_tests::{
     agent::{Agent, Metrics},
     api_server::{ApiServer, Mood, PodOf},
     cgroup::Cgroup,
-    fixture,
-    process::{self, Running},
+    pod::{InPod, asking},
+    process,
     scenario::{Need, along},
 };
 use nix::sys::signal::Signal;
-
-/// A program in a container, as the kubelet and containerd make its cgroup.
-struct InPod {
-    running: Running,
-    program: PathBuf,
-    pod: PodOf,
-    _container: Cgroup,
-    _slice: Cgroup,
-}
-
-impl InPod {
-    fn start(top: &Cgroup, dir: &Path, pod: PodOf) -> Result<Self> {
-        let program = fixture::copied(&fixture::orders()?, &dir.join(pod.name))?;
-        let id = format!("{:0>64}", pod.uid.replace('-', ""));
-        let slice = top.below(&format!("kubepods-pod{}.slice", pod.uid.replace('-', "_")))?;
-        let container = slice.below(&format!("cri-containerd-{id}.scope"))?;
-        let mut command = container.command(&program);
-        command.args(["-leak", "afterfunc", "-n", "50", "-rate", "50", "-for", "600s"]);
-        let running = Running::start(command, None)?;
-        Ok(Self { running, program, pod: pod.with("app", &id), _container: container, _slice: slice })
-    }
-
-    fn label(&self) -> String {
-        format!("program=\"{}\"", self.program.display())
-    }
-
-    /// All that tells its series apart.
-    fn labels(&self) -> String {
-        let PodOf { namespace, name, .. } = self.pod;
-        format!("{},namespace=\"{namespace}\",pod=\"{name}\",container=\"app\"", self.label())
-    }
-
-    fn alive(&self, metrics: &Metrics) -> Option<f64> {
-        metrics.sum("lifetrace_goroutines", &[&self.labels(), "time.goFunc"])
-    }
-}
-
-/// A file that asks this server for the pods of the node that it knows.
-fn asking(server: &ApiServer, dir: &Path, more: &str) -> Result<String> {
-    let kubeconfig = dir.join("kubeconfig");
-    server.kubeconfig(&kubeconfig)?;
-    Ok(format!("node = \"n1\"\nbudget = \"none\"\n[kubernetes]\nkubeconfig = {kubeconfig:?}\n{more}"))
-}
 
 /// Nobody is followed.
 const NOBODY: &str = "[[rule]]\naction = \"follow\"\nexe = \"/nowhere/app\"\n";
@@ -71,8 +25,9 @@ fn errors(metrics: &Metrics, kind: &str) -> f64 {
     metrics.sum("lifetrace_kubernetes_errors_total", &[&format!("kind=\"{kind}\"")]).unwrap_or_default()
 }
 
-/// Check that pods are followed by namespace, label and what their container is called, that annotations decide over rules, and in which detail, that one of which the server tells late is
-/// followed once it does, and that series, also that of an end, are the pod's.
+/// Check that pods are followed by namespace, label and what their container is called, that annotations decide over rules, and
+/// in which detail, that one of which the server tells late is followed once it does, and that series, also that of an end, are
+/// the pod's.
 #[test]
 fn chosen_by_pod() -> Result<()> {
     along(&[Need::Root], || {

@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lifetrace_tests::{
     attach,
     deadline::{PATIENCE, wait_for},
@@ -64,7 +64,7 @@ fn on_the_timeline() -> Result<()> {
         assert!(inherited.contains(&wanted), "{inherited}");
         // And its pages in a browser show them by function and label.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let mut go = Command::new("go");
+        let mut go = Command::new(fixture::go_command().context("no go command")?);
         go.args(["tool", "pprof", "-no_browser", &format!("-http={address}")]).arg(&profile);
         let _serving = Running::start(go, None)?;
         let page = |path: &str| -> Result<Option<String>> {

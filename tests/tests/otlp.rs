@@ -5,9 +5,12 @@ use std::{collections::BTreeSet, fs, path::Path, process::Command, time::Duratio
 use anyhow::{Context, Result, ensure};
 use lifetrace_tests::{
     agent::{Agent, Metrics},
+    api_server::{ApiServer, PodOf},
+    cgroup::Cgroup,
     deadline::{PATIENCE, let_pass, wait_for},
     fixture,
     otelcol::{Collector, Item, PROGRAM, attributes, integer},
+    pod::{InPod, asking},
     process::Running,
     scenario::{Need, along},
 };
@@ -32,9 +35,17 @@ fn leaking(path: &Path) -> Result<Running> {
 /// An agent's file that follows everybody below a folder, and sends to `endpoint` every second.
 fn config(dir: &Path, endpoint: &str, more: &str) -> String {
     format!(
-        "budget = \"none\"\nsnapshot_every = \"1s\"\n[[rule]]\naction = \"follow\"\nexe = \"{}/**\"\n[otlp]\nendpoint = \"{endpoint}\"\n\
-         interval = \"1s\"\ntimeout = \"20s\"\nspan_lived = \"2s\"\nspan_blocked = \"3s\"\nmax_spans = 500\nqueue = \"{}\"\n{more}\n",
+        "budget = \"none\"\nsnapshot_every = \"1s\"\n[[rule]]\naction = \"follow\"\nexe = \"{}/**\"\n{}{more}\n",
         dir.join("programs").display(),
+        sending(dir, endpoint)
+    )
+}
+
+/// The last section of an agent's file.
+fn sending(dir: &Path, endpoint: &str) -> String {
+    format!(
+        "[otlp]\nendpoint = \"{endpoint}\"\ninterval = \"1s\"\ntimeout = \"20s\"\nspan_lived = \"2s\"\nspan_blocked = \"3s\"\n\
+         max_spans = 500\nqueue = \"{}\"\n",
         dir.join("queue").display()
     )
 }
@@ -191,6 +202,71 @@ fn assert_metrics(collector: &Collector, agent: &Agent, program: &Path) -> Resul
         let served = agent.metrics().ok()?.sum("lifetrace_goroutines", &[&program.display().to_string()])?;
         (alive > 0.0 && (alive - served).abs() <= 300.0).then_some(())
     })
+}
+
+/// Check that what is told of a program in a pod says whose it is by OpenTelemetry's conventions: its metrics, of the same
+/// instance each time, and its end.
+#[test]
+fn in_a_pod() -> Result<()> {
+    along(&[Need::Root, Need::Program(PROGRAM)], || {
+        let dir = tempfile::tempdir()?;
+        let mut collector = Collector::new(&dir.path().join("received"))?;
+        collector.start()?;
+        let top = Cgroup::new("otlp")?;
+        let pod = PodOf::new("shop", "orders-0").labelled("app.kubernetes.io/instance", "orders-eu");
+        let mut orders = InPod::start(&top, dir.path(), pod.labelled("app.kubernetes.io/name", "orders"))?;
+        let server = ApiServer::start()?;
+        server.apply(&orders.pod);
+        let to = sending(dir.path(), &format!("http://{}", collector.grpc));
+        let rule = "[[rule]]\naction = \"follow\"\nnamespace = \"shop\"\n";
+        let agent = Agent::start(&asking(&server, dir.path(), &format!("{rule}{to}"))?)?;
+        received(&collector, &agent, "metrics", "the pod's goroutines, twice", |items| {
+            let of_pod = |item: &&Item| item.json["name"] == "lifetrace.goroutines" && item.resource.contains_key("k8s.pod.name");
+            let told: Vec<&Item> = items.iter().filter(of_pod).collect();
+            told.iter().for_each(|item| assert_resource(item, &orders));
+            let instances: BTreeSet<String> = told.iter().map(|item| item.resource["service.instance.id"].to_string()).collect();
+            assert!(instances.len() <= 1, "{instances:?}");
+            (told.len() >= 2).then_some(())
+        })?;
+
+        let pid = u64::try_from(orders.running.pid().as_raw()).ok();
+        orders.running.signal(Signal::SIGKILL)?;
+        orders.running.wait_exit()?;
+        received(&collector, &agent, "logs", "its end", |items| {
+            let exit = event(items, "lifetrace.process.exit")?;
+            assert_resource(exit, &orders);
+            assert_eq!(exit.attributes["lifetrace.process.signal"], "SIGKILL");
+            assert_eq!(integer(&exit.resource["process.pid"]), pid);
+            let (_, container) = &orders.pod.containers[0];
+            assert_eq!(exit.resource["container.id"], container.as_str());
+            assert_eq!(exit.resource["process.runtime.name"], "go");
+            Some(())
+        })?;
+        agent.terminate()?;
+        collector.stop()
+    })
+}
+
+/// Claims that it is told of the program in this pod.
+fn assert_resource(item: &Item, of: &InPod) {
+    let InPod { program, pod, .. } = of;
+    let path = program.display().to_string();
+    for (key, expected) in [
+        ("service.name", "orders-eu"),
+        ("host.name", "n1"),
+        ("process.executable.path", path.as_str()),
+        ("process.executable.name", pod.name),
+        ("k8s.namespace.name", pod.namespace),
+        ("k8s.pod.name", pod.name),
+        ("k8s.pod.uid", pod.uid.as_str()),
+        ("k8s.node.name", "n1"),
+        ("k8s.container.name", "app"),
+    ] {
+        let told = item.resource.get(key).and_then(|value| value.as_str());
+        assert_eq!(told, Some(expected), "{key} of {:#?}", item.resource);
+    }
+    let instance = item.resource.get("service.instance.id").and_then(|value| value.as_str()).unwrap_or_default();
+    assert!(instance.len() == 36 && instance.matches('-').count() == 4, "{instance:?} is no UUID");
 }
 
 /// Check that what waits outlives an agent that is killed, and is sent by the next one, by HTTP, with numbers that go on.

@@ -23,7 +23,7 @@ const MEMORY: u8 = 13;
 
 fn assert_complete(report: &Report) {
     assert_eq!(report.meta.completeness, "complete");
-    report.assert_nothing_lost();
+    report.assert_nothing_lost_since_joined();
 }
 
 /// Follows a process until so many profiles came, and ends as Ctrl-C does.
@@ -210,7 +210,9 @@ fn hostile_servers() -> Result<()> {
             let report = recording.report()?;
             assert_complete(&report);
             let warnings = &report.meta.warnings;
-            assert_eq!(warnings.iter().filter(|warning| said_so(warning)).count(), 1, "{manner:?}: {warnings:?}");
+            // Each of its words once at most: two questions are asked.
+            let told = warnings.iter().filter(|warning| said_so(warning)).count();
+            assert!((1..=words.len()).contains(&told), "{manner:?}: {warnings:?}");
             assert!(warnings.len() <= 3, "{manner:?}: {warnings:?}");
             assert_eq!(recording.blocks(PROFILE)?, 0, "{manner:?}");
             let _ = report.goroutines().of(pid).created_by("main.labelled").alive(4);

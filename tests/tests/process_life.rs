@@ -125,7 +125,7 @@ struct Step {
 /// Check that a Node.js parent which asks its worker to end, kills it, and starts it again with growing pauses is told of exactly so.
 #[test]
 fn stubborn_worker() -> Result<()> {
-    along(&[Need::Root, Need::Command("node")], || {
+    alone(&[Need::Root, Need::Command("node")], || {
         let (finished, recording) = Run::of("node").args([fixture::example("node-parent/parent.js")]).finish_whole()?;
         let finished = finished.expect_code(0)?;
         let steps: Vec<Step> = finished.stdout.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;

@@ -12,8 +12,10 @@ use lifetrace_tests::{
     agent::Agent,
     deadline::{PATIENCE, wait_for},
     fixture, lifetrace,
+    lifetrace::Run,
     process::{self, Running},
-    scenario::{Need, along},
+    recording::Recording,
+    scenario::{Need, alone, along},
     segments::{CHDB, DUCKDB, KEY, S3, SECRET, VERSITYGW, answer, ask, files, whole},
     truth::{self, Orders},
 };
@@ -133,6 +135,18 @@ fn fleet() -> Result<()> {
     })
 }
 
+/// What the agent is told of an S3 server.
+fn options_of(s3: &S3, dir: &Path) -> Result<String> {
+    let secret = dir.join("secret");
+    fs::write(&secret, format!("{SECRET}\n"))?;
+    Ok(format!(
+        "[segments.options]\nendpoint = \"{}\"\nallow_http = true\nregion = \"us-east-1\"\naccess_key_id = \"{KEY}\"\n\
+         secret_access_key_file = \"{}\"\n",
+        s3.endpoint(),
+        secret.display()
+    ))
+}
+
 /// Check that every segment arrives at an S3 server through an outage of it, that the agent goes on following meanwhile, and that
 /// ClickHouse reads them from there.
 #[test]
@@ -142,14 +156,7 @@ fn s3_through_an_outage() -> Result<()> {
         let programs = dir.path().join("programs");
         let app = programs.join("shop");
         let mut s3 = S3::start(&dir.path().join("s3"), "traces")?;
-        let secret = dir.path().join("secret");
-        fs::write(&secret, format!("{SECRET}\n"))?;
-        let options = format!(
-            "every = \"2s\"\n[segments.options]\nendpoint = \"{}\"\nallow_http = true\nregion = \"us-east-1\"\naccess_key_id = \"{KEY}\"\n\
-             secret_access_key_file = \"{}\"\n",
-            s3.endpoint(),
-            secret.display()
-        );
+        let options = format!("every = \"2s\"\n{}", options_of(&s3, dir.path())?);
         let agent = Agent::start(&config("n1", &programs, "s3://traces/prod/a", &dir.path().join("spool"), &options))?;
         let running = orders_at(&app, 150)?;
         let store = s3.bucket("traces").join("prod/a");
@@ -182,6 +189,61 @@ fn s3_through_an_outage() -> Result<()> {
         assert_eq!((leak["living"].as_u64(), leak["program"].as_str()), (Some(reminders(running)?), app.to_str()));
         let [node] = answer(&answers, "Which nodes")? else { anyhow::bail!("{answers:?}") };
         assert_eq!((node["segments"].as_u64(), &node["cut_off"]), (Some(whole(&store)? as u64), &json!(0)));
+        Ok(())
+    })
+}
+
+/// How often was waited for what, by what a recording says of itself.
+fn waits(recording: &Recording) -> Result<BTreeMap<String, u64>> {
+    let mut all = BTreeMap::new();
+    for (reason, wait) in recording.report()?.sites.iter().filter_map(|site| site.waits.as_ref()).flatten() {
+        *all.entry(reason.clone()).or_default() += wait.count;
+    }
+    Ok(all)
+}
+
+/// Check that a table that is larger than a part is sent by parts and is whole in the bucket: of a recording that an agent before has left.
+#[test]
+fn by_parts() -> Result<()> {
+    // What is smaller is sent at once (tracer-user/src/agent/segments/store.rs).
+    const PART: u64 = 8 << 20;
+    // Tables are made with what CPU time others leave.
+    alone(&[Need::Root, Need::Command("python3"), VERSITYGW, CHDB], || {
+        let dir = TempDir::new()?;
+        let (programs, spool) = (dir.path().join("programs"), dir.path().join("spool"));
+        fs::create_dir(&spool)?;
+        fs::set_permissions(&spool, fs::Permissions::from_mode(0o700))?;
+        // As one that was killed calls what it was recording.
+        let left = spool.join("20260101T000000.000Z-0000000a.running");
+        let run = Run::of(fixture::orders()?).args(["-n", "100000"]).option("--tier=T3").output(&left);
+        let (finished, recording) = run.finish()?;
+        finished.expect_code(0)?;
+        let expected = waits(&recording)?;
+        let s3 = S3::start(&dir.path().join("s3"), "traces")?;
+        let options = format!("every = \"1h\"\n{}", options_of(&s3, dir.path())?);
+        let agent = Agent::start(&config("n1", &programs, "s3://traces/prod/a", &spool, &options))?;
+        let store = s3.bucket("traces").join("prod/a");
+        // It gives way to all others, and has much to read.
+        wait_for("the segment", PATIENCE * 5, || {
+            let sent = agent.metrics()?.sum("lifetrace_agent_segments_total", &["result=\"uploaded\""]);
+            Ok((sent == Some(1.0)).then_some(()))
+        })?;
+        assert_eq!((whole(&store)?, fate(&agent, "failed")?), (1, 0));
+        let sizes: Vec<(u64, String)> =
+            files(&store)?.into_iter().map(|file| Ok((store.join(&file[1..]).metadata()?.len(), file))).collect::<Result<_>>()?;
+        let (bytes, largest) = sizes.into_iter().max().context("no tables")?;
+        println!("{bytes} bytes of {largest}");
+        assert!(bytes > PART, "{bytes} bytes of {largest}: no table is sent by parts");
+        // S3 says so in the tag of an object: its sum, and how many parts it came in.
+        let tag = fs::read_to_string(dir.path().join("s3/sidecar/traces/prod/a").join(&largest[1..]).join("meta/etag"))?;
+        assert!(tag.trim_matches('"').ends_with(&format!("-{}", bytes.div_ceil(PART))), "{bytes} bytes, {tag}");
+        let answers = ask("chdb", &["traces/prod/a", &s3.endpoint(), KEY, SECRET])?;
+        let rows = answer(&answers, "What is waited for")?.iter().map(|row| {
+            let reason = row["reason"].as_str().unwrap_or_default().to_owned();
+            (reason, row["waits"].as_u64().unwrap_or_default())
+        });
+        assert_eq!(rows.collect::<BTreeMap<_, _>>(), expected);
+        agent.terminate()?;
         Ok(())
     })
 }

@@ -5,6 +5,7 @@ use std::{ffi::OsStr, fs, process::Command};
 use anyhow::Result;
 use lifetrace_tests::{
     attach::Attached,
+    deadline::once_in_three,
     fixture,
     leaks::Leaks,
     lifetrace::Run,
@@ -229,9 +230,12 @@ fn leaks() -> Result<()> {
             sites.sort();
             Ok(sites)
         };
-        let summed = sites(&["--min-block", "1ms"])?;
-        assert!(!summed.is_empty());
-        assert_eq!(summed, sites(&[])?);
-        Ok(())
+        // A machine that stands still for half a second makes growth look like none.
+        once_in_three(|| {
+            let summed = sites(&["--min-block", "1ms"])?;
+            assert!(!summed.is_empty());
+            assert_eq!(summed, sites(&[])?);
+            Ok(())
+        })
     })
 }

@@ -252,7 +252,7 @@ fn as_many_as_bpftrace_counts() -> Result<()> {
 #[test]
 fn other_languages() -> Result<()> {
     along(&[Need::Root], || {
-        let (finished, recording) = Run::of("bash").args(["-c", "for i in 1 2 3; do sleep 0.5; done"]).finish()?;
+        let (finished, recording) = Run::of("bash").args(["-c", "for i in 1 2 3; do sleep 0.5; done"]).finish_whole()?;
         finished.expect_code(0)?;
         let spans = recording.timeline(None)?;
         // A child may be taken off its CPU on the way into its sleep: how much of that is left is not said. (Where CPUs are scarce, nothing
@@ -273,7 +273,8 @@ fn other_languages() -> Result<()> {
 #[test]
 fn node() -> Result<()> {
     along(&[Need::Root, Need::Command("node")], || {
-        let (finished, recording) = Run::of("node").args(["-e", "setTimeout(() => console.log(process.pid), 2000)"]).finish()?;
+        let run = Run::of("node").args(["-e", "setTimeout(() => console.log(process.pid), 2000)"]);
+        let (finished, recording) = run.finish_whole()?;
         let pid: u32 = finished.expect_code(0)?.last_line().parse()?;
         let lives = timelines(&recording, pid)?;
         assert!(lives.len() > 4, "node has threads for its engine and its pool: {:?}", lives.keys());

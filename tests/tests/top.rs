@@ -35,6 +35,14 @@ fn number(row: &str) -> Option<u64> {
     row.split_whitespace().next()?.replace(',', "").parse().ok()
 }
 
+/// What stands in a row below a title, in a column of numbers so wide: they end where their titles do.
+fn cell(screen: &str, row: &str, (title, width): (&str, usize)) -> Option<String> {
+    let header = screen.lines().find(|line| line.contains("DELAY p50"))?;
+    let end = header[..header.find(title)? + title.len()].chars().count();
+    let within: String = row.chars().take(end).skip(end - width).collect();
+    Some(within.trim().to_owned())
+}
+
 /// The table of a screen without what differs from run to run: every number with its unit is `#`, runs of blanks are one, and rows are in
 /// the order of their names.
 fn masked(screen: &str) -> String {
@@ -153,13 +161,13 @@ fn rates_and_pause() -> Result<()> {
         let (_running, births) = fixture::sleeper(&["-n", "10", "-churn"])?;
         let mut terminal = top(&["--pid", &births.pid.to_string(), "--tier", "T1"], WIDE)?;
         let churns = |line: &&str| line.contains("main.makeAndForget") && line.contains("makeAndForget.func");
-        let busy = terminal.until("births and exits, about as many", |screen| {
+        terminal.until("births and exits, about as many", |screen| {
             let line = screen.lines().find(churns)?;
             let mut words = line.split_whitespace().skip(1).map(|word| word.replace(',', "").parse::<f64>().ok());
             let (born, ended) = (words.next()??, words.next()??);
-            (born > 10.0 && (born - ended).abs() < born / 2.0).then(|| line.to_owned())
+            let are_few = number(line).is_some_and(|alive| alive < 100);
+            (are_few && born > 10.0 && (born - ended).abs() < born / 2.0).then_some(())
         })?;
-        assert!(number(&busy).is_some_and(|alive| alive < 100), "{busy}");
         terminal.press("p")?;
         let still = terminal.shows(&["[PAUSED]"])?;
         let_pass(Duration::from_millis(1500));
@@ -196,9 +204,12 @@ fn scheduling() -> Result<()> {
         let (_running, births) = fixture::sleeper(&["-n", "10", "-churn"])?;
         let pid = births.pid.to_string();
         let terminal = top(&["--pid", &pid, "--tier", "T3"], WIDE)?;
-        terminal.until("delays", |screen| {
+        terminal.until("delays, and who runs", |screen| {
             let line = screen.lines().find(|line| line.contains("main.makeAndForget"))?;
-            (line.contains("µs") || line.contains(" ns")).then_some(())
+            let is_time = |column| cell(screen, line, column).is_some_and(|text| text.ends_with('s'));
+            let is_count = |column| cell(screen, line, column).is_some_and(|text| text.parse::<u64>().is_ok());
+            let all = is_time(("DELAY p50", 9)) && is_time(("p99", 8)) && is_count(("RUN", 5)) && is_count(("READY", 6));
+            all.then_some(())
         })?;
         terminal.shows(&["tier T3"])?;
         Ok(())

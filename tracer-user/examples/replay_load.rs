@@ -203,7 +203,9 @@ impl Load {
             What::GoroutineBirth { goid: Goid(born), parent: Some(Goid(goid)), gopc, startpc, stack: Some(StackId(stack)) }
         } else if blocked {
             self.living[who].blocked = false;
-            What::GoroutineWake { goid: Goid(goid), waker: None }
+            let by = self.below(self.living.len());
+            let waker = self.living[by].goid;
+            What::GoroutineWake { goid: Goid(goid), waker: Some(Goid(waker)).filter(|waker| waker.0 != goid) }
         } else if birth_or_exit || self.living.len() > self.goroutines {
             self.living.swap_remove(who);
             What::GoroutineExit { goid: Goid(goid) }

@@ -93,6 +93,12 @@ pub fn ktime_now() -> KtimeNs {
     KtimeNs(clock_ns(ClockId::CLOCK_MONOTONIC))
 }
 
+/// CPU time of the calling thread, ns.
+#[cfg(feature = "live")]
+pub fn thread_cpu_ns() -> u64 {
+    clock_ns(ClockId::CLOCK_THREAD_CPUTIME_ID)
+}
+
 #[cfg(feature = "live")]
 fn clock_ns(clock: ClockId) -> u64 {
     let now = clock_gettime(clock).expect("every kernel has this clock");

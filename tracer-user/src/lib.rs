@@ -4,8 +4,8 @@
 //! probes → ring buffer → kernel → decode → order → correlate → timeline → leak, finding → export → top → agent
 //!                           ↘ recording (written) ↗   replay enters at decode
 //! ```
-//! A stage imports only what stands to its left, plus [`event`], [`id`], [`clock`], [`container`] and [`signal`]. `kernel` is the only user of aya and
-//! stands behind the feature `live`.
+//! A stage imports only what stands to its left in ARCHITECTURE.md, plus [`event`], [`id`], [`clock`], [`container`] and [`signal`]. `kernel` is the
+//! only user of aya and stands behind the feature `live`.
 
 #[cfg(feature = "agent")]
 pub mod agent;
@@ -39,3 +39,6 @@ pub mod target;
 pub mod timeline;
 pub mod top;
 pub mod usdt;
+
+#[cfg(test)]
+mod direction_tests;

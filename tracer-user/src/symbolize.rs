@@ -13,6 +13,7 @@ use crate::{
         goroutine::Origin,
         process::{Image, ImageId, Processes},
         replay::{Replayed, Stack},
+        replaying::Replaying,
     },
     event::{CodeOf, Top},
     id::{Address, BinaryId, StackId, Tgid},
@@ -53,13 +54,13 @@ impl<'a> Symbolizer<'a> {
         Self::of(replayed.engine.processes(), &replayed.stacks, &replayed.code, &replayed.native)
     }
 
-    /// From the tables of a recording, as far as they have come.
-    pub fn of(
-        processes: &'a Processes,
-        stacks: &'a FxHashMap<StackId, Stack>,
-        code: &'a [Code],
-        native: &'a [NativeCode],
-    ) -> Self {
+    /// As far as its tables have come.
+    pub fn so_far(replaying: &'a Replaying) -> Self {
+        let (stacks, code, native) = replaying.stacks_and_names();
+        Self::of(replaying.engine().processes(), stacks, code, native)
+    }
+
+    fn of(processes: &'a Processes, stacks: &'a FxHashMap<StackId, Stack>, code: &'a [Code], native: &'a [NativeCode]) -> Self {
         let mut symbols = Self::from_tables(processes, stacks, code);
         symbols.learn(native);
         symbols

@@ -25,7 +25,6 @@ use crate::{
             Joined, KeptAt, LoadAt, MemoryAt, Meta, NativeCode, Note, Profile, Summed, TestsSeen, ThreadsMet, Tier, UsdtFile,
         },
     },
-    symbolize::Symbolizer,
 };
 
 /// A recording on its way through the stages.
@@ -250,10 +249,9 @@ impl Replaying {
         Losses::of(self.counters(), self.tables.missing, self.tables.undecodable)
     }
 
-    /// Finds names for addresses, as far as they have come.
-    pub fn symbols(&self) -> Symbolizer<'_> {
-        let Tables { stacks, code, native, .. } = &self.tables;
-        Symbolizer::of(self.engine.processes(), stacks, code, native)
+    /// Stacks, and tables of names, as far as they have come.
+    pub fn stacks_and_names(&self) -> (&FxHashMap<StackId, Stack>, &[Code], &[NativeCode]) {
+        (&self.tables.stacks, &self.tables.code, &self.tables.native)
     }
 
     /// How many tables of names have come: where there are more, what had no name may have one.

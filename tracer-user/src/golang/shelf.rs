@@ -161,7 +161,7 @@ mod tests {
         let main = binary.function("main.main").unwrap();
         let there = || binary.shelf.held().elf.is_some();
         for patience in [15, 30, 60] {
-            binary.shelf.tidy(later(Duration::from_secs(patience - 1)));
+            binary.shelf.tidy(later(Duration::from_secs(patience / 2)));
             assert!(there());
             binary.shelf.tidy(later(Duration::from_secs(patience + 1)));
             assert!(!there() && binary.shelf.held().patience == Duration::from_secs(patience));

@@ -137,7 +137,8 @@ fn assert_addresses(dump: &GoroutineDump, memory: &Goroutines, minor: u32, stand
         let kind = &dump.kinds[goroutine.2 as usize];
         assert!([0, known.gopc.0].contains(&kind.gopc.0), "go1.{minor}: {goroutine:?} {kind:#x?} {known:#x?}");
         resolved += u32::from(kind.gopc.0 != 0);
-        if stands(known.gopc) {
+        // Who accepts connections has just been woken by the one that asks.
+        if stands(known.gopc) && known.wait_reason != Some("IO wait") {
             assert_eq!(kind.wait_reason.as_deref(), known.wait_reason, "go1.{minor}");
         }
     }
@@ -152,7 +153,9 @@ fn every_version() {
         let folder = tempfile::tempdir().unwrap();
         let server = start(&go, folder.path());
         let client = Client::default();
-        let found = Search::default().look(Tgid(server.truth.pid), &client).unwrap();
+        // It is given a second each time.
+        let search = || Search::default().look(Tgid(server.truth.pid), &client).ok();
+        let found = (0..30).find_map(|_| search()).unwrap();
         assert_eq!(found.base.authority(), server.truth.address);
         assert!(discover::owns(Tgid(server.truth.pid), &found.base) && !discover::owns(Tgid(std::process::id()), &found.base));
         let page = client.get(&found.base.index(), MAX_INDEX, PATIENCE).unwrap();

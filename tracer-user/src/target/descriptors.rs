@@ -12,7 +12,7 @@ use std::{
 use rustc_hash::FxHashMap;
 
 use crate::{
-    clock::{KtimeNs, ktime_now},
+    clock::{KtimeNs, ktime_now, thread_cpu_ns},
     id::ProcessKey,
 };
 
@@ -34,13 +34,15 @@ pub struct Descriptors {
 impl Descriptors {
     /// By kind; `None`: it is not the time, there are too many, or they cannot be seen. `folder` is the process's own, held open.
     pub fn count(&mut self, key: ProcessKey, folder: &fs::File) -> Option<BTreeMap<String, u64>> {
-        let began = ktime_now();
-        if self.due.get(&key).is_some_and(|due| began < *due) {
+        let now = ktime_now();
+        if self.due.get(&key).is_some_and(|due| now < *due) {
             return None;
         }
+        // What others did with the CPU meanwhile is no cost of this.
+        let began = thread_cpu_ns();
         let counts = count(&PathBuf::from(format!("/proc/self/fd/{}/fd", folder.as_raw_fd())));
-        let ended = ktime_now();
-        self.due.insert(key, KtimeNs(ended.0.saturating_add(ended.since(began).saturating_mul(SHARE))));
+        let cost = thread_cpu_ns().saturating_sub(began);
+        self.due.insert(key, KtimeNs(ktime_now().0.saturating_add(cost.saturating_mul(SHARE))));
         counts
     }
 

@@ -33,7 +33,7 @@ impl Model {
         let goroutine = engine.goroutine(image, goid);
         let life = watched.and_then(|watched| watched.life);
         let who = goroutine.map(|goroutine| goroutine.who).or_else(|| life.map(|(who, _)| who))?;
-        let symbols = self.replaying.symbols();
+        let symbols = Symbolizer::so_far(&self.replaying);
         let name = self.names.id(&SiteKey::of(&who)).and_then(|id| self.names.name(id)).map(SiteName::line);
         let spans = watched.map(|watched| &watched.spans);
         let doing = goroutine.map(Goroutine::doing);

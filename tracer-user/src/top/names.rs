@@ -80,7 +80,7 @@ impl Names {
         if wanted.is_empty() {
             return;
         }
-        let symbols = replaying.symbols();
+        let symbols = Symbolizer::so_far(replaying);
         for key in wanted {
             let name = SiteName::of(&key, &symbols);
             if name.is_incomplete() {

@@ -22,6 +22,7 @@ mod memory;
 mod outputs;
 #[cfg(feature = "parquet")]
 mod parquet;
+mod perfetto;
 mod profiles;
 mod program;
 mod properties;

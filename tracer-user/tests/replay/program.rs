@@ -111,6 +111,49 @@ fn color() {
     assert!(run(dir.path(), "report shop.rec --color always").stdout.contains(&0x1b));
 }
 
+/// Check that what a package installs beside the program is whole: a script that bash takes, and a page for each subcommand that is shown.
+#[test]
+fn packaged() {
+    let dir = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = run(dir.path(), &format!("completions {shell}"));
+        let script = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && script.contains("snapshot-every"), "{shell}: {script}");
+        fs::write(dir.path().join(shell), &*script).unwrap();
+    }
+    let bash = Command::new("bash").arg("-n").arg(dir.path().join("bash")).output().unwrap();
+    assert!(bash.status.success() && bash.stderr.is_empty(), "{bash:?}");
+    assert_eq!(run(dir.path(), "man .").status.code(), Some(0));
+    let help = run(dir.path(), "--help").stdout;
+    let help = String::from_utf8_lossy(&help);
+    let (_, listed) = help.split_once("Commands:\n").unwrap();
+    let names: Vec<&str> =
+        listed.lines().take_while(|line| !line.is_empty()).filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(names.len() >= 10, "{names:?}");
+    for name in names.into_iter().filter(|name| *name != "help") {
+        let page = fs::read_to_string(dir.path().join(format!("lifetrace-{name}.1"))).expect(name);
+        assert!(page.contains(".SH SYNOPSIS"), "{name}: {page}");
+    }
+}
+
+/// Check that nothing is drawn on stderr for who is no terminal, however long it takes.
+#[test]
+fn progress_is_for_terminals() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut scene = Scene::default();
+    scene.start(1_000, 1000, &["./shop"]);
+    for goid in 1..100_000 {
+        scene.birth(2_000 + goid, 1000, goid, 1, (0x3010, 0x4000));
+    }
+    fs::write(dir.path().join("big.rec"), scene.bytes()).unwrap();
+    for line in
+        ["report big.rec --format html -o page.html", "timeline big.rec --format perfetto -o trace", "export big.rec -o tables"]
+    {
+        let output = run(dir.path(), line);
+        assert!(output.status.success() && output.stderr.is_empty(), "{line}: {output:?}");
+    }
+}
+
 /// Check that a reader that goes away ends the program quietly.
 #[test]
 fn broken_pipe() {

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 
 use super::{
@@ -25,9 +25,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const IDLE: usize = 100;
 const SETTLES: Duration = Duration::from_secs(40);
 const WATCHED: Duration = Duration::from_secs(20);
-/// Programs of a moment, and how many at once.
+/// Programs that live until they are followed, and how many at once.
 const MANY: usize = 10_000;
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 200;
+/// Of those, who have been told to have ended: a look at one may have been its last moment.
+const HEARD: f64 = 0.99;
 /// 100 MB, and one hundredth of a CPU.
 const AIM_MIB: f64 = 100e6 / (1 << 20) as f64;
 const AIM_PERCENT: f64 = 1.0;
@@ -76,13 +78,19 @@ pub fn bench(lifetrace: &Path, only: &str) -> Result<()> {
         thread::sleep(SETTLES);
         let (before, open) = (agent.memory()?, agent.metrics()?.sum("process_open_fds", ""));
         let began = Instant::now();
-        come_and_go(&file)?;
+        for _ in 0..MANY / AT_ONCE {
+            let there = (0..AT_ONCE).map(|_| idle(&file)).collect::<Result<Vec<_>>>()?;
+            agent.until("all to be followed", |metrics| metrics.sum("lifetrace_processes", "") > AT_ONCE as f64)?;
+            drop(there);
+            agent.until("all to be gone", |metrics| metrics.sum("lifetrace_processes", "") <= 1.0)?;
+        }
         let took = began.elapsed();
         thread::sleep(SETTLES);
         let (after, metrics) = (agent.memory()?, agent.metrics()?);
         let ends = metrics.sum("lifetrace_process_exits_total", "");
+        ensure!(ends >= MANY as f64 * HEARD, "{ends} ends were heard of");
         let note = format!(
-            "from {before:.0}, within {:.0} s; descriptors {open} before, {} after; {ends} lived long enough to be followed",
+            "from {before:.0}, within {:.0} s; descriptors {open} before, {} after; {ends} were followed to their end",
             took.as_secs_f64(),
             metrics.sum("process_open_fds", "")
         );
@@ -119,19 +127,6 @@ fn copied(beat: &Path, folder: &Path, number: usize) -> Result<PathBuf> {
 
 fn idle(file: &Path) -> Result<Running> {
     Ok(Running(Command::new(file).args(["-what", "sleep"]).stdout(Stdio::null()).spawn()?))
-}
-
-fn come_and_go(file: &Path) -> Result<()> {
-    let worker = || -> Result<()> {
-        for _ in 0..MANY / AT_ONCE {
-            Command::new(file).args(["-what", "life", "-n", "1"]).stdout(Stdio::null()).status()?;
-        }
-        Ok(())
-    };
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(worker)).collect();
-        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|_| bail!("a starter panicked")))
-    })
 }
 
 /// An agent that follows the files of one pattern.

@@ -108,6 +108,24 @@ pub const SIZES: Section = Section {
     ],
 };
 
+pub const MAKING: Section = Section {
+    name: "making",
+    title: "What is made of recordings of many goroutines",
+    says: "Of recordings that are made up (events of goroutines at random, marks, looks at all of them): the whole command, medians.",
+    columns: &[
+        ("row", "row"),
+        ("ours", "s"),
+        ("aim", "aim, s"),
+        ("cpu", "CPU s"),
+        ("mib", "most memory, MiB"),
+        ("aim_mib", "aim, MiB"),
+        ("made_bytes", "bytes made"),
+        ("aim_bytes", "aim, bytes"),
+        ("bytes_an_event", "bytes of recording an event"),
+        ("spread", "spread"),
+    ],
+};
+
 pub const THREADS: Section = Section {
     name: "threads",
     title: "Threads",
@@ -115,7 +133,7 @@ pub const THREADS: Section = Section {
     columns: &[("row", "row"), ("ours", "ns a switch"), ("ratio", "/ alone"), ("spread", "spread"), ("note", "note")],
 };
 
-const SECTIONS: [&Section; 6] = [&BEATS, &PRICE, &SERVER, &INGEST, &SIZES, &THREADS];
+const SECTIONS: [&Section; 7] = [&BEATS, &PRICE, &SERVER, &INGEST, &SIZES, &MAKING, &THREADS];
 
 type Kept = BTreeMap<String, BTreeMap<String, Value>>;
 

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::{median, spread};
+use super::{median, page, spread};
 use crate::{place, setup, shell};
 
 const ROUNDS: usize = 3;
@@ -127,7 +127,10 @@ pub fn bench(lifetrace: &Path, only: &str, json_only: bool) -> Result<()> {
                 row.spread * 100.0
             );
         }
-        println!("{}", serde_json::to_string(&row)?);
+        if row.ours > row.aim || row.mib > row.aim_mib || row.aim_bytes.is_some_and(|most| row.made_bytes > most) {
+            println!("missed: {}", row.row);
+        }
+        page::tell(&page::MAKING, &row)?;
     }
     Ok(())
 }

@@ -45,7 +45,7 @@ struct Sums {
 
 /// Of those who live now.
 pub fn request(model: &Model, host: &Host, now: &Instant, interval: Duration, stats: &Stats) -> Option<Request> {
-    let symbols = model.replaying().symbols();
+    let symbols = Symbolizer::so_far(model.replaying());
     let sums = sums(model, &symbols, now, stats);
     if sums.is_empty() {
         return None;

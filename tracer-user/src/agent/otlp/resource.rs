@@ -1,6 +1,6 @@
 //! Whose telemetry it is: attributes of resources by OpenTelemetry's semantic conventions.
 
-use std::fs;
+use std::{fs, ops::RangeInclusive};
 
 use opentelemetry_proto::tonic::{common::v1::KeyValue, resource::v1::Resource};
 
@@ -26,20 +26,27 @@ struct Workload {
 }
 
 impl Workload {
-    /// `service.name` as OpenTelemetry's conventions for Kubernetes have it: the label `app.kubernetes.io/instance`, else `…/name`, else
-    /// what made the pod, else the pod.
+    /// `service.name` as OpenTelemetry's conventions for Kubernetes have it (docs/non-normative/k8s-attributes.md): the label
+    /// `app.kubernetes.io/instance`, else `…/name`, else what made the pod, else the pod. Its annotations `resource.opentelemetry.io/…` are
+    /// not asked for.
     fn of(pod: &Pod, container: Option<&str>) -> Self {
         let label = |key: &str| pod.labels.get(key).map(|value| value.to_string());
         let owner = pod.owner.as_ref();
-        let made_by = pod.deployment.as_deref().or(owner.map(|owner| &*owner.name)).unwrap_or(&pod.name);
+        let cron_job = owner.and_then(cron_job);
+        // A kubelet's own pods belong to their node, which is no service.
+        let maker = owner.filter(|owner| &*owner.kind != "Node").map(|owner| &*owner.name);
+        let made_by = pod.deployment.as_deref().or(cron_job).or(maker).unwrap_or(&pod.name);
         let service = label("app.kubernetes.io/instance").or_else(|| label("app.kubernetes.io/name"));
         let mut attributes = vec![
+            ("service.namespace", pod.namespace.to_string()),
             ("k8s.namespace.name", pod.namespace.to_string()),
             ("k8s.pod.name", pod.name.to_string()),
             ("k8s.pod.uid", pod.uid.to_string()),
             ("k8s.node.name", pod.node.to_string()),
         ];
+        attributes.extend(label("app.kubernetes.io/version").map(|version| ("service.version", version)));
         attributes.extend(pod.deployment.as_ref().map(|name| ("k8s.deployment.name", name.to_string())));
+        attributes.extend(cron_job.map(|name| ("k8s.cronjob.name", name.to_owned())));
         let kind = |owner: &Owner| match &*owner.kind {
             "ReplicaSet" => Some("k8s.replicaset.name"),
             "StatefulSet" => Some("k8s.statefulset.name"),
@@ -51,6 +58,14 @@ impl Workload {
         attributes.extend(container.and_then(|id| pod.container(id)).map(|name| ("k8s.container.name", name.to_string())));
         Self { service_name: Some(service.unwrap_or_else(|| made_by.to_owned())), attributes }
     }
+}
+
+/// The CronJob behind a Job, which is called as it and by the minute for which it was made, since 1970 (Kubernetes
+/// `pkg/controller/cronjob/utils.go`, `getJobName`). Numbers of other times are somebody's own.
+fn cron_job(owner: &Owner) -> Option<&str> {
+    const MINUTES: RangeInclusive<u64> = 26_000_000..=70_000_000;
+    let (name, minute) = owner.name.rsplit_once('-').filter(|_| &*owner.kind == "Job")?;
+    MINUTES.contains(&minute.parse().ok()?).then_some(name).filter(|name| !name.is_empty())
 }
 
 /// The host, and who knows its containers.
@@ -122,11 +137,10 @@ impl Host {
             attributes.push(text("process.runtime.version", short(&plain(&binary.go_version)).to_string()));
         }
         attributes.extend(container.id.clone().map(|id| text("container.id", id)));
-        attributes.extend(container.pod_uid.clone().map(|uid| text("k8s.pod.uid", uid)));
-        for (key, value) in workload.attributes {
-            if !attributes.iter().any(|known| known.key == key) {
-                attributes.push(text(key, value));
-            }
+        attributes.extend(workload.attributes.into_iter().map(|(key, value)| text(key, value)));
+        // A kubelet's own pods have another one in their cgroup's name than at the API server.
+        if let Some(uid) = container.pod_uid.clone().filter(|_| attributes.iter().all(|known| known.key != "k8s.pod.uid")) {
+            attributes.push(text("k8s.pod.uid", uid));
         }
         resource(attributes)
     }
@@ -154,3 +168,6 @@ fn resource(attributes: Vec<KeyValue>) -> Resource {
 fn file_name(path: &str) -> String {
     path.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or(path).to_owned()
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,7 @@ use crate::{
         goroutine::{Doing, Goroutine, SiteKey, Who},
     },
     id::{Goid, ProcessKey, StackId},
+    symbolize::Symbolizer,
     top::model::Model,
 };
 
@@ -96,7 +97,7 @@ impl Goroutines {
             return Vec::new();
         }
         let model = &*model;
-        let symbols = model.replaying().symbols();
+        let symbols = Symbolizer::so_far(model.replaying());
         let request = |told| {
             let resource_spans = build::spans(told, (model, &symbols), host, now);
             Request::Traces(ExportTraceServiceRequest { resource_spans })

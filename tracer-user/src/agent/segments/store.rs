@@ -115,7 +115,9 @@ impl Scheme {
 impl Place {
     /// Understands a URL and options, as the crate `object_store` calls these.
     pub fn new(text: &str, options: BTreeMap<String, String>) -> Result<Self, StoreError> {
-        let url: Url = text.parse().map_err(|source| StoreError::Url { url: text.to_owned(), source: Box::new(source) })?;
+        // Who has written a secret into it is not to find that in a log.
+        let shown = || text.rsplit_once('@').map_or_else(|| text.to_owned(), |(_, rest)| format!("…@{rest}"));
+        let url: Url = text.parse().map_err(|source| StoreError::Url { url: shown(), source: Box::new(source) })?;
         if !url.username().is_empty() && !url.scheme().starts_with("abfs") || url.password().is_some() {
             return Err(StoreError::Secrets);
         }
@@ -255,4 +257,147 @@ fn part(input: &mut fs::File) -> io::Result<Vec<u8>> {
     let mut part = Vec::new();
     input.take(PART as u64).read_to_end(&mut part)?;
     Ok(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    /// What a segment's table is called, with a program's path in it.
+    const TABLE: &str = "spans/date=2026-11-29/node=n1/program=%2Fsrv%2Fshop/a.parquet";
+
+    fn place(text: &str, options: &[(&str, &str)]) -> Result<Place, StoreError> {
+        Place::new(text, options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
+    }
+
+    /// Why it is refused, with all causes; nothing if it is not.
+    fn refusal<T>(result: Result<T, StoreError>) -> String {
+        result.err().map_or_else(String::new, |error| format!("{:#}", anyhow::Error::from(error)))
+    }
+
+    /// What is asked of a store, to its end.
+    fn wait<T>(work: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+    }
+
+    /// Check that each kind of store is understood: whose it is, the path in it, and which folder it is.
+    #[test]
+    fn understood() {
+        for (text, scheme, prefix, folder) in [
+            ("file:///srv/segments", Scheme::Folder, "srv/segments", Some("/srv/segments")),
+            ("file:///srv/a%20b", Scheme::Folder, "srv/a b", Some("/srv/a b")),
+            ("s3://bucket", Scheme::Amazon, "", None),
+            ("s3://bucket/prod/a", Scheme::Amazon, "prod/a", None),
+            ("gs://bucket/prod/a", Scheme::Google, "prod/a", None),
+            ("az://container/prod/a", Scheme::Azure, "prod/a", None),
+            ("abfss://container@account.dfs.core.windows.net/prod/a", Scheme::Azure, "prod/a", None),
+        ] {
+            let place = place(text, &[]).unwrap();
+            assert!(place.scheme == scheme, "{text}");
+            assert_eq!((place.prefix.as_ref(), place.folder()), (prefix, folder.map(FilePath::new)), "{text}");
+            assert_eq!(place.to_string(), text);
+        }
+        for (text, key, known) in [
+            ("s3://b", "endpoint", true),
+            ("s3://b", "account_name", false),
+            ("gs://b", "service_account", true),
+            ("gs://b", "region", false),
+            ("az://c", "account_name", true),
+            ("az://c", "region", false),
+            ("file:///a", "allow_http", false),
+            ("here", "endpoint", false),
+        ] {
+            assert_eq!(Place::knows(text, key), known, "{key} of {text}");
+        }
+    }
+
+    /// Check that what names no store, or a secret, is refused, and that the secret is not told.
+    #[test]
+    fn refused() {
+        for (text, said) in [
+            ("bucket/prod", "is no URL"),
+            ("memory:///a", "are understood"),
+            ("https://example.org/a", "are understood"),
+            ("s3:///a", "are understood"),
+            ("s3://bucket/a//b", "are understood"),
+            ("file://host/a", "are understood"),
+            ("file:///", "not / itself"),
+            ("s3://me:hush@bucket:port/a", "…@bucket:port/a"),
+            ("gs://hush@bucket/a", "no user and no password"),
+            ("az://me:hush@container/a", "no user and no password"),
+            ("abfss://container:hush@account.dfs.core.windows.net/a", "no user and no password"),
+        ] {
+            let refusal = refusal(place(text, &[]));
+            assert!(refusal.contains(said) && !refusal.contains("hush"), "{text}: {refusal}");
+        }
+        for (text, key) in [("s3://b", "account_name"), ("gs://b", "region"), ("az://c", "region"), ("file:///a", "region")] {
+            let refusal = refusal(place(text, &[(key, "hush")]));
+            assert!(refusal.contains(&format!("no option `{key}` of {text}")) && !refusal.contains("hush"), "{refusal}");
+        }
+    }
+
+    /// Check that each cloud has a client of its own, made without asking anybody, and that options which make none are refused.
+    #[test]
+    fn opened() {
+        for (text, options, client) in [
+            ("s3://b/a", &[("access_key_id", "me"), ("secret_access_key", "hush")][..], "AmazonS3"),
+            ("gs://b/a", &[("bearer_token", "hush")][..], "GoogleCloudStorage"),
+            ("az://c/a", &[("account_name", "me"), ("access_key", "aHVzaA==")][..], "MicrosoftAzure"),
+        ] {
+            let store = place(text, options).unwrap().open().unwrap();
+            assert_eq!((store.prefix.as_ref(), store.folder().is_none()), ("a", true), "{text}");
+            assert!(store.inner.to_string().starts_with(client), "{text}: {}", store.inner);
+        }
+        for (text, options) in [
+            ("s3://b", &[("access_key_id", "me")][..]),
+            ("s3://b", &[("skip_signature", "perhaps")][..]),
+            ("gs://b", &[("service_account", "/nowhere/key.json")][..]),
+            ("az://c", &[("client_id", "me")][..]),
+        ] {
+            let refusal = refusal(place(text, options).unwrap().open());
+            assert!(refusal.contains(&format!("{text} cannot be used")), "{text} {options:?}: {refusal}");
+        }
+    }
+
+    /// Check that a file arrives whole below the path of its store, whether it is a part, less or several, in place of one that was there.
+    #[test]
+    fn parts() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("table");
+        let store = Store { inner: Arc::new(InMemory::new()), prefix: Path::from("prod/a"), folder: None };
+        let at = Path::parse(format!("prod/a/{TABLE}")).unwrap();
+        for len in [2 * PART + 3, 2 * PART, PART + 1, PART, PART - 1, 1, 0] {
+            let bytes: Vec<u8> = (0..=250).cycle().take(len).collect();
+            fs::write(&file, &bytes).unwrap();
+            assert_eq!(wait(store.upload(&file, TABLE)).unwrap(), len as u64);
+            let arrived = wait(async { store.inner.get(&at).await?.bytes().await }).unwrap();
+            assert!(arrived[..] == bytes[..], "{} of {len} bytes", arrived.len());
+        }
+        assert!(matches!(wait(store.upload(&file, "spans//a.parquet")), Err(UploadError::Name(_))));
+        assert!(matches!(wait(store.upload(&file, "../a.parquet")), Err(UploadError::Name(_))));
+        assert!(matches!(wait(store.upload(&dir.path().join("nowhere"), TABLE)), Err(UploadError::Io { .. })));
+    }
+
+    /// Check that a folder gets files by their names and nothing beside them, and none once it has become a link.
+    #[test]
+    fn folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, folder, elsewhere) = (dir.path().join("table"), dir.path().join("store"), dir.path().join("elsewhere"));
+        let store = place(&format!("file://{}", folder.display()), &[]).unwrap().open().unwrap();
+        for len in [PART + 1, 100] {
+            fs::write(&file, vec![b'x'; len]).unwrap();
+            assert_eq!(wait(store.upload(&file, TABLE)).unwrap(), len as u64);
+            let arrived = folder.join(TABLE);
+            assert_eq!(arrived.metadata().unwrap().len(), len as u64);
+            assert_eq!(fs::read_dir(arrived.parent().unwrap()).unwrap().count(), 1);
+        }
+        fs::rename(&folder, &elsewhere).unwrap();
+        symlink(&elsewhere, &folder).unwrap();
+        assert!(matches!(wait(store.upload(&file, "b.parquet")), Err(UploadError::Folder(_))));
+        assert!(!elsewhere.join("b.parquet").exists());
+    }
 }

@@ -181,8 +181,10 @@ impl Engine {
 
     fn end_thread(&mut self, of: (Tgid, Tid), at: KtimeNs, end: ThreadEnd, sink: &mut impl Sink) {
         let Some(thread) = self.threads.live.remove(&of) else { return };
-        if end == ThreadEnd::Gone {
-            self.repairs.count("lost_thread_exit");
+        match end {
+            ThreadEnd::Gone => self.repairs.count("lost_thread_exit"),
+            ThreadEnd::Exit | ThreadEnd::ExitOfAll | ThreadEnd::Exec if thread.is_off() => self.repairs.count("lost_thread_on"),
+            _ => {}
         }
         let (who, life) = thread.end(at, end, &mut |who, span| sink.thread_span(who, &span));
         sink.thread_life(&who, &life);

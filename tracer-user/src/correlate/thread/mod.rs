@@ -251,6 +251,11 @@ impl Thread {
         }
     }
 
+    /// It was not on a CPU, as far as was told.
+    fn is_off(&self) -> bool {
+        matches!(self.state, ThreadState::Runnable | ThreadState::Blocked)
+    }
+
     /// From here on nothing is known of it, or as much as `state` says.
     fn turn(&mut self, at: KtimeNs, state: ThreadState, sink: &mut impl FnMut(&ThreadWho, ThreadSpan)) {
         let at = self.clamp(at);

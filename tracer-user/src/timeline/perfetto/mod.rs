@@ -269,7 +269,7 @@ impl<'a> Trace<'a> {
             heap.extend(memory.heap.as_ref().map(|heap| value(heap.alloc_bytes)));
         }
         self.counter(Some(process), "memory resident", Unit::SizeBytes, rss);
-        self.counter(Some(process), "heap in use", Unit::SizeBytes, heap);
+        self.counter(Some(process), "heap allocated", Unit::SizeBytes, heap);
     }
 
     fn thread(&mut self, line: &'a ThreadLine) {
