@@ -106,7 +106,7 @@ fn order_service_at_its_size() -> Result<()> {
                 Ok(placed)
             });
             let pid = orders.pid().as_raw().cast_unsigned();
-            let said = Leaks::watching(pid, &["--watch", "20s"], 1);
+            let said = Leaks::watching(pid, &["--watch", "30s"], 1);
             over.store(true, Ordering::Relaxed);
             let placed = customer.join().map_err(|_| anyhow::anyhow!("the customer panicked"))??;
             said.map(|said| (said, placed))

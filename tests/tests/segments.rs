@@ -215,7 +215,7 @@ fn by_parts() -> Result<()> {
         fs::set_permissions(&spool, fs::Permissions::from_mode(0o700))?;
         // As one that was killed calls what it was recording.
         let left = spool.join("20260101T000000.000Z-0000000a.running");
-        let run = Run::of(fixture::orders()?).args(["-n", "100000"]).option("--tier=T3").output(&left);
+        let run = Run::of(fixture::orders()?).args(["-n", "120000"]).option("--tier=T3").output(&left);
         let (finished, recording) = run.finish()?;
         finished.expect_code(0)?;
         let expected = waits(&recording)?;
