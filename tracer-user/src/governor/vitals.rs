@@ -102,10 +102,11 @@ impl Vitals {
 }
 
 /// The value that such a share of them does not exceed.
+/// The value below which that share of them lies, the greatest of all left out: a single one says nothing.
 fn share_of(values: impl Iterator<Item = f64>, share: f64) -> Option<f64> {
     let mut values: Vec<f64> = values.collect();
     values.sort_unstable_by(f64::total_cmp);
-    values.get(((values.len() as f64 * share) as usize).min(values.len().saturating_sub(1))).copied()
+    values.get(((values.len() as f64 * share) as usize).min(values.len().saturating_sub(2))).copied()
 }
 
 #[cfg(test)]
@@ -142,6 +143,14 @@ mod tests {
         assert_eq!(alarm_after(&mut busy, Answer::Number(400.0)), Some(3));
         let mut broken = calm(|n| if n % 5 == 0 { Answer::Failed } else { Answer::After(MS) });
         assert_eq!(alarm_after(&mut broken, Answer::Failed), None);
+    }
+
+    /// Check that one late answer without probes does not make all that come later seem usual.
+    #[test]
+    fn one_late_answer() {
+        let mut vitals = Vitals::default();
+        (0..10).for_each(|n| assert!(!vitals.hear(Answer::After(if n == 3 { 400 * MS } else { 80 * MS }), false)));
+        assert_eq!(alarm_after(&mut vitals, Answer::After(600 * MS)), Some(3));
     }
 
     /// Check that a single bad answer now and then is none, and that nothing is said before it is known what is usual.
