@@ -8,7 +8,7 @@ use lifetrace_tests::{
     fixture,
     leaks::{Leak, Leaks},
     lifetrace::{self, Run},
-    process::{Finished, run},
+    process::{Finished, Running},
     program,
     recording::Recording,
     scenario::{Need, along},
@@ -106,11 +106,16 @@ fn go_tests(through: &[&str], go: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
+/// Runs it: go builds first, the tests and what they stand on.
+fn built(command: Command) -> Result<Finished> {
+    Running::start(command, None)?.finish_within(PATIENCE * 5)
+}
+
 /// Runs it, again while a machine that is busy made lifetrace come too late to a program, and patience lasts.
 fn judged_whole(command: impl Fn() -> Result<Command>) -> Result<Finished> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let finished = run(command()?)?;
+        let finished = built(command()?)?;
         let late = finished.stdout.contains(lifetrace::TOO_LATE) || finished.stderr.contains(lifetrace::TOO_LATE);
         if !late || Instant::now() > deadline {
             return Ok(finished);
@@ -152,8 +157,8 @@ fn go_tests_judged() -> Result<()> {
         let is_test = |tgid: u32| report.process(tgid).exe.as_deref().is_some_and(|exe| exe.ends_with(".test"));
         assert!(probed.len() == 2 && probed.iter().all(|tgid| is_test(*tgid)), "{:?}", report.coverage);
 
-        run(go_tests(&[], &["test", "./quiet"])?)?.expect_code(0)?;
-        run(go_tests(&["--format", "json", "-o", &verdicts.display().to_string()], &["test", "./quiet"])?)?.expect_code(0)?;
+        built(go_tests(&[], &["test", "./quiet"])?)?.expect_code(0)?;
+        built(go_tests(&["--format", "json", "-o", &verdicts.display().to_string()], &["test", "./quiet"])?)?.expect_code(0)?;
         let cached: Leaks = serde_json::from_str(&fs::read_to_string(&verdicts)?)?;
         assert_eq!(cached.not_watched.iter().map(String::as_str).collect::<Vec<_>>(), ["lifetrace.dev/tests/gotests/quiet"]);
         Ok(())

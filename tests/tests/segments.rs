@@ -95,6 +95,9 @@ fn fleet() -> Result<()> {
             })?;
             let sent = fate(&agent, "uploaded")?;
             wait_for("one more segment", PATIENCE, || Ok((fate(&agent, "uploaded")? >= sent + 2).then_some(())))?;
+            agent.until("nothing that waits", |metrics| {
+                metrics.sum("lifetrace_agent_spool_recordings", &[]).filter(|waiting| *waiting <= 1.0)
+            })?;
             agent.terminate()?;
             let name = app.display().to_string();
             expected.insert((format!("n{at}"), name), reminders(running)?);
