@@ -310,14 +310,19 @@ fn answers_at_once() -> Result<()> {
     along(&[Need::Root], || {
         let (running, births) = fixture::sleeper(&["-n", "100"])?;
         let dir = tempfile::tempdir()?;
-        let ask = |words: &[&str]| -> Result<String> {
+        let typed = |words: &[&str]| -> Result<String> {
             let mut lifetrace = lifetrace::command();
-            lifetrace.args(words).args(["--pid", &births.pid.to_string(), "--for", "1s"]).env("TMPDIR", dir.path());
+            lifetrace.args(words).args(["--pid", &births.pid.to_string()]).env("TMPDIR", dir.path());
+            // Within a minute.
             Ok(process::run(lifetrace)?.expect_code(0)?.stdout)
         };
+        let ask = |words: &[&str]| typed(&[words, &["--for", "1s"]].concat());
         let folded = ask(&["flame", "--by", "blocked", "--format", "folded"])?;
         assert!(folded.lines().any(|line| line.contains("[chan receive]")), "{folded}");
-        let page = ask(&["timeline", "--format", "html"])?;
+        // As the guide has it: for ten seconds.
+        let alive = typed(&["flame", "--by", "alive"])?;
+        assert!(alive.contains("</svg>") && alive.contains("main.main"), "{alive}");
+        let page = typed(&["timeline", "--format", "html"])?;
         assert!(page.starts_with("<!DOCTYPE html>") && page.contains("goroutines born"));
         let report: serde_json::Value = serde_json::from_str(&ask(&["report", "--format", "json"])?)?;
         assert!(report["goroutines"]["alive"].as_u64() >= Some(100), "{}", report["goroutines"]);
