@@ -322,11 +322,12 @@ fn throttled() -> Result<()> {
 fn full_disk() -> Result<()> {
     along(&[Need::Root, Need::Command("mount")], || {
         let dir = tempfile::tempdir()?;
-        let disk = SmallDisk::mount("1m")?;
+        // Room for a window of so many goroutines, many times over.
+        let disk = SmallDisk::mount("16m")?;
         let filler = disk.path().join("filler");
-        let _ = fs::write(&filler, vec![0; 2 << 20]);
+        let _ = fs::write(&filler, vec![0; 32 << 20]);
         let app = dir.path().join("programs/app");
-        let _running = fixture::orders_at(&app, &["-leak", "afterfunc", "-n", "100000", "-rate", "50", "-for", "600s"])?;
+        let _running = fixture::orders_at(&app, &["-leak", "afterfunc", "-n", "20000", "-rate", "50", "-for", "600s"])?;
         let windows = disk.path().join("windows");
         let agent = Agent::guarded(&format!(
             "budget = \"none\"\nsnapshot_every = \"1s\"\n[record]\ndir = {windows:?}\nbefore = \"5s\"\nafter = \"1s\"\n\
